@@ -1,0 +1,303 @@
+"""The configuration of a run: frozen, validated, to and from plain dictionaries.
+
+One section per part of the pipeline. Every field has one line of meaning and its source in brackets: [paper] is the
+text of arXiv 2511.00655, [authors] the settings of its authors' experiments, [ours] a choice of this project, or
+another paper's number. A value that cannot work is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """A request that cannot be carried out; the message is one readable sentence naming field, value and remedy."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Delay(Section):
+    """One duration of a job, in simulated time. A client draws its persistent mean once; a job draws around it."""
+
+    kind: Literal["constant", "exponential", "uniform"] = Field(description="distribution around the mean [authors]")
+    means: tuple[NonNegativeFloat, ...] = Field(min_length=1, description="means a client may draw [authors]")
+    odds: tuple[NonNegativeFloat, ...] = Field(min_length=1, description="probability of each mean [authors]")
+    half_width: NonNegativeFloat = Field(0.0, description="uniform only: the job's draw is mean +- this [authors]")
+
+    @model_validator(mode="after")
+    def _check(self) -> Delay:
+        if len(self.odds) != len(self.means) or abs(sum(self.odds) - 1) > 1e-9:
+            raise ValueError(f"odds = {self.odds} must hold one probability per mean in {self.means} and sum to 1")
+        if self.half_width > min(self.means):
+            raise ValueError(
+                f"half_width = {self.half_width} would allow negative durations: at most {min(self.means)}"
+            )
+        return self
+
+
+class Schedule(Section):
+    """The three durations of a job: download of the model, local training, upload of the update."""
+
+    training: Delay = Field(description="local training [authors]")
+    download: Delay = Field(description="server to client [authors]")
+    upload: Delay = Field(description="client to server [authors]")
+
+
+def _delay(kind: str, means: list[float], odds: list[float] | None = None, half_width: float = 0.0) -> dict[str, Any]:
+    odds = odds or [1 / len(means)] * len(means)
+    return {"kind": kind, "means": means, "odds": odds, "half_width": half_width}
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "default": {
+        "training": _delay("exponential", [1.0, 1.3, 1.6], [0.25, 0.5, 0.25]),
+        "download": _delay("constant", [0.1]),
+        "upload": _delay("uniform", [0.15, 0.25], half_width=0.02),
+    },
+    "shifted": {
+        "training": _delay("exponential", [0.1]),
+        "download": _delay("constant", [0.02]),
+        "upload": _delay("uniform", [0.05, 0.10], half_width=0.01),
+    },
+}
+
+
+class FederationConfig(Section):
+    """Who takes part and when: all that the timeline needs, and nothing else."""
+
+    num_clients: PositiveInt = Field(description="N, clients with a private shard each [authors]")
+    concurrency: PositiveInt = Field(description="K, most jobs in flight at any moment [authors]")
+    buffer_size: PositiveInt = Field(1, description="B, updates per new version; 'concurrency' for B = K [authors]")
+    refill_size: PositiveInt = Field(
+        1, description="O, open slots that trigger dispatch; 'concurrency' for O = K, synchronous rounds [authors]"
+    )
+    schedule: Schedule = Field(description="delays: 'default', 'shifted' or three delays of your own [authors]")
+    max_sim_time: PositiveFloat | None = Field(None, description="budget in simulated time, unitless [authors]")
+    max_versions: PositiveInt | None = Field(None, description="budget in versions of the global model [authors]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_names(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        values = dict(values)
+        for field in ("buffer_size", "refill_size"):
+            if values.get(field) == "concurrency":
+                values[field] = values.get("concurrency")
+        schedule = values.get("schedule")
+        if isinstance(schedule, str):
+            if schedule not in SCHEDULES:
+                raise ValueError(f"schedule = '{schedule}' is unknown: {choices(schedule, SCHEDULES)}")
+            values["schedule"] = SCHEDULES[schedule]
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> FederationConfig:
+        if self.concurrency > self.num_clients:
+            raise ValueError(f"concurrency = {self.concurrency} must be at most num_clients = {self.num_clients}")
+        if self.refill_size > self.concurrency:
+            raise ValueError(f"refill_size = {self.refill_size} must be at most concurrency = {self.concurrency}")
+        if self.max_sim_time is None and self.max_versions is None:
+            raise ValueError("max_sim_time and max_versions are both unset: give at least one budget")
+        return self
+
+
+class AugmentationConfig(Section):
+    """Random changes of training images; all off by default."""
+
+    crop_padding: Annotated[int, Field(ge=0)] = Field(0, description="pixels of padding before a random crop [authors]")
+    flip: bool = Field(False, description="mirror horizontally with probability 1/2 [authors]")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation in degrees [authors]")
+
+
+class DataConfig(Section):
+    """Which samples, how they are dealt to clients, how they are fed to a model."""
+
+    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100"] = Field(description="data set")
+    split: Literal["dirichlet", "iid"] = Field("dirichlet", description="how samples are dealt [authors]")
+    alpha: PositiveFloat = Field(0.5, description="Dirichlet concentration; small is skewed [authors]")
+    samples_per_client: PositiveInt = Field(350, description="size of every shard [authors]")
+    split_seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the split, shared by all runs [ours]")
+    image_size: PositiveInt | None = Field(None, description="resize images to this side; unset keeps it [ours]")
+    mean: tuple[float, ...] = Field((0.0,), description="subtracted per channel [authors]")
+    std: tuple[PositiveFloat, ...] = Field((1.0,), description="divided by per channel [authors]")
+    augmentation: AugmentationConfig = Field(AugmentationConfig(), description="of training images [authors]")
+
+
+class TrainingConfig(Section):
+    """What a client does with a job."""
+
+    steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
+    batch_size: PositiveInt = Field(32, description="samples a step; the last of a pass may be short [authors]")
+    lr: PositiveFloat = Field(description="Adam learning rate [authors]")
+
+
+class ServerConfig(Section):
+    """How updates become a new version: w <- w + lr * mean of the buffered updates."""
+
+    lr: PositiveFloat = Field(description="eta_s, server learning rate [authors]")
+    update_from: Literal["downloaded", "current"] = Field(
+        "downloaded",
+        description="a client's update is its returned model minus this one; 'current' mixes models [arXiv 1903.03934]",
+    )
+
+
+class StalenessConfig(Section):
+    """beta(tau), the weight taken from a client's update of staleness tau. Each parameter belongs to one rule."""
+
+    rule: Literal["constant", "cosine", "linear", "exponential", "stepwise", "polynomial", "hinge"] = Field(
+        description="shape of beta(tau) [paper; polynomial and hinge: arXiv 1903.03934]"
+    )
+    constant: Fraction = Field(0.5, description="constant: b; 0 keeps every update whole [paper]")
+    s_max: PositiveFloat = Field(75.0, description="cosine: half of the staleness at which beta reaches 1 [paper]")
+    slope: PositiveFloat = Field(0.005, description="linear: gamma [paper]")
+    rate: PositiveFloat = Field(0.005, description="exponential: lambda [paper]")
+    span: PositiveFloat = Field(1.5, description="stepwise: f, beta reaches 1 at f K / B [paper]")
+    power: PositiveFloat = Field(0.5, description="polynomial: p in (1 + tau)^-p [arXiv 1903.03934]")
+    hinge_slope: PositiveFloat = Field(10.0, description="hinge: a in 1 / (a (tau - b) + 1) [arXiv 1903.03934]")
+    hinge_start: NonNegativeFloat = Field(4.0, description="hinge: b, staleness that costs nothing [arXiv 1903.03934]")
+
+
+class RevivalConfig(Section):
+    """What fills the weight beta that staleness takes from a client's update."""
+
+    source: Literal["none", "synthetic", "held_back"] = Field(
+        "none", description="samples to distil on: none at all, synthesised, or the server's own real ones [paper]"
+    )
+    num_teachers: PositiveInt = Field(8, description="c, most recently returned models that teach [paper]")
+    proportions: Literal["proxy", "true"] = Field(
+        "proxy", description="class proportions of a client: estimated from its models, or its histogram [paper]"
+    )
+    num_probe_inputs: PositiveInt = Field(
+        64, description="Gaussian inputs of the proxy [ours; the paper gives no number]"
+    )
+    probe_temperature: PositiveFloat = Field(0.8, description="T_probe, softmax temperature of the proxy [paper]")
+    freeze: Annotated[int, Field(ge=0)] = Field(0, description="versions without synthesis [authors]")
+    warmup: Annotated[int, Field(ge=0)] | None = Field(
+        0, description="distil at versions above this, L_adv from it on; unset distils from the first arrival [authors]"
+    )
+    before_distillation: Literal["client", "zero"] = Field(
+        "client", description="what is blended before distillation: the client's update [ours] or zero [authors]"
+    )
+    guard: bool = Field(
+        True, description="leave out losses that are not finite or far above their recent mean [authors]"
+    )
+
+
+class SynthesisConfig(Section):
+    """Data-free synthesis of training samples."""
+
+    every: PositiveInt = Field(10, description="T_gen, synthesise at versions that are multiples of it [authors]")
+    batch_size: PositiveInt = Field(64, description="samples per synthesis [authors]")
+    steps: PositiveInt = Field(2, description="K_synth, steps of the fast copy of the generator [authors]")
+    noise_dim: PositiveInt = Field(256, description="n_z, size of a noise vector [authors]")
+    width: PositiveInt = Field(128, description="n_gf, channels of the generator's last hidden map [authors]")
+    generator_lr: PositiveFloat = Field(3e-3, description="lr_g, of the fast copy and of the meta step [authors]")
+    noise_lr: PositiveFloat = Field(1e-3, description="lr_z, of the noise and the class embeddings [authors]")
+    feature_weight: NonNegativeFloat = Field(3e-3, description="a_feat, weight of L_feat [paper]")
+    label_weight: NonNegativeFloat = Field(1.0, description="a_hot, weight of L_hot [paper]")
+    adversarial_weight: NonNegativeFloat = Field(0.1, description="a_adv, weight of L_adv [paper]")
+    labels: Literal["teachers", "uniform"] = Field(
+        "teachers", description="labels drawn from the teachers' mean proportions (authors), or uniformly [paper]"
+    )
+    pool_size: PositiveInt = Field(16_000, description="synthetic samples kept, first in first out [authors]")
+    meta_eps: NonNegativeFloat = Field(1e-8, description="eps of the Reptile step's Adam [ours; the authors used 0]")
+
+
+class DistillationConfig(Section):
+    """Multi-teacher distillation into the current global model."""
+
+    steps: PositiveInt = Field(10, description="K_KD, optimiser steps [authors]")
+    batch_size: PositiveInt = Field(32, description="samples per teacher and step [authors]")
+    lr: PositiveFloat = Field(1e-4, description="lr_kd, Adam learning rate [authors]")
+    temperature: PositiveFloat = Field(1.0, description="T, softmax temperature [authors]")
+    weight_decay: NonNegativeFloat = Field(1e-5, description="added to the gradient [authors]")
+
+
+class EvaluationConfig(Section):
+    """When and on what the global model is evaluated."""
+
+    every: PositiveInt = Field(10, description="versions between evaluations; the last is always evaluated [authors]")
+    split: Literal["test", "validation"] = Field("test", description="'validation' is for tuning [ours]")
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="stop when reached [authors]")
+
+
+class RunConfig(Section):
+    """A whole run. `presets.build` makes one from names; `from_dict` from a dictionary such as `run.json` holds."""
+
+    preset: str = Field("custom", description="name of the preset it came from; a label")
+    method: str = Field("custom", description="name of the method it came from; a label")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="of every random stream but the split's")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where tensors live; auto: CUDA if there is one")
+    num_threads: PositiveInt | None = Field(None, description="CPU threads; unset takes PyTorch's choice; recorded")
+    model: Literal["labnet", "convnet", "resnet18"] = Field("labnet", description="architecture [authors]")
+    federation: FederationConfig
+    data: DataConfig
+    training: TrainingConfig
+    server: ServerConfig
+    staleness: StalenessConfig
+    revival: RevivalConfig = RevivalConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if self.revival.source != "none" and self.server.update_from == "current":
+            raise ValueError("server.update_from = 'current' mixes models and cannot be combined with revival.source")
+        return self
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Validate nested `values`. Raises ConfigError naming each bad field, its value and what is allowed."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_sentence(cls, item) for item in error.errors())) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionary of JSON-able values; `from_dict` gives the same configuration back."""
+        return self.model_dump(mode="json")
+
+
+def choices(given: str, allowed: Any) -> str:
+    """'did you mean X? allowed: ...' for an unknown name."""
+    names = [str(name) for name in allowed]
+    close = difflib.get_close_matches(str(given), names, n=1)
+    return (f"did you mean '{close[0]}'? " if close else "") + "allowed: " + ", ".join(names)
+
+
+def section_fields(section: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the section at `path` (of nested field names) below `section`; [] if there is none."""
+    for part in path:
+        field = section.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)
+
+
+def _sentence(model: type[BaseModel], item: Any) -> str:
+    location = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return f"{location} is unknown: {choices(item['loc'][-1], section_fields(model, item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"{location} is missing"
+    if item["type"] == "value_error":
+        return f"{location}: {message}" if location else message
+    return f"{location} = {item['input']!r}: {message[0].lower()}{message[1:]}"

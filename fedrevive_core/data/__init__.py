@@ -1,0 +1,93 @@
+"""Data of a federation: loading, splitting into shards, preparing batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedrevive_core.config import ConfigError, DataConfig
+from fedrevive_core.data.augmentation import Preparation
+from fedrevive_core.data.images import Images, data_directory, load_images
+from fedrevive_core.data.splits import dirichlet_shards, iid_shards, portions
+from fedrevive_core.seeding import stream
+
+# Shares of clients, validation, held back (and test, where there is no official one).
+OFFICIAL_TEST = (0.75, 0.15, 0.10)  # authors' settings
+NO_OFFICIAL_TEST = (0.60, 0.15, 0.05, 0.20)  # ours, for digits; by class
+
+
+@dataclass(frozen=True)
+class FederatedData:
+    """Everything a run needs, on its device.
+
+    clients: all samples that shards point into. shards: one array of sample numbers per client. held_back: the
+    server's own real data (for the data-dependent baseline alone). validation, test: for evaluation.
+    class_proportions: (N, C) float64, the true histogram of each client, rows sum to 1.
+    """
+
+    clients: Images
+    shards: list[np.ndarray]
+    held_back: Images
+    validation: Images
+    test: Images
+    class_names: tuple[str, ...]
+    class_proportions: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, S, S) of one image."""
+        return tuple(self.clients.images.shape[1:])
+
+
+def load_federated(config: DataConfig, num_clients: int, device: torch.device) -> FederatedData:
+    """Load, split by `config.split_seed`, and move to `device`.
+
+    The split is the same for every run with this configuration. Raises ConfigError if the data is absent or a shard
+    cannot be filled.
+    """
+    data = load_images(config.name, config.image_size)
+    channels = data.train.images.shape[1]
+    for field, values in (("mean", config.mean), ("std", config.std)):
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"data.{field} = {values} must hold 1 value or {channels}, one per channel of {config.name}"
+            )
+    rng = stream(config.split_seed, "split")
+    labels = data.train.labels.numpy()
+    if data.test is None:
+        parts = [portions(np.flatnonzero(labels == y), NO_OFFICIAL_TEST, rng) for y in range(len(data.class_names))]
+        candidates, validation, held_back, test = (np.concatenate(part) for part in zip(*parts, strict=True))
+        test_part = _take(data.train, test, device)
+    else:
+        candidates, validation, held_back = portions(np.arange(len(labels)), OFFICIAL_TEST, rng)
+        test_part = Images(data.test.images.to(device), data.test.labels.to(device))
+    if config.split == "iid":
+        shards = iid_shards(candidates, num_clients, config.samples_per_client, rng)
+    else:
+        shards = dirichlet_shards(labels, candidates, num_clients, config.samples_per_client, config.alpha, rng)
+    histograms = np.stack([np.bincount(labels[shard], minlength=len(data.class_names)) for shard in shards])
+    return FederatedData(
+        clients=Images(data.train.images.to(device), data.train.labels.to(device)),
+        shards=shards,
+        held_back=_take(data.train, held_back, device),
+        validation=_take(data.train, validation, device),
+        test=test_part,
+        class_names=data.class_names,
+        class_proportions=histograms / histograms.sum(axis=1, keepdims=True),
+    )
+
+
+def _take(part: Images, numbers: np.ndarray, device: torch.device) -> Images:
+    chosen: Tensor = torch.from_numpy(numbers)
+    return Images(part.images[chosen].to(device), part.labels[chosen].to(device))
+
+
+__all__ = ["FederatedData", "Images", "Preparation", "data_directory", "load_federated", "load_images"]

@@ -1,0 +1,70 @@
+"""The statistic probe: it stands where a normalisation layer would, changes nothing, and remembers what passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class StatisticProbe(nn.Module):
+    """Returns its input unchanged and, in training mode, tracks the running mean and biased variance per channel.
+
+    The statistics travel with a client's model; the feature loss of synthesis matches them. The models have no
+    normalisation layers, so that nothing but these statistics depends on the batch. Source: the authors' settings.
+
+    Args:
+        num_channels: size of dimension 1 of the inputs.
+        momentum: weight of the newest batch.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_channels: int, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("running_mean", torch.zeros(num_channels))
+        self.register_buffer("running_var", torch.ones(num_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x`, (B, C, ...), as it is."""
+        if self.training:
+            with torch.no_grad():
+                mean, var = channel_statistics(x)
+                # mul_ and add_ rather than lerp_, which vmap runs one model at a time.
+                self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
+                self.running_var.mul_(1 - self.momentum).add_(var, alpha=self.momentum)
+        return x
+
+
+def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of `x` (B, C, ...) over all dimensions but the channels."""
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    var, mean = torch.var_mean(x, dim=axes, correction=0)
+    return mean, var
+
+
+@contextmanager
+def observe(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """While open, collect (mean, var) of what passes each probe of `model`, by the probe's name, differentiably."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def collector(name: str) -> Callable[..., None]:
+        def collect(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            seen[name] = channel_statistics(inputs[0])
+
+        return collect
+
+    hooks = [
+        module.register_forward_hook(collector(name))
+        for name, module in model.named_modules()
+        if isinstance(module, StatisticProbe)
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,60 @@
+"""A pool of labelled samples to distil on: synthetic ones, first in first out, or a server's held-back real ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SamplePool:
+    """At most `capacity` samples of `shape`, preallocated on `device`; labels are on the host, where they are drawn."""
+
+    def __init__(self, capacity: int, shape: tuple[int, ...], num_classes: int, device: torch.device) -> None:
+        self.samples = torch.zeros(capacity, *shape, device=device)
+        self.labels = np.zeros(capacity, dtype=np.int64)
+        self.num_classes = num_classes
+        self.num_added = 0
+
+    def __len__(self) -> int:
+        return min(self.num_added, len(self.labels))
+
+    def add(self, samples: Tensor, labels: np.ndarray) -> None:
+        """Append `samples` (n, *shape) with `labels` (n,); the oldest leave when the pool is full. n <= capacity."""
+        slots = np.arange(self.num_added, self.num_added + len(labels)) % len(self.labels)
+        self.samples[torch.from_numpy(slots)] = samples
+        self.labels[slots] = labels
+        self.num_added += len(labels)
+
+    def newest(self, count: int) -> tuple[Tensor, np.ndarray]:
+        """The `count` newest samples (or all there are), newest first, with labels."""
+        slots = np.arange(self.num_added - 1, self.num_added - 1 - min(count, len(self)), -1) % len(self.labels)
+        return self.samples[torch.from_numpy(slots)], self.labels[slots]
+
+    def draw(self, proportions: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Slots (count,) of samples whose labels follow `proportions` (C,), in random order.
+
+        Within a class nothing repeats while there are enough; a class the pool does not have is replaced by any sample.
+        Raises ValueError if the pool is empty.
+        """
+        if len(self) == 0:
+            raise ValueError("an empty pool has nothing to draw")
+        wanted = rng.choice(self.num_classes, size=count, p=proportions)
+        order = rng.permutation(len(self))
+        order = order[np.argsort(self.labels[order], kind="stable")]  # shuffled within each class
+        available = np.bincount(self.labels[: len(self)], minlength=self.num_classes)
+        first = np.cumsum(available) - available  # where each class begins in `order`
+        chosen = rng.integers(len(self), size=count)  # for classes that are not there
+        present = available[wanted] > 0
+        labels = wanted[present]
+        chosen[present] = order[first[labels] + occurrence(labels) % available[labels]]
+        return chosen
+
+
+def occurrence(labels: np.ndarray) -> np.ndarray:
+    """How often each entry's value came before it: [3, 5, 3, 3] -> [0, 0, 1, 2]."""
+    by_label = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_label], labels[by_label], side="left")
+    result = np.empty(len(labels), dtype=np.int64)
+    result[by_label] = np.arange(len(labels)) - starts
+    return result

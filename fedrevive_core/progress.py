@@ -1,0 +1,64 @@
+"""Progress of long work: a bar in terminals and notebooks, throttled plain lines elsewhere (logs, CI, papermill)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib import import_module
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts towards `total` under a `title`; use it as a context manager.
+
+    With `show` False it is silent. Lines and bars go to standard error, so that standard output stays readable by
+    programs.
+    """
+
+    def __init__(self, title: str, total: int, *, show: bool = True) -> None:
+        self.title, self.total, self.count = title, total, 0
+        self.status = ""
+        self.started = time.monotonic()
+        self.next_line = self.started + SECONDS_BETWEEN_LINES
+        self.bar: tqdm | None = None
+        self.lines = show and not (_in_notebook() or sys.stderr.isatty())
+        if show and not self.lines:
+            # tqdm.notebook needs ipywidgets, which only notebooks have.
+            bar = import_module("tqdm.notebook").tqdm if _in_notebook() else tqdm
+            self.bar = bar(total=total, desc=title, unit="version", dynamic_ncols=True)
+
+    def advance(self, count: int, status: str) -> None:
+        """Say that `count` of the total are done; `status` is shown beside it."""
+        step, self.count, self.status = count - self.count, count, status
+        if self.bar is not None:
+            self.bar.set_postfix_str(status, refresh=False)
+            self.bar.update(step)
+        elif self.lines and time.monotonic() >= self.next_line:
+            self._line()
+
+    def _line(self) -> None:
+        now = time.monotonic()
+        self.next_line = now + SECONDS_BETWEEN_LINES
+        left = (now - self.started) / max(self.count, 1) * (self.total - self.count)
+        print(f"{self.title}: {self.count}/{self.total}, {self.status}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif self.lines:
+            seconds = time.monotonic() - self.started
+            print(f"{self.title}: {self.count}/{self.total}, {self.status}, took {seconds:.0f} s", file=sys.stderr)
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell"

@@ -1,0 +1,49 @@
+"""Staleness rules: how much of a client's update of staleness tau is replaced.
+
+beta(tau) in [0, 1] is the weight taken from the client's update. FedRevive fills it with a distilled update,
+down-weighting fills it with nothing, and FedBuff is beta = 0. FedAsync's s(tau) is 1 - beta(tau).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from fedrevive_core.config import FederationConfig, StalenessConfig
+
+Rule = Callable[[float, StalenessConfig, FederationConfig], float]
+
+
+def _cosine(tau: float, rule: StalenessConfig, _: FederationConfig) -> float:
+    # The cosine turns back after half a period; the rule stays at 1.
+    return 1.0 if tau >= 2 * rule.s_max else (1 - math.cos(math.pi * tau / (2 * rule.s_max))) / 2
+
+
+def _stepwise(tau: float, rule: StalenessConfig, federation: FederationConfig) -> float:
+    quarter = rule.span * federation.concurrency / federation.buffer_size / 4
+    return math.floor(tau / quarter) / 4
+
+
+def _hinge(tau: float, rule: StalenessConfig, _: FederationConfig) -> float:
+    late = tau - rule.hinge_start
+    return 0.0 if late <= 0 else 1 - 1 / (rule.hinge_slope * late + 1)
+
+
+RULES: dict[str, Rule] = {
+    "constant": lambda tau, rule, _: rule.constant,
+    "cosine": _cosine,
+    "linear": lambda tau, rule, _: rule.slope * tau,
+    "exponential": lambda tau, rule, _: 1 - math.exp(-rule.rate * tau),
+    "stepwise": _stepwise,
+    "polynomial": lambda tau, rule, _: 1 - (1 + tau) ** -rule.power,
+    "hinge": _hinge,
+}
+
+
+def beta(tau: float, staleness: StalenessConfig, federation: FederationConfig) -> float:
+    """Weight in [0, 1] taken from a client's update of staleness `tau` >= 0 (versions).
+
+    The stepwise rule steps up at each quarter of f K / B (inclusive), so it needs the federation. Sources: the
+    paper's rules, and arXiv 1903.03934 for polynomial and hinge.
+    """
+    return min(1.0, max(0.0, RULES[staleness.rule](tau, staleness, federation)))

@@ -1,0 +1,89 @@
+"""The state of a model as one flat vector, and models that compute from such a vector.
+
+A state is a float32 vector of length `layout.size`: all parameters, then all floating-point buffers (the probes'
+running statistics). Blends, differences and means are single vector operations; norms and cosines look at
+`layout.parameters(state)` alone, because statistics would swamp them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedrevive_core.models.probes import StatisticProbe
+
+
+class StateLayout:
+    """Where every tensor of `model` stands in the flat vector. Keeps a private copy of the model as a template.
+
+    Integer buffers (BatchNorm's counters in a user's model) are not part of the state.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+        self.names = [*parameters, *buffers]
+        self.shapes = [tensor.shape for tensor in (*parameters.values(), *buffers.values())]
+        self.lengths = [prod(shape) for shape in self.shapes]
+        self.num_tensors = len(parameters)
+        self.num_parameters = sum(self.lengths[: self.num_tensors])
+        self.size = sum(self.lengths)
+        self.template = copy.deepcopy(model).to(device).requires_grad_(False)
+        self._mode: tuple[bool, bool] | None = None
+        probes = {name: m for name, m in self.template.named_modules() if isinstance(m, StatisticProbe)}
+        self._probes = list(probes.values())
+        self._statistics = [(f"{name}.running_mean", f"{name}.running_var") for name in probes]
+
+    def pack(self, model: nn.Module) -> Tensor:
+        """Copy the state of `model` into a new flat vector (size,) on the layout's device."""
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        device = next(self.template.parameters()).device
+        return torch.cat([tensors[name].detach().reshape(-1).to(device, torch.float32) for name in self.names])
+
+    def views(self, state: Tensor, buffers: Tensor | None = None) -> dict[str, Tensor]:
+        """Named tensors that share memory with `state` (..., size); leading dimensions are kept, gradients pass.
+
+        With `buffers` (..., size - num_parameters), `state` holds the parameters alone (..., num_parameters): so
+        parameters can be leaves of a graph while statistics are updated in place.
+        """
+        lead = state.shape[:-1]
+        if buffers is None:
+            parts = state.split(self.lengths, dim=-1)
+        else:
+            parts = state.split(self.lengths[: self.num_tensors], dim=-1)
+            parts += buffers.split(self.lengths[self.num_tensors :], dim=-1)
+        return {
+            name: part.view(*lead, *shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
+
+    def parameters(self, state: Tensor) -> Tensor:
+        """The slice of `state` (..., size) that holds the parameters, as a view (..., num_parameters)."""
+        return state[..., : self.num_parameters]
+
+    def reset_statistics(self, state: Tensor) -> Tensor:
+        """A copy of `state` whose probes have mean 0 and variance 1, as in every new global version."""
+        state = state.clone()
+        views = self.views(state)
+        for mean, var in self._statistics:
+            views[mean].zero_()
+            views[var].fill_(1.0)
+        return state
+
+    def call(self, tensors: Mapping[str, Tensor], x: Tensor, *, training: bool = False, track: bool = True) -> Tensor:
+        """Logits of the model with `tensors` (from `views`) on `x`.
+
+        In training mode the model's buffers among `tensors` are updated in place; with `track` False the probes are
+        left out of that.
+        """
+        mode = (training, training and track)
+        if mode != self._mode:
+            self.template.train(training)
+            for probe in self._probes:
+                probe.train(training and track)
+            self._mode = mode
+        return functional_call(self.template, dict(tensors), (x,))

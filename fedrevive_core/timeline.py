@@ -1,0 +1,207 @@
+"""The timeline: who trains what, from which version, when it arrives and how stale it is.
+
+Durations never depend on what a model has learned, so the whole arrival sequence is computed before any training, with
+NumPy alone. One arrival costs the same whatever the number of clients: a heap holds the K jobs in flight, and the
+clients not in flight stand in a list from which one is taken by swapping it with the last.
+
+Order of events at one moment: arrivals before dispatches; among arrivals at the same instant, the job dispatched first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedrevive_core.config import ConfigError, Delay, FederationConfig
+from fedrevive_core.seeding import stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# A stream per arrival would cost more than the simulation, so draws are made this many at a time.
+BLOCK = 8192
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Every job of a run, in order of dispatch (arrays of length J), and the order in which they arrive.
+
+    client: who works on the job. dispatch_time, arrival_time: simulated time (unitless). dispatched_after: number of
+    arrivals processed before the dispatch. arrivals: job numbers in order of arrival, length A <= J; a job that is
+    still in flight when the budget ends is in the table but not among the arrivals. mean_duration (N,): expected
+    duration of a job of each client.
+    """
+
+    federation: FederationConfig
+    client: np.ndarray
+    dispatch_time: np.ndarray
+    arrival_time: np.ndarray
+    dispatched_after: np.ndarray
+    arrivals: np.ndarray
+    mean_duration: np.ndarray
+
+    @cached_property
+    def base_version(self) -> np.ndarray:
+        """(J,) version of the global model that the job starts from."""
+        return self.dispatched_after // self.federation.buffer_size
+
+    @cached_property
+    def arrival_version(self) -> np.ndarray:
+        """(J,) version current just before the job is processed; -1 for jobs that do not arrive."""
+        version = np.full(len(self.client), -1, dtype=np.int64)
+        version[self.arrivals] = np.arange(len(self.arrivals)) // self.federation.buffer_size
+        return version
+
+    @cached_property
+    def staleness(self) -> np.ndarray:
+        """(J,) versions made between dispatch and arrival, >= 0; -1 for jobs that do not arrive."""
+        return np.where(self.arrival_version >= 0, self.arrival_version - self.base_version, -1)
+
+    @property
+    def num_versions(self) -> int:
+        """Versions made after version 0."""
+        return len(self.arrivals) // self.federation.buffer_size
+
+    @property
+    def sim_time(self) -> float:
+        """Simulated time of the last arrival."""
+        return float(self.arrival_time[self.arrivals[-1]])
+
+    def in_flight(self, sim_time: float) -> np.ndarray:
+        """Numbers of the jobs in flight at `sim_time`: dispatched at or before it and not yet arrived."""
+        return np.flatnonzero((self.dispatch_time <= sim_time) & (sim_time < self.arrival_time))
+
+    def jobs(self) -> pd.DataFrame:
+        """The table of jobs, one row each in order of dispatch; the index is the job's number."""
+        import pandas as pd  # here, because importing pandas takes longer than a simulation
+
+        return pd.DataFrame(
+            {
+                "client": self.client,
+                "dispatch_time": self.dispatch_time,
+                "base_version": self.base_version,
+                "arrival_time": self.arrival_time,
+                "arrival_version": self.arrival_version,
+                "staleness": self.staleness,
+            }
+        ).rename_axis("job")
+
+    def summary(self) -> dict[str, float]:
+        """Counts, staleness (versions) and simulated time of the arrivals."""
+        staleness = self.staleness[self.arrivals]
+        return {
+            "num_arrivals": len(self.arrivals),
+            "num_versions": self.num_versions,
+            "mean_staleness": float(staleness.mean()),
+            "max_staleness": int(staleness.max()),
+            "sim_time": self.sim_time,
+        }
+
+
+def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
+    """Draw delays and clients from `seed` and play them out.
+
+    The draws depend on (N, K, schedule, seed) and are consumed in order of dispatch: methods with refill_size 1 and
+    one seed see identical arrivals, whatever their buffer size. Raises ConfigError if nothing arrives in the budget.
+    """
+    mean_of, duration = _delays(federation, seed)
+    uniform = _blocks(stream(seed, "selection").random)
+    return play(federation, duration, uniform, mean_of)
+
+
+def play(
+    federation: FederationConfig,
+    duration: Callable[[int], float],
+    uniform: Callable[[], float],
+    mean_duration: np.ndarray,
+) -> Timeline:
+    """Play out a federation whose next job lasts `duration(client)` and whose next pick is `uniform()` in [0, 1).
+
+    `simulate_timeline` passes random sources; a test or a lesson may pass hand-written ones.
+    """
+    limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
+    deadline = federation.max_sim_time or np.inf
+    free = list(range(federation.num_clients))
+    in_flight: list[tuple[float, int]] = []
+    client: list[int] = []
+    dispatch_time: list[float] = []
+    arrival_time: list[float] = []
+    dispatched_after: list[int] = []
+    arrivals: list[int] = []
+    now, open_slots = 0.0, federation.concurrency
+    while len(arrivals) != limit:
+        if open_slots >= federation.refill_size:
+            for _ in range(open_slots):
+                position = int(uniform() * len(free))
+                chosen, free[position] = free[position], free[-1]
+                free.pop()
+                arrives = now + duration(chosen)
+                heapq.heappush(in_flight, (arrives, len(client)))
+                client.append(chosen)
+                dispatch_time.append(now)
+                arrival_time.append(arrives)
+                dispatched_after.append(len(arrivals))
+            open_slots = 0
+        now, job = heapq.heappop(in_flight)
+        if now > deadline:
+            break
+        arrivals.append(job)
+        free.append(client[job])
+        open_slots += 1
+    if len(arrivals) < federation.buffer_size:
+        raise ConfigError(
+            f"federation.max_sim_time = {federation.max_sim_time} ends after {len(arrivals)} arrivals: no version "
+            f"is ever made; allow at least {sorted(arrival_time)[: federation.buffer_size][-1]:.3g}"
+        )
+    return Timeline(
+        federation=federation,
+        client=np.array(client, dtype=np.int64),
+        dispatch_time=np.array(dispatch_time),
+        arrival_time=np.array(arrival_time),
+        dispatched_after=np.array(dispatched_after, dtype=np.int64),
+        arrivals=np.array(arrivals, dtype=np.int64),
+        mean_duration=mean_duration,
+    )
+
+
+def speed_groups(mean_duration: np.ndarray) -> dict[str, np.ndarray]:
+    """Client numbers in three groups of (nearly) equal size by expected job duration; ties go by client number."""
+    order = np.argsort(mean_duration, kind="stable")
+    return dict(zip(("fast", "medium", "slow"), np.array_split(order, 3), strict=True))
+
+
+def _delays(federation: FederationConfig, seed: int) -> tuple[np.ndarray, Callable[[int], float]]:
+    """Expected job duration of each client (N,), and a function that draws the next job's duration for a client."""
+    draws = stream(seed, "clients")
+    parts = (federation.schedule.training, federation.schedule.download, federation.schedule.upload)
+    means = [draws.choice(delay.means, size=federation.num_clients, p=delay.odds) for delay in parts]
+    of_client = [mean.tolist() for mean in means]
+    factors = [_factor(delay, stream(seed, "delays", part)) for part, delay in enumerate(parts)]
+    (train, download, upload), (train_mean, download_mean, upload_mean) = factors, of_client
+
+    def duration(client: int) -> float:
+        return train(train_mean[client]) + download(download_mean[client]) + upload(upload_mean[client])
+
+    return np.sum(means, axis=0), duration
+
+
+def _factor(delay: Delay, draws: np.random.Generator) -> Callable[[float], float]:
+    """Function from a client's mean to one drawn duration."""
+    if delay.kind == "constant":
+        return lambda mean: mean
+    if delay.kind == "exponential":
+        exponential = _blocks(draws.standard_exponential)
+        return lambda mean: mean * exponential()
+    offset = _blocks(lambda size: draws.uniform(-delay.half_width, delay.half_width, size))
+    return lambda mean: mean + offset()
+
+
+def _blocks(draw: Callable[[int], np.ndarray]) -> Callable[[], float]:
+    """Next value of an endless sequence that is drawn in blocks."""
+    return chain.from_iterable(draw(BLOCK).tolist() for _ in repeat(None)).__next__

@@ -1,0 +1,112 @@
+"""Local training on the client side: jobs in, returned models out.
+
+Jobs are trained together although each starts from its own version: the flat states of J jobs are stacked into one
+(J, size) tensor and one vectorised pass computes all their gradients. A job's batches come from a random stream of its
+own, so its result does not depend on which jobs it was trained with (to rounding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.nn import functional as F
+
+from fedrevive_core.config import TrainingConfig
+from fedrevive_core.data import FederatedData, Preparation
+from fedrevive_core.seeding import stream
+from fedrevive_core.state import StateLayout
+
+# On a CPU stacking saves overhead, and overhead only matters for tiny models: a vectorised convolution is a grouped
+# one, which is slower than one model after the other once the model is larger than this (parameters).
+LARGEST_STACKED_ON_CPU = 100_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work: `number` names its random stream, `client` its shard, `start` (size,) what it downloads."""
+
+    number: int
+    client: int
+    start: Tensor
+
+
+class LocalTrainer:
+    """Trains jobs on their clients' shards: `config.steps` Adam steps on cross-entropy, fresh optimiser for each job.
+
+    Args:
+        layout: the model. data: shards. prepare: augmentation and normalisation of client images. seed: of the batches.
+    """
+
+    def __init__(
+        self, layout: StateLayout, data: FederatedData, prepare: Preparation, config: TrainingConfig, seed: int
+    ) -> None:
+        self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
+        self.device = data.clients.labels.device
+        self.stacks = self.device.type == "cuda" or layout.num_parameters <= LARGEST_STACKED_ON_CPU
+
+    def train(self, jobs: Sequence[Job]) -> list[Tensor]:
+        """Returned state (size,) of each job, in order. The downloaded states are not modified."""
+        # Jobs of one stack take batches of the same sizes, which depend on the size of the shard alone.
+        stacks: dict[int, list[int]] = {}
+        for place, job in enumerate(jobs):
+            stacks.setdefault(len(self.data.shards[job.client]) if self.stacks else -1 - place, []).append(place)
+        returned: dict[int, Tensor] = {}
+        for places in stacks.values():
+            states = self._train_stack([jobs[place] for place in places])
+            # Copies, so that the stack is freed although its jobs arrive at different times.
+            returned.update(zip(places, (state.clone() for state in states), strict=True))
+        return [returned[place] for place in range(len(jobs))]
+
+    def _train_stack(self, jobs: Sequence[Job]) -> Tensor:
+        """(J, size) returned states of jobs with shards of equal size."""
+        sizes = batch_sizes(len(self.data.shards[jobs[0].client]), self.config.steps, self.config.batch_size)
+        numbers, draws = (self._to_device(np.stack(part)) for part in zip(*map(self._draw, jobs), strict=True))
+        start = torch.stack([job.start for job in jobs])
+        parameters = self.layout.parameters(start).clone().requires_grad_()
+        buffers = start[:, self.layout.num_parameters :].clone()
+        optimiser = torch.optim.Adam([parameters], lr=self.config.lr, fused=True)
+        first = 0
+        for size in sizes:
+            chosen = slice(first, first + size)
+            images, labels = self._batch(numbers[:, chosen], draws[:, chosen])
+            tensors = self.layout.views(parameters, buffers)
+            if len(jobs) == 1:
+                loss = self._loss({name: t[0] for name, t in tensors.items()}, images[0], labels[0])
+            else:
+                # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
+                loss = vmap(self._loss, randomness="different")(tensors, images, labels).sum()
+            parameters.grad = torch.autograd.grad(loss, parameters)[0]
+            optimiser.step()
+            first += size
+        return torch.cat([parameters.detach(), buffers], dim=1)
+
+    def _loss(self, tensors: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self.layout.call(tensors, images, training=True), labels)
+
+    def _draw(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
+        """Sample numbers (n,) and augmentation draws (n, 4) of all n = sum(batch_sizes) samples a job sees."""
+        rng = stream(self.seed, "batches", job.number)
+        shard = self.data.shards[job.client]
+        total = sum(batch_sizes(len(shard), self.config.steps, self.config.batch_size))
+        passes = [rng.permutation(shard) for _ in range(-(-total // len(shard)))]
+        return np.concatenate(passes)[:total], self.prepare.draw(rng, total)
+
+    def _batch(self, numbers: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared images (J, b, C, S, S) and labels (J, b) of sample numbers (J, b)."""
+        source = self.data.clients
+        images = self.prepare(source.images[numbers].flatten(0, 1), draws.flatten(0, 1))
+        return images.unflatten(0, numbers.shape), source.labels[numbers]
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+
+def batch_sizes(shard_size: int, steps: int, batch_size: int) -> list[int]:
+    """Sizes of the `steps` batches of shuffled passes through a shard; the last batch of a pass may be short."""
+    one_pass = [min(batch_size, shard_size - first) for first in range(0, shard_size, batch_size)]
+    return [one_pass[step % len(one_pass)] for step in range(steps)]
