@@ -280,22 +280,34 @@ def choices(given: str, allowed: Any) -> str:
     return (f"did you mean '{close[0]}'? " if close else "") + "allowed: " + ", ".join(names)
 
 
-def section_fields(section: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Names of the fields of the section at `path` (of nested field names) below `section`; [] if there is none."""
+def leaf_fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Description of every setting below `section`, by dotted name."""
+    leaves: dict[str, str] = {}
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            leaves |= leaf_fields(inner, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = field.description or ""
+    return leaves
+
+
+def _section_at(section: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
     for part in path:
         field = section.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return None
+        section = inner
+    return section
 
 
 def _sentence(model: type[BaseModel], item: Any) -> str:
     location = ".".join(str(part) for part in item["loc"])
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{location} is unknown: {choices(item['loc'][-1], section_fields(model, item['loc'][:-1]))}"
+        section = _section_at(model, item["loc"][:-1])
+        return f"{location} is unknown: {choices(item['loc'][-1], section.model_fields if section else ())}"
     if item["type"] == "missing":
         return f"{location} is missing"
     if item["type"] == "value_error":

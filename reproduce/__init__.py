@@ -1,0 +1,1 @@
+"""The command line of the project: `python -m reproduce --help`."""

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lab lint clean
+
+quickstart: $(VENV)/.base  ## run the main job and print the path of its page
+	$(BIN)/python -m reproduce quickstart
+
+test: $(VENV)/.test  ## lint, types, all tests
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+lab: $(VENV)/.notebooks  ## open JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# One stamp per set of packages; each also installs the project itself, editable.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing (PyTorch is several GB, once) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing (PyTorch is several GB, once) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.notebooks: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing (PyTorch is several GB, once) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks]'
+	@touch $@

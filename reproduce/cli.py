@@ -1,0 +1,284 @@
+"""Commands. Each is a thin layer: parse, call the core, print. Bad input ends with one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedrevive_core.config import ConfigError, RunConfig, leaf_fields
+from fedrevive_core.presets import METHODS, PRESETS, build
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="""Understand, reproduce and teach **FedRevive**: asynchronous federated learning that revives stale updates.
+
+Start with `quickstart` (no download, a few minutes on a laptop), then look at `presets`, draw a `timeline`, make a
+`run`, `compare` methods. `doctor` says what is missing on this machine.""",
+)
+console = Console()
+
+PresetOption = Annotated[str, typer.Option("--preset", help="Data set with all its settings; `presets` lists them.")]
+MethodOption = Annotated[str, typer.Option("--method", help="What the server does; `presets` lists them.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of clients, delays, batches, everything but the data split.")]
+ScheduleOption = Annotated[str, typer.Option("--schedule", help="Delays: `default` or `shifted` (faster clients).")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one setting; may be given several times."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; a ConfigError becomes one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def presets(
+    preset: Annotated[str | None, typer.Argument(help="Show every setting of this preset, with its source.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List presets and methods, or every setting of one preset for all methods.
+
+    Example: `python -m reproduce presets lab-digits`
+    """
+    if preset is not None:
+        _show_preset({method: build(preset, method) for method in METHODS}, as_json)
+        return
+    if as_json:
+        listed = {
+            "presets": {name: chosen.title for name, chosen in PRESETS.items()},
+            "methods": {n: {"title": m.title, "rule": m.rule, "source": m.source} for n, m in METHODS.items()},
+        }
+        print(json.dumps(listed, indent=2))
+        return
+    rows = []
+    for name, chosen in PRESETS.items():
+        config = build(name, "fedrevive")
+        federation = config.federation
+        rows.append(
+            {
+                "preset": name,
+                "model": config.model,
+                "N / K / alpha": f"{federation.num_clients} / {federation.concurrency} / {config.data.alpha:g}",
+                "what it is": chosen.title,
+            }
+        )
+    _print_table("Presets", rows)
+    _print_table("Methods", [{"method": n, "new version": m.rule, "source": m.source} for n, m in METHODS.items()])
+
+
+def _show_preset(configs: dict[str, RunConfig], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({method: config.to_dict() for method, config in configs.items()}, indent=2))
+        return
+    rows = []
+    for field, description in leaf_fields(RunConfig).items():
+        values = {method: _value(config, field) for method, config in configs.items()}
+        common = max(values.values(), key=list(values.values()).count)
+        others = [f"{method}: {value}" for method, value in values.items() if value != common]
+        if field not in ("preset", "method"):
+            rows.append({"setting": field, "value": "\n".join([common, *others]), "meaning [source]": description})
+    _print_table("Settings: the value of most methods, then the methods that differ", rows)
+
+
+def _value(config: RunConfig, field: str) -> str:
+    value: Any = config
+    for part in field.split("."):
+        value = getattr(value, part)
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@app.command()
+def timeline(
+    preset: PresetOption = "lab-digits",
+    method: MethodOption = "fedrevive",
+    schedule: ScheduleOption = "default",
+    seed: SeedOption = 0,
+    settings: SetOption = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw it into this file (.png, .svg, .pdf).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute who trains what, when it arrives and how stale it is, without any training.
+
+    Example: `python -m reproduce timeline --preset cifar10 --schedule shifted --seed 10`
+    """
+    from fedrevive_core.timeline import simulate_timeline
+
+    config = build(preset, method, seed=seed, schedule=schedule, overrides=_parse(settings))
+    started = time.perf_counter()
+    played = simulate_timeline(config.federation, seed)
+    summary = {**played.summary(), "seconds": round(time.perf_counter() - started, 4)}
+    if plot is not None:
+        from fedrevive_core.plots import plot_timeline
+
+        _save_figure(plot_timeline(played), plot)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        rows = [{"quantity": name, "value": f"{value:.6g}"} for name, value in summary.items()]
+        _print_table(f"Timeline of {preset}, {method}, seed {seed}", rows)
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option("--out", help="New directory for the record: tables, model, figure.")],
+    preset: PresetOption = "lab-digits",
+    method: MethodOption = "fedrevive",
+    schedule: ScheduleOption = "default",
+    seed: SeedOption = 0,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one run and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
+
+    Example: `python -m reproduce run --preset lab-digits --method fedrevive --set server.lr=0.05 --out runs/first`
+    """
+    from fedrevive_core import simulate
+    from fedrevive_core.plots import plot_accuracy
+    from fedrevive_core.record import check_free
+
+    config = build(preset, method, seed=seed, schedule=schedule, overrides=_parse(settings))
+    check_free(out)
+    record = simulate.run(config)
+    record.save(out)
+    _save_figure(plot_accuracy([record]), out / "curves.png")
+    if as_json:
+        print(json.dumps(record.summary))
+    else:
+        from reproduce.comparison import table
+
+        _print_table(f"{preset}, seed {seed}", table([record]))
+        console.print(f"Record: {out}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    methods: Annotated[str, typer.Option("--methods", help="Comma-separated methods.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory for all records, table and figure.")],
+    preset: PresetOption = "lab-digits",
+    seeds: Annotated[str, typer.Option("--seeds", help="Comma-separated seeds.")] = "0,1,2",
+    schedule: ScheduleOption = "default",
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run several methods over several seeds with the same draws of clients and delays; write table and figure.
+
+    The same command goes on where an interrupted one stopped. Example:
+    `python -m reproduce compare --methods fedbuff,afl-dw,fedrevive --seeds 0,1,2 --out runs/compare`
+    """
+    from fedrevive_core.plots import plot_accuracy
+    from reproduce.comparison import markdown, run_all, table
+
+    configs = [
+        build(preset, method, seed=seed, schedule=schedule, overrides=_parse(settings))
+        for method in _split(methods, "methods")
+        for seed in _seeds(seeds)
+    ]
+    records = run_all(configs, out)
+    rows = table(records)
+    (out / "table.md").write_text(f"`{_command_line()}`\n\n{markdown(rows)}")
+    _save_figure(plot_accuracy(records), out / "curves.png")
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        _print_table(f"{preset}: mean and 95% interval over seeds", rows)
+        console.print(f"Records, table.md, curves.png: {out}", soft_wrap=True)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option("--out", help="Directory for records and page.")] = Path("runs/quickstart"),
+    seed: SeedOption = 0,
+) -> None:
+    """The main job: FedBuff, AFL-DW and FedRevive over one timeline on real digits, and a page that shows it.
+
+    Needs no download and no GPU; takes a few minutes on two cores.
+    """
+    from reproduce.comparison import run_all, table
+    from reproduce.quickstart import METHODS_SHOWN, PRESET, write_quickstart_page
+
+    num_clients = build(PRESET, "fedrevive").federation.num_clients
+    console.print(f"Three methods on preset '{PRESET}': real digits, {num_clients} clients, one timeline of arrivals.")
+    records = run_all([build(PRESET, method, seed=seed) for method in METHODS_SHOWN], out)
+    _print_table("Quickstart: one seed; `compare` gives intervals over several", table(records))
+    page = write_quickstart_page(records, out / "index.html", _command_line())
+    console.print(f"Open this page: {page.resolve()}", soft_wrap=True)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is installed, which device is used, which data sets are present, and what to do about the rest."""
+    from reproduce.doctor import examine
+
+    findings = examine()
+    if as_json:
+        print(json.dumps(findings, indent=2))
+    else:
+        _print_table("Doctor", findings)
+
+
+def _parse(settings: list[str] | None) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for setting in settings or []:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {setting}: must be SECTION.FIELD=VALUE, such as server.lr=0.05")
+        try:
+            parsed[name.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            parsed[name.strip()] = text  # a plain word
+    return parsed
+
+
+def _split(text: str, option: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ConfigError(f"--{option} is empty: give at least one, separated by commas")
+    if len(set(parts)) < len(parts):
+        raise ConfigError(f"--{option} {text}: each may be given once")
+    return parts
+
+
+def _seeds(text: str) -> list[int]:
+    seeds = _split(text, "seeds")
+    if not all(seed.isdecimal() for seed in seeds):
+        raise ConfigError(f"--seeds {text}: must be whole numbers >= 0, separated by commas")
+    return [int(seed) for seed in seeds]
+
+
+def _save_figure(figure: Any, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:
+        raise ConfigError(f"cannot draw '{path}': {error}") from None
+
+
+def _print_table(title: str, rows: list[dict[str, str]]) -> None:
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for place, heading in enumerate(rows[0]):
+        # Names are typed again, so they are never broken.
+        shown.add_column(Text(heading), overflow="fold", no_wrap=place == 0)
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row.values()))
+    console.print(shown)
+
+
+def _command_line() -> str:
+    return shlex.join(["python", "-m", "reproduce", *sys.argv[1:]])

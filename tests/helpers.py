@@ -1,0 +1,32 @@
+"""Small builders that several test files share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from fedrevive_core.config import FederationConfig
+
+
+def constant(duration: float) -> dict[str, Any]:
+    """A delay that never varies."""
+    return {"kind": "constant", "means": [duration], "odds": [1.0]}
+
+
+def steady(training: float, download: float = 0.0, upload: float = 0.0) -> dict[str, Any]:
+    """A schedule in which every job of every client lasts equally long."""
+    return {"training": constant(training), "download": constant(download), "upload": constant(upload)}
+
+
+def federation(num_clients: int, concurrency: int, **settings: Any) -> FederationConfig:
+    """A federation on the default schedule; `settings` as in FederationConfig."""
+    values = {"num_clients": num_clients, "concurrency": concurrency, "schedule": "default", **settings}
+    return FederationConfig.model_validate(values)
+
+
+def run_python(code: str) -> str:
+    """Standard output of `code` in a fresh interpreter; a failure shows what it printed."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
