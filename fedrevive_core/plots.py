@@ -30,12 +30,10 @@ STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 13,
     "axes.titlelocation": "left",
-    "axes.titlepad": 10,
     "axes.edgecolor": "#888888",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
     "xtick.color": "#444444",
     "ytick.color": "#444444",
@@ -76,7 +74,7 @@ def png_bytes(figure: Figure, scale: float = 2.0) -> bytes:
 
 def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Mean and half width of the 95% Student t interval over `values`, one per seed; half width NaN for one value."""
-    from scipy.special import stdtrit  # scipy comes with scikit-learn
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy comes with scikit-learn
 
     sample = np.asarray(values, dtype=float)
     if sample.size == 0:
@@ -89,8 +87,9 @@ def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, fl
 def expected_staleness(federation: FederationConfig) -> float:
     """Mean staleness (versions) of a long run by Little's law; (K - 1) / B for refill_size 1.
 
-    Count time in arrivals: K - (O - 1) / 2 jobs are in flight on average, and as many arrivals pass from a job's dispatch
-    to its own arrival. B of them make a version; the gcd is there because dispatches may coincide with new versions.
+    Count time in arrivals: K - (O - 1) / 2 jobs are in flight on average, and as many arrivals pass from a dispatch
+    to the job's own. B of them make a version; the gcd is there because dispatches may coincide with new versions. The
+    mean of a short run is lower: its first jobs meet few versions, and its slowest never arrive.
     """
     common = math.gcd(federation.refill_size, federation.buffer_size)
     return (federation.concurrency - (federation.refill_size + common) / 2) / federation.buffer_size
@@ -136,7 +135,8 @@ def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | N
     axes.set(xlim=(0, until), ylim=(len(shown) - 0.4, -0.6), xlabel=SIM_TIME)
     whole = until >= timeline.sim_time
     part = "the whole run" if whole else f"the start of the run, to time {until:.3g} of {timeline.sim_time:.3g}"
-    axes.set_title(f"Who works when: {part}; {len(shown)} of {num_clients} clients")
+    clients = f"{len(shown)} of {num_clients} clients" if len(shown) < num_clients else f"all {num_clients} clients"
+    axes.set_title(f"Who works when: {part}; {clients}")
     _label_lanes(axes, timeline, shown)
     _mark_versions(axes, made[made <= until])
     bar = figure.colorbar(coloured, ax=axes, aspect=30, pad=0.02, ticks=MaxNLocator(6, integer=True))
@@ -153,10 +153,8 @@ def _label_lanes(axes: Axes, timeline: Timeline, shown: np.ndarray) -> None:
         axes.set_yticks(range(len(shown)), [str(client) for client in shown])
         axes.set_ylabel("client, fastest on top")
         return
-    lanes = {
-        name: np.flatnonzero(np.isin(shown, group)) for name, group in speed_groups(timeline.mean_duration).items()
-    }
-    lanes = {name: numbers for name, numbers in lanes.items() if len(numbers)}
+    groups = speed_groups(timeline.mean_duration)
+    lanes = {name: numbers for name in groups if len(numbers := np.flatnonzero(np.isin(shown, groups[name])))}
     axes.set_yticks([numbers.mean() for numbers in lanes.values()], list(lanes), rotation=90, va="center")
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel("clients by expected job duration")
@@ -167,9 +165,15 @@ def _mark_versions(axes: Axes, made: np.ndarray) -> None:
     """Version numbers on top, each where it is made; if there are few, lines that can be counted across a bar."""
     if len(made) <= 30:
         axes.vlines(made, 0, 1, "black", transform=axes.get_xaxis_transform(), lw=0.8, alpha=0.4)
-    wanted = [int(v) for v in MaxNLocator(8, integer=True).tick_values(0, len(made)) if 1 <= v <= len(made)]
+    times = np.append(0.0, made)
+    wanted = [0]
+    for version in MaxNLocator(8, integer=True).tick_values(0, len(made)).astype(int):
+        if (
+            version <= len(made) and times[version] - times[wanted[-1]] > 0.04 * axes.get_xlim()[1]
+        ):  # room for the number
+            wanted.append(version)
     above = axes.secondary_xaxis("top")
-    above.set_xticks(made[[version - 1 for version in wanted]], [str(version) for version in wanted])
+    above.set_xticks(times[wanted], [str(version) for version in wanted])
     above.set_xlabel("version of the global model")
     above.spines["top"].set_visible(True)
 
@@ -177,42 +181,40 @@ def _mark_versions(axes: Axes, made: np.ndarray) -> None:
 @mpl.rc_context(STYLE)
 def plot_staleness(runs: Timeline | Record | Sequence[Record] | Mapping[str, Timeline | Record]) -> Figure:
     """Histogram of the staleness of all arrivals with its mean and Little's prediction; a panel per method or title."""
-    groups = _groups(
-        [runs] if isinstance(runs, Record) else {"All arrivals": runs} if isinstance(runs, Timeline) else runs
-    )
-    panels = [np.concatenate([_staleness_and_federation(run)[0] for run in group]) for _, _, group in groups]
+    if isinstance(runs, Timeline):
+        runs = {f"Up to {runs.federation.concurrency} jobs in flight": runs}
+    groups = _groups([runs] if isinstance(runs, Record) else runs)
+    panels = [np.concatenate([_staleness(run) for run in group]) for _, _, group in groups]
     longest = max(int(staleness.max()) for staleness in panels)
     width = math.ceil((longest + 1) / 60)  # whole versions, so that no bar counts more of them than its neighbour
     bins = np.arange(0, longest + width + 1, width) - 0.5
-    figure = Plot(figsize=(8, 1.4 + (2.4 if len(panels) == 1 else 1.8) * len(panels)), layout="constrained")
+    figure = Plot(figsize=(8, 1.2 + (2.6 if len(panels) == 1 else 1.8) * len(panels)), layout="constrained")
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, colour, group), staleness in zip(column, groups, panels, strict=True):
-        federation = _staleness_and_federation(group[0])[1]
-        expected, mean = expected_staleness(federation), staleness.mean()
+        federation = group[0].federation if isinstance(group[0], Timeline) else group[0].config.federation
         axes.hist(staleness, bins, weights=np.full(len(staleness), 1 / len(staleness)), color=colour, alpha=0.7)
-        axes.axvline(mean, color="black", label=f"mean {mean:.3g}")
+        axes.axvline(staleness.mean(), color="black", label=f"mean {staleness.mean():.3g}")
+        expected = expected_staleness(federation)
+        formula = f"$({federation.concurrency}-1)/{federation.buffer_size}$ = " if federation.refill_size == 1 else ""
         # A marker and not a second line: where theory and run agree, one line would hide the other.
-        law = f"Little's law{' $(K-1)/B$' if federation.refill_size == 1 else ''}: {expected:.3g}"
-        where, colours = axes.get_xaxis_transform(), {"color": "white", "markeredgecolor": "black"}
-        axes.plot(expected, 0.92, "v", transform=where, markersize=9, label=law, **colours)
+        law, inside = f"Little's law: {formula}{expected:.3g}", axes.get_xaxis_transform()
+        axes.scatter(expected, 0.92, 80, "white", "v", edgecolors="black", zorder=3, transform=inside, label=law)
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.legend(loc="upper right")
-        axes.set_title(f"{title} (K = {federation.concurrency}, B = {federation.buffer_size})", fontsize=11, pad=6)
+        axes.set_title(title, fontsize=11, pad=6)
     column[-1].set_xlabel("staleness (versions)")
     figure.supylabel("share of arrivals", fontsize=11)
-    figure.suptitle("How stale updates are when they arrive\n", fontsize=13, x=0.01, ha="left", linespacing=0.3)
+    figure.suptitle("How stale updates are when they arrive", fontsize=13, x=0.01, ha="left")
     return figure
 
 
-def _staleness_and_federation(run: Timeline | Record) -> tuple[np.ndarray, FederationConfig]:
-    if isinstance(run, Timeline):
-        return run.staleness[run.arrivals], run.federation
-    return run.arrivals["staleness"].to_numpy(), run.config.federation
+def _staleness(run: Timeline | Record) -> np.ndarray:
+    return run.staleness[run.arrivals] if isinstance(run, Timeline) else run.arrivals["staleness"].to_numpy()
 
 
 def _groups(runs: Any) -> list[tuple[str, str, list[Any]]]:
-    """Title, colour and runs of each curve or panel: as titled, or by method in the order of METHODS, unknown ones last.
+    """Title, colour and runs of each curve or panel: as titled, or by method in the order of METHODS, others last.
 
     Raises ValueError if there are none, and if runs under one title differ in more than their seeds or repeat one: a
     mean over those would look like a result.
@@ -233,13 +235,9 @@ def _groups(runs: Any) -> list[tuple[str, str, list[Any]]]:
     for title, _, group in groups:
         configs = [run.config.to_dict() for run in group if isinstance(run, Record)]
         seeds = [(config.pop("seed"), config["data"].pop("split_seed")) for config in configs]
-        if any(
-            {**config, "device": 0, "num_threads": 0} != {**configs[0], "device": 0, "num_threads": 0}
-            for config in configs
-        ):
-            raise ValueError(
-                f"runs of '{title}' differ in more than their seeds: pass {{title: runs}} to keep them apart"
-            )
+        same = [{**config, "device": None, "num_threads": None} for config in configs]
+        if any(config != same[0] for config in same):
+            raise ValueError(f"runs of '{title}' differ in more than seeds: pass {{title: runs}} to keep them apart")
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"runs of '{title}' repeat a seed: {sorted(seed for seed, _ in seeds)}")
     return groups
@@ -249,8 +247,8 @@ def _groups(runs: Any) -> list[tuple[str, str, list[Any]]]:
 def plot_accuracy(records: Sequence[Record] | Mapping[str, Sequence[Record]], *, x: str = "sim_time") -> Figure:
     """Accuracy over a run, a curve per method or title; over several seeds their mean and 95% interval.
 
-    An evaluation holds until the next one, and a mean reaches as far as its shortest run. Records of one curve may differ
-    in their seeds only. x: 'sim_time', 'num_arrivals' or 'version'. Raises ValueError for anything else.
+    An evaluation holds until the next one, and a mean reaches as far as its shortest run. Records of one curve may
+    differ in their seeds only. x: 'sim_time', 'num_arrivals' or 'version'. Raises ValueError for anything else.
     """
     if x not in X_LABELS:
         raise ValueError(f"x = '{x}' must be one of {', '.join(X_LABELS)}")
@@ -281,10 +279,9 @@ def plot_accuracy(records: Sequence[Record] | Mapping[str, Sequence[Record]], *,
 def _on_common_grid(group: Sequence[Record], x: str) -> tuple[np.ndarray, np.ndarray]:
     """Every x (G,) at which a run was evaluated, as far as all runs reach, and accuracy (runs, G) held until there."""
     curves = [(run.evaluations[x].to_numpy(float), run.evaluations["accuracy"].to_numpy()) for run in group]
-    ends = [
-        max(at[-1], run.summary["sim_time"] if x == "sim_time" else 0)
-        for (at, _), run in zip(curves, group, strict=True)
-    ]
+    ends = [at[-1] for at, _ in curves]
+    if x == "sim_time":  # what was evaluated last holds to the end of the budget
+        ends = [max(end, float(run.summary["sim_time"])) for end, run in zip(ends, group, strict=True)]
     every = np.unique(np.concatenate([*(at for at, _ in curves), [min(ends)]]))
     grid = every[(every >= max(at[0] for at, _ in curves)) & (every <= min(ends))]
     return grid, np.array([accuracy[np.searchsorted(at, grid, side="right") - 1] for at, accuracy in curves])
@@ -292,23 +289,26 @@ def _on_common_grid(group: Sequence[Record], x: str) -> tuple[np.ndarray, np.nda
 
 @mpl.rc_context(STYLE)
 def plot_samples(record: Record, *, moments: int = 8) -> Figure:
-    """Synthesised images over time: a row per class, a column per moment, in each cell the newest image of the class.
+    """Synthesised images over time: a row per class, a column per moment, in each cell the newest (first) of the class.
 
-    At most ten classes (the lowest) and `moments` columns, evenly spread. Raises ValueError if there is nothing to show.
+    At most ten classes (the lowest) and `moments` columns, evenly spread. Raises ValueError without samples.
     """
     versions, labels = record.samples["version"], record.samples["labels"]
     classes = np.unique(labels[labels >= 0])[:10]
-    if len(classes) == 0 or moments < 1:
+    if moments < 1:
+        raise ValueError(f"moments = {moments} must be positive")
+    if len(classes) == 0:
         raise ValueError(
-            f"no samples to show at moments = {moments}: '{record.config.method}' kept {len(versions)} moments"
+            f"run of '{record.config.method}' without samples: only revival.source = 'synthetic' makes them"
         )
     chosen = np.linspace(0, len(versions) - 1, min(moments, len(versions))).round().astype(int)
     mosaic, pitch = _mosaic(record.samples["images"][chosen], labels[chosen], classes)
-    figure = Plot(figsize=(1.2 + 0.72 * max(len(chosen), 6), 1.5 + 0.72 * len(classes)), layout="constrained")
+    figure = Plot(figsize=(0.9 + 0.72 * max(len(chosen), 6), 1.3 + 0.72 * len(classes)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mosaic, interpolation="nearest")
-    axes.set_xticks((np.arange(len(chosen)) + 0.5) * pitch - 0.5, [str(version) for version in versions[chosen]])
-    axes.set_yticks((np.arange(len(classes)) + 0.5) * pitch - 0.5, [str(label) for label in classes])
+    middle = (record.samples["images"].shape[-1] - 1) / 2
+    axes.set_xticks(middle + pitch * np.arange(len(chosen)), [str(version) for version in versions[chosen]])
+    axes.set_yticks(middle + pitch * np.arange(len(classes)), [str(label) for label in classes])
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     axes.xaxis.set_label_position("top")
     axes.set(xlabel="version of the global model", ylabel="class")
@@ -322,16 +322,16 @@ def plot_samples(record: Record, *, moments: int = 8) -> Figure:
 def _mosaic(images: np.ndarray, labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, int]:
     """RGB pixels of the first, so newest, image of each class at each moment, and the side of a cell with its gap."""
     side = images.shape[-1]
-    gap = 2 * max(1, side // 16)
+    gap = max(1, side // 8)
     pitch = side + gap
     mosaic = np.full((len(classes) * pitch, len(images) * pitch, 3), 255, dtype=np.uint8)
     for row, label in enumerate(classes):
         for column in range(len(images)):
-            cell = mosaic[row * pitch + gap // 2 :, column * pitch + gap // 2 :][:side, :side]
+            cell = mosaic[row * pitch :, column * pitch :][:side, :side]
             newest = np.flatnonzero(labels[column] == label)[:1]
             # One channel is broadcast to grey; a blank is a little darker than the gaps.
             cell[:] = images[column, newest[0]].transpose(1, 2, 0) if len(newest) else 245
-    return mosaic, pitch
+    return mosaic[:-gap, :-gap], pitch
 
 
 @mpl.rc_context(STYLE)

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,7 @@ class Record:
     @classmethod
     def load(cls, directory: Path | str) -> Record:
         """Read a record that `save` wrote. Raises ConfigError if it is not one."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         directory = Path(directory)
@@ -82,7 +84,7 @@ class Record:
             model = load_file(directory / "model.safetensors")
             config = RunConfig.from_dict(header["config"])
             return cls(config, header["summary"], header["provenance"], **tables, samples=samples, model=model)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, BadZipFile, SafetensorError) as error:
             raise ConfigError(f"{directory} does not hold a readable run: {error}") from None
 
 

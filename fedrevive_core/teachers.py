@@ -59,8 +59,10 @@ class ClassProportions:
         rng = stream(self.seed, "probing", arrival)
         inputs = rng.standard_normal((self.config.num_probe_inputs, *self.image_shape), dtype=np.float32)
         logits = self.layout.call(self.layout.views(state), torch.from_numpy(inputs).to(state.device))
-        probs = (logits.double() / self.config.probe_temperature).softmax(dim=1).mean(dim=0)
-        return probs.cpu().numpy()
+        probs = (logits.double() / self.config.probe_temperature).softmax(dim=1).cpu().numpy()
+        probs = probs[np.isfinite(probs).all(axis=1)]
+        # A finite model can still overflow on every input; then nothing is known about its client.
+        return probs.mean(axis=0) if len(probs) else np.full(logits.shape[1], 1 / logits.shape[1])
 
 
 class TeacherBuffer:

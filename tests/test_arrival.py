@@ -88,7 +88,9 @@ def slow_synthesis(teachers, student, generator, weights, draws, config, adversa
             for module, h in seen:
                 mean = h.mean(dim=(0, 2, 3))
                 var = ((h - mean.view(1, -1, 1, 1)) ** 2).mean(dim=(0, 2, 3))
-                distance = ((mean - module.running_mean) ** 2).sum().sqrt() + ((var - module.running_var) ** 2).sum().sqrt()
+                distance = ((mean - module.running_mean) ** 2).sum().sqrt() + (
+                    (var - module.running_var) ** 2
+                ).sum().sqrt()
                 feature = feature + sum(w[y] for y in draws.labels) * distance
             student_log_probs = student(x).log_softmax(1)
             for b, y in enumerate(draws.labels):

@@ -26,6 +26,11 @@ def refusal(preset: str = "lab-digits", method: str = "fedrevive", **settings: A
     return str(error.value)
 
 
+def fields_of(parameter: Any) -> str:
+    """Name of a test case: the fields that it sets."""
+    return "-".join(f"{name}={value}"[:50] for name, value in parameter.items()) if isinstance(parameter, dict) else ""
+
+
 # ------------------------------------------------------------------------------- presets against the specification
 
 # Columns CIFAR-10 and CIFAR-100 of the settings, written out by hand.
@@ -313,7 +318,7 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
         ({"training": 3}, ["training = 3", "dictionary"]),
         ({"data__mean": 0.5}, ["data.mean = 0.5", "tuple"]),
     ],
-    ids=str,
+    ids=fields_of,
 )
 def test_bad_values_are_refused_naming_field_value_and_what_is_allowed(
     settings: dict[str, Any], words: list[str]
@@ -333,7 +338,7 @@ def test_bad_values_are_refused_naming_field_value_and_what_is_allowed(
         # Without any delay simulated time stands still and never reaches the budget.
         ({"federation__schedule": steady(0.0)}, "schedule"),
     ],
-    ids=str,
+    ids=fields_of,
 )
 def test_values_that_cannot_work_are_refused_before_anything_is_computed(settings: dict[str, Any], word: str) -> None:
     assert word in refusal(**settings)
@@ -348,7 +353,7 @@ def test_values_that_cannot_work_are_refused_before_anything_is_computed(setting
         ({"kind": "uniform", "half_width": 2.0}, ["half_width = 2.0", "negative durations", "at most 1.0"]),
         ({"kind": "normal"}, ["federation.schedule.upload.kind = 'normal'", "'constant', 'exponential' or 'uniform'"]),
     ],
-    ids=str,
+    ids=fields_of,
 )
 def test_delays_of_ones_own_are_checked(delay: dict[str, Any], words: list[str]) -> None:
     message = refusal(federation__schedule={**steady(1.0), "upload": {**constant(1.0), **delay}})
