@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "ConfigError": "config",
+    "ConfigError": "validation",
     "RunConfig": "config",
     "METHODS": "presets",
     "PRESETS": "presets",

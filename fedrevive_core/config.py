@@ -7,26 +7,21 @@ another paper's number. A value that cannot work is refused here, before anythin
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class ConfigError(ValueError):
-    """A request that cannot be carried out; the message is one readable sentence naming field, value and remedy."""
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from fedrevive_core.validation import (
+    ConfigError,
+    Fraction,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    choices,
+    sentences,
+)
 
 
 class Delay(Section):
@@ -266,50 +261,8 @@ class RunConfig(Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError("; ".join(_sentence(cls, item) for item in error.errors())) from None
+            raise ConfigError(sentences(cls, error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON-able values; `from_dict` gives the same configuration back."""
         return self.model_dump(mode="json")
-
-
-def choices(given: str, allowed: Any) -> str:
-    """'did you mean X? allowed: ...' for an unknown name."""
-    names = [str(name) for name in allowed]
-    close = difflib.get_close_matches(str(given), names, n=1)
-    return (f"did you mean '{close[0]}'? " if close else "") + "allowed: " + ", ".join(names)
-
-
-def leaf_fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Description of every setting below `section`, by dotted name."""
-    leaves: dict[str, str] = {}
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            leaves |= leaf_fields(inner, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = field.description or ""
-    return leaves
-
-
-def _section_at(section: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
-    for part in path:
-        field = section.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return None
-        section = inner
-    return section
-
-
-def _sentence(model: type[BaseModel], item: Any) -> str:
-    location = ".".join(str(part) for part in item["loc"])
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        section = _section_at(model, item["loc"][:-1])
-        return f"{location} is unknown: {choices(item['loc'][-1], section.model_fields if section else ())}"
-    if item["type"] == "missing":
-        return f"{location} is missing"
-    if item["type"] == "value_error":
-        return f"{location}: {message}" if location else message
-    return f"{location} = {item['input']!r}: {message[0].lower()}{message[1:]}"

@@ -5,7 +5,6 @@ Nothing here trains or changes global state: figures are made without pyplot, th
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,53 +22,11 @@ from fedrevive_core.config import FederationConfig, StalenessConfig
 from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record
 from fedrevive_core.staleness import beta
+from fedrevive_core.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
 from fedrevive_core.timeline import Timeline, speed_groups
 
-STYLE: Any = {
-    "figure.facecolor": "white",
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#888888",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "lines.linewidth": 2.0,
-    "legend.frameon": False,
-}
-# Okabe and Ito's colours, which stay apart under colour blindness; their yellow is darkened, as it vanishes on white.
-METHOD_COLOURS = {
-    "fedavg": "#000000",
-    "fedasync-constant": "#56B4E9",
-    "fedasync-poly": "#E69F00",
-    "fedasync-hinge": "#8A7F00",
-    "fedbuff": "#0072B2",
-    "afl-dw": "#009E73",
-    "dd-fedrevive": "#CC79A7",
-    "fedrevive": "#D55E00",
-}
-UNKNOWN_COLOUR = "#777777"
-TITLE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SIM_TIME = "simulated time (unitless)"
 X_LABELS = {"sim_time": SIM_TIME, "num_arrivals": "uploads processed (count)", "version": "version of the global model"}
-
-
-class Plot(Figure):
-    """A Figure that a notebook shows sharply even if pyplot, which would have taught it how, was never imported."""
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        width, height = self.get_size_inches() * self.dpi
-        return png_bytes(self), {"width": round(width), "height": round(height)}
-
-
-def png_bytes(figure: Figure, scale: float = 2.0) -> bytes:
-    """`figure` as a PNG file with `scale` dots per pixel of its own size."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi * scale, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
@@ -165,12 +122,10 @@ def _mark_versions(axes: Axes, made: np.ndarray) -> None:
     """Version numbers on top, each where it is made; if there are few, lines that can be counted across a bar."""
     if len(made) <= 30:
         axes.vlines(made, 0, 1, "black", transform=axes.get_xaxis_transform(), lw=0.8, alpha=0.4)
-    times = np.append(0.0, made)
+    times, room = np.append(0.0, made), 0.04 * axes.get_xlim()[1]
     wanted = [0]
-    for version in MaxNLocator(8, integer=True).tick_values(0, len(made)).astype(int):
-        if (
-            version <= len(made) and times[version] - times[wanted[-1]] > 0.04 * axes.get_xlim()[1]
-        ):  # room for the number
+    for version in map(int, MaxNLocator(8, integer=True).tick_values(0, len(made))):
+        if version <= len(made) and times[version] - times[wanted[-1]] > room:
             wanted.append(version)
     above = axes.secondary_xaxis("top")
     above.set_xticks(times[wanted], [str(version) for version in wanted])
@@ -198,7 +153,7 @@ def plot_staleness(runs: Timeline | Record | Sequence[Record] | Mapping[str, Tim
         formula = f"$({federation.concurrency}-1)/{federation.buffer_size}$ = " if federation.refill_size == 1 else ""
         # A marker and not a second line: where theory and run agree, one line would hide the other.
         law, inside = f"Little's law: {formula}{expected:.3g}", axes.get_xaxis_transform()
-        axes.scatter(expected, 0.92, 80, "white", "v", edgecolors="black", zorder=3, transform=inside, label=law)
+        axes.scatter(expected, 0.92, 80, "white", marker="v", ec="black", zorder=3, transform=inside, label=law)
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.legend(loc="upper right")
@@ -291,19 +246,18 @@ def _on_common_grid(group: Sequence[Record], x: str) -> tuple[np.ndarray, np.nda
 def plot_samples(record: Record, *, moments: int = 8) -> Figure:
     """Synthesised images over time: a row per class, a column per moment, in each cell the newest (first) of the class.
 
-    At most ten classes (the lowest) and `moments` columns, evenly spread. Raises ValueError without samples.
+    At most ten classes (those seen most) and `moments` columns, evenly spread. Raises ValueError without samples.
     """
     versions, labels = record.samples["version"], record.samples["labels"]
-    classes = np.unique(labels[labels >= 0])[:10]
+    seen, counts = np.unique(labels[labels >= 0], return_counts=True)
+    classes = np.sort(seen[np.argsort(-counts, kind="stable")[:10]])
     if moments < 1:
         raise ValueError(f"moments = {moments} must be positive")
     if len(classes) == 0:
-        raise ValueError(
-            f"run of '{record.config.method}' without samples: only revival.source = 'synthetic' makes them"
-        )
+        raise ValueError(f"'{record.config.method}' left no samples: only runs with revival.source = 'synthetic' do")
     chosen = np.linspace(0, len(versions) - 1, min(moments, len(versions))).round().astype(int)
     mosaic, pitch = _mosaic(record.samples["images"][chosen], labels[chosen], classes)
-    figure = Plot(figsize=(0.9 + 0.72 * max(len(chosen), 6), 1.3 + 0.72 * len(classes)), layout="constrained")
+    figure = Plot(figsize=(0.9 + 0.72 * max(len(chosen), 6), 1.5 + 0.72 * len(classes)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(mosaic, interpolation="nearest")
     middle = (record.samples["images"].shape[-1] - 1) / 2

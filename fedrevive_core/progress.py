@@ -1,12 +1,19 @@
-"""Progress of long work: a bar in terminals and notebooks, throttled plain lines elsewhere (logs, CI, papermill)."""
+"""Progress and host time of long work.
+
+A bar in terminals and notebooks, throttled plain lines elsewhere (logs, CI, papermill).
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
 
+import pandas as pd
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -62,3 +69,23 @@ class Progress:
 def _in_notebook() -> bool:
     shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
     return shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell"
+
+
+class Stopwatch:
+    """Adds up host seconds per part. On a GPU they are those of the launching thread, which may run ahead."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.calls: defaultdict[str, int] = defaultdict(int)
+
+    @contextmanager
+    def __call__(self, part: str, calls: int = 1) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[part] += time.perf_counter() - started
+        self.calls[part] += calls
+
+    def table(self) -> pd.DataFrame:
+        """A row per part: `part`, `seconds`, `calls` (for training: jobs)."""
+        rows = [(part, seconds, self.calls[part]) for part, seconds in self.seconds.items()]
+        return pd.DataFrame(rows, columns=["part", "seconds", "calls"])

@@ -21,7 +21,8 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from fedrevive_core.config import ConfigError, RunConfig
+from fedrevive_core.config import RunConfig
+from fedrevive_core.validation import ConfigError
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TABLES = ("evaluations", "arrivals", "timings")

@@ -5,35 +5,25 @@ The only module that knows both the timeline and the server.
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fedrevive_core.config import ConfigError, RunConfig
+from fedrevive_core.assembly import build_reviver, initialised, pick_device
+from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, Preparation, load_federated
-from fedrevive_core.distillation import Distiller
-from fedrevive_core.models import build_model, check_model
-from fedrevive_core.pool import SamplePool
-from fedrevive_core.progress import Progress
+from fedrevive_core.evaluation import evaluate
+from fedrevive_core.models import check_model
+from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, provenance, state_sha256, summarise
-from fedrevive_core.revival import Reviver
-from fedrevive_core.seeding import stream
 from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
-from fedrevive_core.synthesis import Generator, Synthesizer
-from fedrevive_core.teachers import ClassProportions
 from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
 from fedrevive_core.training import Job, LocalTrainer
 
-EVALUATION_BATCH = 2000
 SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
 
@@ -54,13 +44,6 @@ def run(config: RunConfig, *, model: nn.Module | None = None, progress: bool = T
         return Simulation(config, model).run(progress=progress)
     finally:
         torch.set_num_threads(threads)
-
-
-def pick_device(name: str) -> torch.device:
-    """Device for 'auto' (CUDA if there is one), 'cpu' or 'cuda'. Raises ConfigError if CUDA is asked for and absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device = 'cuda' but PyTorch sees no CUDA GPU here: use device = 'cpu' or 'auto'")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Simulation:
@@ -224,73 +207,6 @@ class Simulation:
             samples=_stack_samples(samples, self.data.image_shape),
             model={name: tensor.clone().numpy() for name, tensor in self.layout.views(state).items()},
         )
-
-
-def initialised(config: RunConfig, data: FederatedData) -> nn.Module:
-    """`config.model` for `data`, with weights drawn from the run's seed (not from PyTorch's global generator)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(config.seed, "initialisation", 0).integers(2**63)))
-        return build_model(config.model, data.image_shape[0], data.image_shape[-1], data.num_classes)
-
-
-def build_reviver(
-    config: RunConfig, layout: StateLayout, data: FederatedData, client_prepare: Preparation, device: torch.device
-) -> Reviver | None:
-    """The reviver that `config.revival` asks for, or None."""
-    revival = config.revival
-    if revival.source == "none":
-        return None
-    true = data.class_proportions if revival.proportions == "true" else None
-    proportions = ClassProportions(layout, data.image_shape, revival, config.seed, true)
-    if revival.source == "held_back":
-        real = data.held_back
-        pool = SamplePool(len(real.labels), data.image_shape, data.num_classes, device)
-        pool.add(real.images, real.labels.cpu().numpy())
-        synthesizer, prepare = None, client_prepare
-    else:
-        pool = SamplePool(config.synthesis.pool_size, data.image_shape, data.num_classes, device)
-        prepare = Preparation(config.data, device, synthetic=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(stream(config.seed, "initialisation", 1).integers(2**63)))
-            generator = Generator(config.synthesis.noise_dim, config.synthesis.width, *data.image_shape[:2])
-        synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
-    distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard)
-    return Reviver(revival, config.synthesis, proportions, pool, synthesizer, distiller, config.seed)
-
-
-@torch.no_grad()
-def evaluate(
-    layout: StateLayout, state: Tensor, prepare: Preparation, images: Tensor, labels: Tensor, num_classes: int
-) -> tuple[float, float, list[float]]:
-    """Accuracy, mean cross-entropy, and accuracy of each class (NaN without samples) of `state` on labelled images."""
-    views = layout.views(state)
-    logits = torch.cat([layout.call(views, prepare(batch)) for batch in images.split(EVALUATION_BATCH)])
-    correct = (logits.argmax(dim=1) == labels).double()
-    totals = torch.zeros(2, num_classes, dtype=torch.float64, device=labels.device)
-    totals.index_add_(1, labels, torch.stack([correct, torch.ones_like(correct)]))
-    hits, counts = totals.cpu()
-    loss = float(F.cross_entropy(logits, labels))
-    return float(hits.sum() / counts.sum()), loss, (hits / counts).tolist()
-
-
-class Stopwatch:
-    """Adds up host seconds per part. On a GPU they are those of the launching thread, which may run ahead."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self.calls: defaultdict[str, int] = defaultdict(int)
-
-    @contextmanager
-    def __call__(self, part: str, calls: int = 1) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[part] += time.perf_counter() - started
-        self.calls[part] += calls
-
-    def table(self) -> pd.DataFrame:
-        """A row per part: `part`, `seconds`, `calls` (for training: jobs)."""
-        rows = [(part, seconds, self.calls[part]) for part, seconds in self.seconds.items()]
-        return pd.DataFrame(rows, columns=["part", "seconds", "calls"])
 
 
 def _arrivals_table(timeline: Timeline, receipts: list[Receipt]) -> pd.DataFrame:

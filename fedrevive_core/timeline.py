@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedrevive_core.config import ConfigError, Delay, FederationConfig
+from fedrevive_core.config import Delay, FederationConfig
 from fedrevive_core.seeding import stream
+from fedrevive_core.validation import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedrevive_core.config import ConfigError, RunConfig, leaf_fields
+from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
+from fedrevive_core.validation import ConfigError, leaf_fields
 
 app = typer.Typer(
     no_args_is_help=True,

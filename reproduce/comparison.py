@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from fedrevive_core.config import ConfigError, RunConfig
+from fedrevive_core.config import RunConfig
 from fedrevive_core.plots import confidence_interval
 from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record
+from fedrevive_core.validation import ConfigError
 
 # Columns of the table: key in `Record.summary`, heading, format.
 COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("final_accuracy", "final accuracy", "{:.3f}".format),
     ("mean_accuracy", "mean over the run", "{:.3f}".format),
-    ("best_accuracy", "best", "{:.3f}".format),
     ("mean_staleness", "mean staleness", "{:.1f}".format),
     ("num_versions", "versions", "{:.0f}".format),
 )
@@ -69,7 +69,7 @@ def table(records: Sequence[Record]) -> list[dict[str, str]]:
         times = [record.summary["time_to"][TARGET] for record in own]
         reached = [time for time in times if time is not None]
         # Seeds that never reach it are counted, not dropped.
-        missing = f" ({len(reached)} of {len(own)})" if len(reached) < len(own) else ""
+        missing = f" ({len(reached)} of {len(own)})" if len(reached) < len(own) and len(own) > 1 else ""
         row[f"time to {TARGET}"] = (_interval(reached, "{:.1f}".format) if reached else "never") + missing
         row["seconds"] = _interval([float(record.timings["seconds"].sum()) for record in own], "{:.0f}".format)
         rows.append(row)

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import sys
 
-from fedrevive_core.config import ConfigError
+from fedrevive_core.validation import ConfigError
 
 NEEDED = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib", "typer")
 OPTIONAL = {"jupyterlab": "notebooks", "ipywidgets": "notebooks", "papermill": "notebooks", "pytest": "test"}

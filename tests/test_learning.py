@@ -9,17 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from fedrevive_core.config import ConfigError, DistillationConfig, FederationConfig, ServerConfig, StalenessConfig
+from fedrevive_core.assembly import pick_device
+from fedrevive_core.config import DistillationConfig, FederationConfig, ServerConfig, StalenessConfig
 from fedrevive_core.data import Preparation
 from fedrevive_core.distillation import Distiller
 from fedrevive_core.models import LabNet, StatisticProbe
 from fedrevive_core.presets import METHODS, build
 from fedrevive_core.server import METRICS, Server, Upload
-from fedrevive_core.simulate import Simulation, pick_device, run
+from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.state import StateLayout
 from fedrevive_core.synthesis import kl_divergence
 from fedrevive_core.teachers import ClassProportions, Teacher, TeacherBuffer, teacher_weights
 from fedrevive_core.training import Job, batch_sizes
+from fedrevive_core.validation import ConfigError
 
 SMALL = {
     "federation.num_clients": 14,

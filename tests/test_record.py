@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedrevive_core.config import ConfigError
 from fedrevive_core.presets import build
 from fedrevive_core.record import TABLES, Record, check_free, state_sha256, summarise
+from fedrevive_core.validation import ConfigError
 
 EVALUATIONS = pd.DataFrame({"sim_time": [0.0, 2.0, 6.0, 10.0], "accuracy": [0.1, 0.55, 0.8, 0.7]})
 

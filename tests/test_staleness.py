@@ -62,7 +62,7 @@ def test_polynomial_is_one_minus_the_factor_of_fedasync() -> None:
 
 def test_hinge_is_one_minus_the_factor_of_fedasync() -> None:
     """s(tau) = 1 up to b = 4, then 1 / (10 (tau - 4) + 1)."""
-    assert weights([0, 4, 5, 14], rule="hinge") == pytest.approx([0, 0, 1 - 1 / 11, 1 - 1 / 101])
+    assert weights([0, 3, 4, 5, 14], rule="hinge") == pytest.approx([0, 0, 0, 1 - 1 / 11, 1 - 1 / 101])
     assert weights([1, 2, 4], rule="hinge", hinge_start=1, hinge_slope=1) == pytest.approx([0, 0.5, 0.75])
 
 

@@ -13,12 +13,13 @@ from helpers import constant, federation, run_python, steady
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fedrevive_core.config import SCHEDULES, ConfigError, FederationConfig
+from fedrevive_core.config import SCHEDULES, FederationConfig
 from fedrevive_core.timeline import BLOCK, Timeline, play, simulate_timeline, speed_groups
+from fedrevive_core.validation import ConfigError
 
 
 def scripted(config: FederationConfig, durations: list[float], picks: list[float] | None = None) -> Timeline:
-    """A timeline whose jobs last `durations`, in order of dispatch, and whose clients are picked by `picks` (or all 0)."""
+    """A timeline whose jobs last `durations`, in order of dispatch, and whose clients are picked by `picks` (or 0s)."""
     lasts = iter(durations)
     uniform = (lambda: 0.0) if picks is None else iter(picks).__next__
     return play(config, lambda client: next(lasts), uniform, np.zeros(config.num_clients))
@@ -343,7 +344,7 @@ def test_properties_of_every_timeline(config: FederationConfig, seed: int) -> No
     assert np.all((timeline.client >= 0) & (timeline.client < config.num_clients))
 
 
-@given(seed=st.integers(0, 999), budget=st.floats(0.5, 20), size=st.integers(1, 4))
+@given(seed=st.integers(0, 999), budget=st.floats(2, 20), size=st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
 def test_nothing_after_the_budget_and_nothing_before_it_left_out(seed: int, budget: float, size: int) -> None:
     try:
@@ -468,6 +469,10 @@ def test_parts_of_a_job_are_drawn_independently_of_each_other() -> None:
     assert abs(np.corrcoef(training, upload - mean)[0, 1]) < 0.03
     total, _ = durations_of_one_job_each("default")
     np.testing.assert_allclose(total, training + upload + 0.1)
+    # Three equal uniform parts have three times the variance of one; drawn from one stream they would have nine times.
+    part = {"kind": "uniform", "means": [1.0], "odds": [1.0], "half_width": 1.0}
+    total, _ = durations_of_one_job_each(dict.fromkeys(("training", "download", "upload"), part))
+    assert total.var() == pytest.approx(3 / 3, rel=0.05)
 
 
 def test_any_free_client_is_equally_likely_also_the_one_that_just_arrived() -> None:

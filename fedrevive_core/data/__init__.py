@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrevive_core.config import ConfigError, DataConfig
+from fedrevive_core.config import DataConfig
 from fedrevive_core.data.augmentation import Preparation
 from fedrevive_core.data.images import Images, data_directory, load_images
 from fedrevive_core.data.splits import dirichlet_shards, iid_shards, portions
 from fedrevive_core.seeding import stream
+from fedrevive_core.validation import ConfigError
 
 # Shares of clients, validation, held back (and test, where there is no official one).
 OFFICIAL_TEST = (0.75, 0.15, 0.10)  # authors' settings

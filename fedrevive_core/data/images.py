@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import datasets
 
-from fedrevive_core.config import ConfigError
+from fedrevive_core.validation import ConfigError
 
 # Where Debian's package `dataset-fashion-mnist` puts the original files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

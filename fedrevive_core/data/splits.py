@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedrevive_core.config import ConfigError
+from fedrevive_core.validation import ConfigError
 
 
 def class_counts(alpha: float, size: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:

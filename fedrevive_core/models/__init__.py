@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from fedrevive_core.config import ConfigError
 from fedrevive_core.models.convnets import ConvNet, LabNet
 from fedrevive_core.models.probes import StatisticProbe, observe
 from fedrevive_core.models.resnet import ResNet18
+from fedrevive_core.validation import ConfigError
 
 ARCHITECTURES: dict[str, Callable[[int, int, int], nn.Module]] = {
     "labnet": LabNet,

@@ -1,0 +1,70 @@
+"""The ground of the configuration: immutable sections, and validation errors as readable sentences."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """A request that cannot be carried out; the message is one readable sentence naming field, value and remedy."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def choices(given: str, allowed: Any) -> str:
+    """'did you mean X? allowed: ...' for an unknown name."""
+    names = [str(name) for name in allowed]
+    close = difflib.get_close_matches(str(given), names, n=1)
+    return (f"did you mean '{close[0]}'? " if close else "") + "allowed: " + ", ".join(names)
+
+
+def leaf_fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Description of every setting below `section`, by dotted name."""
+    leaves: dict[str, str] = {}
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            leaves |= leaf_fields(inner, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = field.description or ""
+    return leaves
+
+
+def _section_at(section: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
+    for part in path:
+        field = section.model_fields.get(str(part))
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return None
+        section = inner
+    return section
+
+
+def sentences(model: type[BaseModel], error: ValidationError) -> str:
+    """Every problem in `error`, from validating `model`, as 'field = value: what is allowed', joined by semicolons."""
+    return "; ".join(_sentence(model, item) for item in error.errors())
+
+
+def _sentence(model: type[BaseModel], item: Any) -> str:
+    location = ".".join(str(part) for part in item["loc"])
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        section = _section_at(model, item["loc"][:-1])
+        return f"{location} is unknown: {choices(item['loc'][-1], section.model_fields if section else ())}"
+    if item["type"] == "missing":
+        return f"{location} is missing"
+    if item["type"] == "value_error":
+        return f"{location}: {message}" if location else message
+    return f"{location} = {item['input']!r}: {message[0].lower()}{message[1:]}"
