@@ -14,11 +14,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedrevive_core.validation import (
     ConfigError,
+    Finite,
     Fraction,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Section,
+    Switch,
     choices,
     sentences,
 )
@@ -92,6 +95,8 @@ class FederationConfig(Section):
         for field in ("buffer_size", "refill_size"):
             if values.get(field) == "concurrency":
                 values[field] = values.get("concurrency")
+            elif isinstance(values.get(field), str):
+                raise ValueError(f"{field} = '{values[field]}' must be a whole number or 'concurrency'")
         schedule = values.get("schedule")
         if isinstance(schedule, str):
             if schedule not in SCHEDULES:
@@ -107,28 +112,38 @@ class FederationConfig(Section):
             raise ValueError(f"refill_size = {self.refill_size} must be at most concurrency = {self.concurrency}")
         if self.max_sim_time is None and self.max_versions is None:
             raise ValueError("max_sim_time and max_versions are both unset: give at least one budget")
+        schedule = self.schedule
+        if (
+            self.max_versions is None
+            and sum(min(d.means) for d in (schedule.training, schedule.download, schedule.upload)) == 0
+        ):
+            raise ValueError(
+                "schedule allows jobs that take no time at all, which never reach max_sim_time: set max_versions"
+            )
         return self
 
 
 class AugmentationConfig(Section):
     """Random changes of training images; all off by default."""
 
-    crop_padding: Annotated[int, Field(ge=0)] = Field(0, description="pixels of padding before a random crop [authors]")
-    flip: bool = Field(False, description="mirror horizontally with probability 1/2 [authors]")
+    crop_padding: NonNegativeInt = Field(0, description="pixels of padding before a random crop [authors]")
+    flip: Switch = Field(False, description="mirror horizontally with probability 1/2 [authors]")
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation in degrees [authors]")
 
 
 class DataConfig(Section):
     """Which samples, how they are dealt to clients, how they are fed to a model."""
 
-    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100"] = Field(description="data set")
+    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100"] = Field(
+        description="data set [authors; digits and fashion_mnist: ours]"
+    )
     split: Literal["dirichlet", "iid"] = Field("dirichlet", description="how samples are dealt [authors]")
     alpha: PositiveFloat = Field(0.5, description="Dirichlet concentration; small is skewed [authors]")
     samples_per_client: PositiveInt = Field(350, description="size of every shard [authors]")
-    split_seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the split, shared by all runs [ours]")
+    split_seed: NonNegativeInt = Field(0, description="seed of the split, shared by all runs [ours]")
     image_size: PositiveInt | None = Field(None, description="resize images to this side; unset keeps it [ours]")
-    mean: tuple[float, ...] = Field((0.0,), description="subtracted per channel [authors]")
-    std: tuple[PositiveFloat, ...] = Field((1.0,), description="divided by per channel [authors]")
+    mean: tuple[Finite, ...] = Field((0.0,), min_length=1, description="subtracted per channel [authors]")
+    std: tuple[PositiveFloat, ...] = Field((1.0,), min_length=1, description="divided by per channel [authors]")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="of training images [authors]")
 
 
@@ -180,14 +195,14 @@ class RevivalConfig(Section):
         64, description="Gaussian inputs of the proxy [ours; the paper gives no number]"
     )
     probe_temperature: PositiveFloat = Field(0.8, description="T_probe, softmax temperature of the proxy [paper]")
-    freeze: Annotated[int, Field(ge=0)] = Field(0, description="versions without synthesis [authors]")
-    warmup: Annotated[int, Field(ge=0)] | None = Field(
+    freeze: NonNegativeInt = Field(0, description="versions without synthesis [authors]")
+    warmup: NonNegativeInt | None = Field(
         0, description="distil at versions above this, L_adv from it on; unset distils from the first arrival [authors]"
     )
     before_distillation: Literal["client", "zero"] = Field(
         "client", description="what is blended before distillation: the client's update [ours] or zero [authors]"
     )
-    guard: bool = Field(
+    guard: Switch = Field(
         True, description="leave out losses that are not finite or far above their recent mean [authors]"
     )
 
@@ -211,6 +226,12 @@ class SynthesisConfig(Section):
     pool_size: PositiveInt = Field(16_000, description="synthetic samples kept, first in first out [authors]")
     meta_eps: NonNegativeFloat = Field(1e-8, description="eps of the Reptile step's Adam [ours; the authors used 0]")
 
+    @model_validator(mode="after")
+    def _check(self) -> SynthesisConfig:
+        if self.pool_size < self.batch_size:
+            raise ValueError(f"pool_size = {self.pool_size} must be at least batch_size = {self.batch_size}")
+        return self
+
 
 class DistillationConfig(Section):
     """Multi-teacher distillation into the current global model."""
@@ -233,11 +254,15 @@ class EvaluationConfig(Section):
 class RunConfig(Section):
     """A whole run. `presets.build` makes one from names; `from_dict` from a dictionary such as `run.json` holds."""
 
-    preset: str = Field("custom", description="name of the preset it came from; a label")
-    method: str = Field("custom", description="name of the method it came from; a label")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of every random stream but the split's")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where tensors live; auto: CUDA if there is one")
-    num_threads: PositiveInt | None = Field(None, description="CPU threads; unset takes PyTorch's choice; recorded")
+    preset: str = Field("custom", description="name of the preset it came from, a label [ours]")
+    method: str = Field("custom", description="name of the method it came from, a label [ours]")
+    seed: NonNegativeInt = Field(0, description="of every random stream but the split's [ours]")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where tensors live; auto: CUDA if there is one [ours]"
+    )
+    num_threads: PositiveInt | None = Field(
+        None, description="CPU threads; unset takes PyTorch's choice; recorded [ours]"
+    )
     model: Literal["labnet", "convnet", "resnet18"] = Field("labnet", description="architecture [authors]")
     federation: FederationConfig
     data: DataConfig

@@ -63,11 +63,11 @@ class Distiller:
         soft = self.teacher_logits(teachers, prepared) / config.temperature  # (M, steps, b, C)
         soft = soft.transpose(0, 1).flatten(1, 2)  # (steps, M * b, C)
         parameters = self.layout.parameters(global_state).clone().requires_grad_()
-        buffers = global_state[self.layout.num_parameters :].clone()
+        buffers = self.layout.buffers(global_state)
         optimiser = torch.optim.Adam([parameters], lr=config.lr, weight_decay=config.weight_decay, fused=True)
         losses, accepted = [], []
         for inputs, target in zip(prepared.unbind(1), soft, strict=True):
-            tensors = self.layout.views(parameters, buffers)
+            tensors = self.layout.parameter_views(parameters) | buffers
             parts = list(inputs) if self.track_statistics else [channels_last(inputs.flatten(0, 1))]
             logits = torch.cat(
                 [self.layout.call(tensors, part, training=True, track=self.track_statistics) for part in parts]
@@ -78,8 +78,8 @@ class Distiller:
             losses.append(loss.detach())
             accepted.append(self.guard.accept(loss.view(1)))
             step_unless(optimiser, ~accepted[-1][0])
-        update = torch.cat([parameters.detach(), buffers]) - global_state
-        return Distillation(update, torch.stack(losses), (~torch.stack(accepted)).sum())
+        student = torch.cat([parameters.detach(), *(buffer.flatten() for buffer in buffers.values())])
+        return Distillation(student - global_state, torch.stack(losses), (~torch.stack(accepted)).sum())
 
     @torch.no_grad()
     def teacher_logits(self, teachers: Sequence[Tensor], prepared: Tensor) -> Tensor:

@@ -20,36 +20,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedrevive_core.config import FederationConfig, StalenessConfig
 from fedrevive_core.presets import METHODS
-from fedrevive_core.record import Record
+from fedrevive_core.record import Record, confidence_interval
 from fedrevive_core.staleness import beta
 from fedrevive_core.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
-from fedrevive_core.timeline import Timeline, speed_groups
+from fedrevive_core.timeline import Timeline, expected_staleness, speed_groups
 
 SIM_TIME = "simulated time (unitless)"
 X_LABELS = {"sim_time": SIM_TIME, "num_arrivals": "uploads processed (count)", "version": "version of the global model"}
-
-
-def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Mean and half width of the 95% Student t interval over `values`, one per seed; half width NaN for one value."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped]  # scipy comes with scikit-learn
-
-    sample = np.asarray(values, dtype=float)
-    if sample.size == 0:
-        raise ValueError("a confidence interval needs at least one value")
-    if sample.size == 1:
-        return float(sample[0]), math.nan
-    return float(sample.mean()), float(stdtrit(sample.size - 1, 0.975) * sample.std(ddof=1) / math.sqrt(sample.size))
-
-
-def expected_staleness(federation: FederationConfig) -> float:
-    """Mean staleness (versions) of a long run by Little's law; (K - 1) / B for refill_size 1.
-
-    Count time in arrivals: K - (O - 1) / 2 jobs are in flight on average, and as many arrivals pass from a dispatch
-    to the job's own. B of them make a version; the gcd is there because dispatches may coincide with new versions. The
-    mean of a short run is lower: its first jobs meet few versions, and its slowest never arrive.
-    """
-    common = math.gcd(federation.refill_size, federation.buffer_size)
-    return (federation.concurrency - (federation.refill_size + common) / 2) / federation.buffer_size
 
 
 @mpl.rc_context(STYLE)

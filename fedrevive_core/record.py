@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,18 @@ def summarise(evaluations: pd.DataFrame, sim_time: float) -> dict[str, Any]:
         "mean_accuracy": float((accuracy * held).sum() / end),
         "time_to": {str(target): float(times[0]) if len(times) else None for target, times in reached.items()},
     }
+
+
+def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Mean and half width of the 95% Student t interval over `values`, one per seed; half width NaN for one value."""
+    from scipy.special import stdtrit  # comes with scikit-learn
+
+    sample = np.asarray(values, dtype=float)
+    if sample.size == 0:
+        raise ValueError("a confidence interval needs at least one value")
+    if sample.size == 1:
+        return float(sample[0]), math.nan
+    return float(sample.mean()), float(stdtrit(sample.size - 1, 0.975) * sample.std(ddof=1) / math.sqrt(sample.size))
 
 
 def state_sha256(state: np.ndarray) -> str:

@@ -90,7 +90,7 @@ class Simulation:
             evaluations.append(self._evaluate(0, 0.0, 0))
             for number, job in enumerate(timeline.arrivals.tolist(), start=1):
                 version = self.server.version
-                receipts.append(self._process(number - 1, job))
+                receipts.append(self.process(number - 1, job))
                 now = float(timeline.arrival_time[job])
                 if self.server.version == version:
                     continue
@@ -104,7 +104,7 @@ class Simulation:
                 bar.advance(version, f"time {now:.1f}, accuracy {evaluations[-1]['accuracy']:.3f}")
         return self._record(evaluations, receipts, samples)
 
-    def _process(self, processed: int, job: int) -> Receipt:
+    def process(self, processed: int, job: int) -> Receipt:
         """Hand the returned model of `job` to the server; `processed` arrivals came before it."""
         timeline = self.timeline
         if job not in self.returned:

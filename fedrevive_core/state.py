@@ -45,20 +45,28 @@ class StateLayout:
         device = next(self.template.parameters()).device
         return torch.cat([tensors[name].detach().reshape(-1).to(device, torch.float32) for name in self.names])
 
-    def views(self, state: Tensor, buffers: Tensor | None = None) -> dict[str, Tensor]:
-        """Named tensors that share memory with `state` (..., size); leading dimensions are kept, gradients pass.
+    def views(self, state: Tensor) -> dict[str, Tensor]:
+        """Named tensors that share memory with `state` (..., size); leading dimensions are kept, gradients pass."""
+        return self._named(state, 0, len(self.names))
 
-        With `buffers` (..., size - num_parameters), `state` holds the parameters alone (..., num_parameters): so
-        parameters can be leaves of a graph while statistics are updated in place.
+    def parameter_views(self, parameters: Tensor) -> dict[str, Tensor]:
+        """The same of the parameters alone (..., num_parameters), so that they can be leaves of a graph."""
+        return self._named(parameters, 0, self.num_tensors)
+
+    def buffers(self, state: Tensor) -> dict[str, Tensor]:
+        """Named copies of the buffers in `state` (..., size), to be updated in place by a model in training.
+
+        Contiguous, each on its own: under vmap, BatchNorm would update a copy of anything else.
         """
-        lead = state.shape[:-1]
-        if buffers is None:
-            parts = state.split(self.lengths, dim=-1)
-        else:
-            parts = state.split(self.lengths[: self.num_tensors], dim=-1)
-            parts += buffers.split(self.lengths[self.num_tensors :], dim=-1)
+        views = self._named(state[..., self.num_parameters :], self.num_tensors, len(self.names))
+        return {name: view.clone(memory_format=torch.contiguous_format) for name, view in views.items()}
+
+    def _named(self, values: Tensor, first: int, last: int) -> dict[str, Tensor]:
+        parts = values.split(self.lengths[first:last], dim=-1)
+        shapes = self.shapes[first:last]
+        lead = values.shape[:-1]
         return {
-            name: part.view(*lead, *shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+            n: part.view((*lead, *shape)) for n, part, shape in zip(self.names[first:last], parts, shapes, strict=True)
         }
 
     def parameters(self, state: Tensor) -> Tensor:

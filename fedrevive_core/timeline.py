@@ -4,12 +4,14 @@ Durations never depend on what a model has learned, so the whole arrival sequenc
 NumPy alone. One arrival costs the same whatever the number of clients: a heap holds the K jobs in flight, and the
 clients not in flight stand in a list from which one is taken by swapping it with the last.
 
-Order of events at one moment: arrivals before dispatches; among arrivals at the same instant, the job dispatched first.
+Order of events at one moment: jobs arrive in the order of their dispatch, and each arrival refills the open slots
+before the next is processed.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -150,15 +152,18 @@ def play(
                 dispatched_after.append(len(arrivals))
             open_slots = 0
         now, job = heapq.heappop(in_flight)
-        if now > deadline:
+        if now > deadline and len(arrivals) >= federation.buffer_size:
             break
         arrivals.append(job)
         free.append(client[job])
         open_slots += 1
-    if len(arrivals) < federation.buffer_size:
+    # A deadline before the first version is passed above, only to say here what would be enough.
+    first_version = arrival_time[arrivals[federation.buffer_size - 1]]
+    if first_version > deadline:
+        in_time = sum(arrival_time[job] <= deadline for job in arrivals)
         raise ConfigError(
-            f"federation.max_sim_time = {federation.max_sim_time} ends after {len(arrivals)} arrivals: no version "
-            f"is ever made; allow at least {sorted(arrival_time)[: federation.buffer_size][-1]:.3g}"
+            f"federation.max_sim_time = {federation.max_sim_time} ends after {in_time} arrivals and before the first "
+            f"version: allow at least {1.01 * first_version:.3g}"
         )
     return Timeline(
         federation=federation,
@@ -169,6 +174,17 @@ def play(
         arrivals=np.array(arrivals, dtype=np.int64),
         mean_duration=mean_duration,
     )
+
+
+def expected_staleness(federation: FederationConfig) -> float:
+    """Mean staleness (versions) of a long run by Little's law; (K - 1) / B for refill_size 1.
+
+    Count time in arrivals: K - (O - 1) / 2 jobs are in flight on average, and as many arrivals pass from a dispatch
+    to the job's own. B of them make a version; the gcd is there because dispatches may coincide with new versions. The
+    mean of a short run is lower: its first jobs meet few versions, and its slowest never arrive.
+    """
+    common = math.gcd(federation.refill_size, federation.buffer_size)
+    return (federation.concurrency - (federation.refill_size + common) / 2) / federation.buffer_size
 
 
 def speed_groups(mean_duration: np.ndarray) -> dict[str, np.ndarray]:

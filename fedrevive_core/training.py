@@ -68,13 +68,13 @@ class LocalTrainer:
         numbers, draws = (self._to_device(np.stack(part)) for part in zip(*map(self._draw, jobs), strict=True))
         start = torch.stack([job.start for job in jobs])
         parameters = self.layout.parameters(start).clone().requires_grad_()
-        buffers = start[:, self.layout.num_parameters :].clone()
+        buffers = self.layout.buffers(start)
         optimiser = torch.optim.Adam([parameters], lr=self.config.lr, fused=True)
         first = 0
         for size in sizes:
             chosen = slice(first, first + size)
             images, labels = self._batch(numbers[:, chosen], draws[:, chosen])
-            tensors = self.layout.views(parameters, buffers)
+            tensors = self.layout.parameter_views(parameters) | buffers
             if len(jobs) == 1:
                 loss = self._loss({name: t[0] for name, t in tensors.items()}, images[0], labels[0])
             else:
@@ -83,7 +83,7 @@ class LocalTrainer:
             parameters.grad = torch.autograd.grad(loss, parameters)[0]
             optimiser.step()
             first += size
-        return torch.cat([parameters.detach(), buffers], dim=1)
+        return torch.cat([parameters.detach(), *(buffer.flatten(1) for buffer in buffers.values())], dim=1)
 
     def _loss(self, tensors: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(self.layout.call(tensors, images, training=True), labels)

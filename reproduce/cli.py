@@ -224,6 +224,37 @@ def quickstart(
 
 
 @app.command()
+def bench(
+    out: Annotated[Path, typer.Option("--out", help="JSON file; a figure of the same name (.png) goes beside it.")],
+    device: Annotated[str, typer.Option("--device", help="`cpu`, `cuda`, or `auto`: CUDA if there is one.")] = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Smallest workload, few repeats: half a minute.")] = False,
+) -> None:
+    """Measure speed against a plain reference path: one client after the other, DataLoader, eager Adam, `.item()`.
+
+    Both run in turn in one process and medians are compared, so that a noisy machine slows both. Example:
+    `python -m reproduce bench --device cpu --out build/bench.json`
+    """
+    from fedrevive_core.assembly import pick_device
+    from reproduce.bench import bench as measure
+    from reproduce.bench import plot_bench
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: must be auto, cpu or cuda")
+    measured = measure(pick_device(device), quick=quick)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(measured, indent=2) + "\n")
+    _save_figure(plot_bench(measured), out.with_suffix(".png"))
+    rows = [
+        {"what": kind, "workload": name, **{key: f"{value:,.3g}" for key, value in values.items()}}
+        for kind, workloads in measured["results"].items()
+        for name, values in workloads.items()
+        if isinstance(values, dict)
+    ]
+    columns = ["what", "workload", "ours", "reference", "ratio", "fraction_of_limit"]
+    _print_table("Rates and ratios", [{column: row.get(column, "") for column in columns} for row in rows])
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed, which device is used, which data sets are present, and what to do about the rest."""
     from reproduce.doctor import examine

@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from fedrevive_core.config import RunConfig
-from fedrevive_core.plots import confidence_interval
 from fedrevive_core.presets import METHODS
-from fedrevive_core.record import Record
+from fedrevive_core.record import Record, confidence_interval
 from fedrevive_core.validation import ConfigError
 
 # Columns of the table: key in `Record.summary`, heading, format.

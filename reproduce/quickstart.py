@@ -26,11 +26,12 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
     intro = [
         f"{federation.num_clients} clients hold a few real handwritten digits each, mostly of one or two classes. "
         f"{federation.concurrency} are always training, each at its own pace, so an update usually arrives long "
-        f"after the model it started from has moved on: {revived.summary['mean_staleness']:.0f} versions later on average. "
+        "after the model it started from has moved on, here by "
+        f"{revived.summary['mean_staleness']:.0f} versions on average. "
         "Such an update is stale.",
-        "Three servers receive exactly the same clients at the same moments. FedBuff takes every update as it is. AFL-DW "
-        "gives less weight to a staler one and throws the rest away. FedRevive fills that rest by distillation: the "
-        "current model learns from the latest client models on images that were synthesised without any data.",
+        "Three servers receive exactly the same clients at the same moments. FedBuff takes every update as it is. "
+        "AFL-DW gives less weight to a staler one and throws the rest away. FedRevive fills that rest by distillation: "
+        "the current model learns from the latest client models on images that were synthesised without any data.",
         f"In this one run {METHODS[best.config.method].title} had the highest accuracy averaged over the run and "
         f"{METHODS[last.config.method].title} the highest at its end. One seed shows what happens, not who wins: "
         "`python -m reproduce compare` gives intervals over several.",

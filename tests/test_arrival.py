@@ -1,6 +1,6 @@
 """One whole FedRevive arrival against an independent, slow, obvious re-implementation.
 
-The slow one uses plain modules, one sample and one teacher at a time, probabilities written out, and an Adam of its own.
+The slow one uses plain modules, one sample and one teacher at a time, probabilities written out, an Adam of its own.
 It shares nothing with the package but the random draws, which are inputs here.
 """
 
@@ -134,7 +134,7 @@ def test_one_arrival(version):
     simulation = Simulation(build("lab-digits", "fedrevive", overrides=TINY))
     arrivals = simulation.timeline.arrivals.tolist()
     for processed in range(version):
-        simulation._process(processed, arrivals[processed])
+        simulation.process(processed, arrivals[processed])
     # The first steps of a persistent Adam are the easiest to state: start the generator's afresh.
     server, reviver, job = simulation.server, simulation.reviver, arrivals[version]
     synthesizer = reviver.synthesizer

@@ -1,4 +1,4 @@
-"""The command line, in process: what it prints, what it writes, and that bad input ends with one sentence and code 2."""
+"""The command line, in process: what it prints and writes, and that bad input ends with one sentence and code 2."""
 
 from __future__ import annotations
 

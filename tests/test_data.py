@@ -511,7 +511,7 @@ def test_a_damaged_gzip_file_is_named(how: str, tmp_path: Path) -> None:
         packed[10] = 0xFF  # the first block: a kind that does not exist
     if how != "absent":
         path.write_bytes(packed)
-    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte\.gz cannot be read as a gzipped IDX file"):
+    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte\.gz cannot be read as an IDX file"):
         read_idx(path)
 
 

@@ -227,8 +227,15 @@ def test_blend_and_aggregation(golden):
     assert server.version == 1
 
 
-@pytest.mark.parametrize(("rule", "parameter"), [("cosine", {"s_max": 75.0}), ("linear", {"slope": 0.005}),
-                                                 ("exponential", {"rate": 0.005}), ("stepwise", {"span": 1.5})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rule", "parameter"),
+    [
+        ("cosine", {"s_max": 75.0}),
+        ("linear", {"slope": 0.005}),
+        ("exponential", {"rate": 0.005}),
+        ("stepwise", {"span": 1.5}),
+    ],
+)
 def test_staleness_rules(golden, rule, parameter):
     federation = FederationConfig(num_clients=100, concurrency=100, schedule="default", max_versions=1)
     ours = [beta(int(tau), StalenessConfig(rule=rule, **parameter), federation) for tau in golden["beta/tau"]]

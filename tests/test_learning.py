@@ -354,7 +354,7 @@ def test_snapshots_are_freed():
     simulation = Simulation(small("fedbuff", federation__max_versions=30))
     arrivals = simulation.timeline.arrivals.tolist()
     for processed, job in enumerate(arrivals):
-        simulation._process(processed, job)
+        simulation.process(processed, job)
         assert len(simulation.snapshots) <= 8 + 1
     assert len(simulation.snapshots) == 0
     assert not simulation.returned
@@ -445,7 +445,7 @@ def test_images_too_small_for_the_model():
 
 
 def test_mean_of_the_wrong_length():
-    with pytest.raises(ConfigError, match="data.mean = .* must hold 1 value or 1"):
+    with pytest.raises(ConfigError, match=r"data\.mean = .* must hold 1 value or 1"):
         run(small("fedbuff", data__mean=[0.1, 0.2, 0.3]))
 
 

@@ -490,7 +490,7 @@ def test_any_free_client_is_equally_likely_also_the_one_that_just_arrived() -> N
 
 def test_a_budget_that_ends_before_anything_arrives_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"max_sim_time = 0\.1 ends after 0 arrivals: no version is ever made; allow at least"
+        ConfigError, match=r"max_sim_time = 0\.1 ends after 0 arrivals and before the first version: allow at least"
     ):
         simulate_timeline(federation(5, 3, max_sim_time=0.1), seed=0)
 

@@ -55,7 +55,9 @@ def load_federated(config: DataConfig, num_clients: int, device: torch.device) -
     cannot be filled.
     """
     data = load_images(config.name, config.image_size)
-    channels = data.train.images.shape[1]
+    _, channels, side, _ = data.train.images.shape
+    if config.augmentation.crop_padding >= side:
+        raise ConfigError(f"data.augmentation.crop_padding = {config.augmentation.crop_padding} must be below {side}")
     for field, values in (("mean", config.mean), ("std", config.std)):
         if len(values) not in (1, channels):
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ from fedrevive_core.validation import ConfigError
 
 # Where Debian's package `dataset-fashion-mnist` puts the original files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+IDX_PARTS = ("train", "t10k")
+IDX_KINDS = ("images-idx3", "labels-idx1")
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ def load_images(name: str, image_size: int | None = None, *, download: bool = Tr
 def _load(name: str, image_size: int | None, download: bool, directory: Path) -> ImageData:
     if name == "digits":
         data = _digits()
-    elif name == "fashion_mnist" and not (directory / "FashionMNIST").exists() and DEBIAN_FASHION_MNIST.exists():
-        data = _debian_fashion_mnist(DEBIAN_FASHION_MNIST)
+    elif name == "fashion_mnist":
+        data = _fashion_mnist(directory, download)
     else:
-        data = _from_torchvision(name, directory, download)
+        data = _cifar(name, directory, download)
     if image_size is None or image_size == data.train.images.shape[-1]:
         return data
     test = None if data.test is None else _resize(data.test, image_size)
@@ -76,57 +79,67 @@ def _digits() -> ImageData:
     return ImageData(Images(images, torch.from_numpy(bunch.target).long()), None, tuple(map(str, range(10))))
 
 
-def _from_torchvision(name: str, directory: Path, download: bool) -> ImageData:
-    kinds = {"fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
-    kind = kinds[name]
-    parts = []
-    for train in (True, False):
-        try:
-            # A first try without download keeps read-only directories usable.
-            part = kind(directory, train=train)
-        except (RuntimeError, OSError) as absent:
-            if not download:
-                raise ConfigError(_absent(name, directory, absent)) from None
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-                part = kind(directory, train=train, download=True)
-            except (RuntimeError, OSError) as error:
-                raise ConfigError(_absent(name, directory, error)) from None
-        parts.append(part)
-    train_part, test_part = parts
-    return ImageData(_tensors(train_part), _tensors(test_part), tuple(train_part.classes))
+def _cifar(name: str, directory: Path, download: bool) -> ImageData:
+    # torchvision checks the files' MD5 sums before it reads them, so that nothing foreign is unpickled.
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    try:
+        kind(directory)
+    except (RuntimeError, OSError) as absent:
+        _download(name, kind, directory, absent if not download else None)
+    train, test = (kind(directory, train=train) for train in (True, False))
+    return ImageData(_images(train.data, train.targets), _images(test.data, test.targets), tuple(train.classes))
 
 
-def _tensors(part: datasets.VisionDataset) -> Images:
-    images = torch.as_tensor(part.data)  # (n, S, S) or (n, S, S, 3), uint8
-    images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
-    return Images(images.float().div(255).contiguous(), torch.as_tensor(part.targets).long())
+def _images(pixels: np.ndarray, labels: list[int]) -> Images:
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # (n, 32, 32, 3), uint8
+    return Images(images.float().div(255).contiguous(), torch.tensor(labels))
 
 
-def _debian_fashion_mnist(directory: Path) -> ImageData:
-    train, test = (
-        Images(
-            read_idx(directory / f"{part}-images-idx3-ubyte.gz").float().div(255).unsqueeze(1),
-            read_idx(directory / f"{part}-labels-idx1-ubyte.gz").long(),
-        )
-        for part in ("train", "t10k")
-    )
+def _fashion_mnist(directory: Path, download: bool) -> ImageData:
+    raw = directory / "FashionMNIST" / "raw"
+    complete = all((raw / f"{part}-{kind}-ubyte").exists() for part in IDX_PARTS for kind in IDX_KINDS)
+    if not complete and DEBIAN_FASHION_MNIST.exists():
+        raw, ending = DEBIAN_FASHION_MNIST, ".gz"
+    else:
+        ending = ""
+        if not complete:
+            _download("fashion_mnist", datasets.FashionMNIST, directory, None if download else OSError("not asked to"))
+    train, test = (_idx_part(raw, part, ending) for part in IDX_PARTS)
     return ImageData(train, test, tuple(datasets.FashionMNIST.classes))
 
 
-def read_idx(path: Path) -> Tensor:
-    """Tensor of unsigned bytes in a gzipped IDX file (the format of MNIST). Raises ConfigError if it is not one."""
+def _idx_part(raw: Path, part: str, ending: str) -> Images:
+    images, labels = (read_idx(raw / f"{part}-{kind}-ubyte{ending}") for kind in IDX_KINDS)
+    if len(images) != len(labels):
+        raise ConfigError(f"{raw} holds {len(images)} images but {len(labels)} labels of '{part}': get the files again")
+    return Images(images.float().div(255).unsqueeze(1), labels.long())
+
+
+def _download(name: str, kind: type[datasets.VisionDataset], directory: Path, refused: Exception | None) -> None:
+    """Let torchvision fetch both parts, with its progress bar. Raises ConfigError if `refused` or not possible."""
     try:
-        content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
-        raise ConfigError(f"{path} cannot be read as a gzipped IDX file: {error}") from None
+        if refused is not None:
+            raise refused
+        directory.mkdir(parents=True, exist_ok=True)
+        for train in (True, False):
+            kind(directory, train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        raise ConfigError(_absent(name, directory, error)) from None
+
+
+def read_idx(path: Path) -> Tensor:
+    """Unsigned bytes in an IDX file (MNIST's format), gzipped if its name ends so. ConfigError if it is not one."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} cannot be read as an IDX file: {error}") from None
     # Header: two zero bytes, type (8: unsigned byte), number of dimensions, then each dimension as 4 bytes, big-endian.
-    dimensions = content[3] if len(content) >= 4 and content[:3] == b"\0\0\x08" else 0
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(int) if dimensions else np.array([-1])
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if len(values) != np.prod(shape):
-        raise ConfigError(f"{path} is not a complete IDX file of unsigned bytes: delete it and install it again")
-    return torch.from_numpy(values.reshape(shape).copy())
+    dimensions = content[3] if content[:3] == b"\0\0\x08" and len(content) > 3 else 0
+    header, values = content[4 : 4 + 4 * dimensions], content[4 + 4 * dimensions :]
+    shape = np.frombuffer(header, ">u4").astype(int) if len(header) == 4 * dimensions else ()
+    if dimensions == 0 or len(shape) == 0 or len(values) != np.prod(shape):
+        raise ConfigError(f"{path} is not a complete IDX file of unsigned bytes: delete it and get it again")
+    return torch.from_numpy(np.frombuffer(values, np.uint8).reshape(shape).copy())
 
 
 def _resize(part: Images, size: int) -> Images:

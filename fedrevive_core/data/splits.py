@@ -55,8 +55,8 @@ def dirichlet_shards(
         counts = class_counts(alpha, size, num_classes, rng)
         for y in np.flatnonzero(counts > [len(dealer.items) for dealer in dealers]):
             raise ConfigError(
-                f"data.samples_per_client = {size} with data.alpha = {alpha}: client {client} wants "
-                f"{counts[y]} samples of class {y}, which has {len(dealers[y].items)}; lower samples_per_client or raise alpha"
+                f"data.samples_per_client = {size} with data.alpha = {alpha}: client {client} wants {counts[y]} "
+                f"samples of class {y}, which has {len(dealers[y].items)}; lower samples_per_client or raise alpha"
             )
         shards.append(rng.permutation(np.concatenate([d.deal(n) for d, n in zip(dealers, counts, strict=True)])))
     return shards

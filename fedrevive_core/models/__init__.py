@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -32,15 +33,13 @@ def build_model(name: str, in_channels: int, image_size: int, num_classes: int) 
 
 def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
     """Feed `model` two blank images (C, H, W). Raises ConfigError unless it returns shape (2, num_classes)."""
-    was_training = model.training
-    model.eval()
     try:
         with torch.no_grad():
-            logits = model(torch.zeros(2, *image_shape))
+            logits = copy.deepcopy(model).eval()(torch.zeros(2, *image_shape))
     except RuntimeError as error:
         raise ConfigError(f"model does not take images of shape {image_shape}: {error}") from None
-    finally:
-        model.train(was_training)
+    if not isinstance(logits, torch.Tensor):
+        raise ConfigError(f"model returns a {type(logits).__name__}, not a tensor of logits (2, {num_classes})")
     if tuple(logits.shape) != (2, num_classes):
         raise ConfigError(
             f"model returns shape {tuple(logits.shape)} for 2 images, not (2, {num_classes}): one logit per class"
