@@ -76,8 +76,6 @@ class Simulation:
             self.timeline.base_version[self.timeline.arrivals], minlength=self.timeline.num_versions + 1
         )
         self.returned: dict[int, Tensor] = {}
-        self.num_dispatched = 0
-        self.arrives = self.timeline.arrival_version >= 0
 
     def run(self, *, progress: bool = True) -> Record:
         """Process every arrival and return the record."""
@@ -88,15 +86,14 @@ class Simulation:
         title = f"{config.preset}/{config.method}/seed {config.seed}"
         with Progress(title, timeline.num_versions, show=progress) as bar:
             evaluations.append(self._evaluate(0, 0.0, 0))
-            for number, job in enumerate(timeline.arrivals.tolist(), start=1):
+            for number in range(len(timeline.arrivals)):
                 version = self.server.version
-                receipts.append(self.process(number - 1, job))
-                now = float(timeline.arrival_time[job])
+                receipts.append(self.process(number))
                 if self.server.version == version:
                     continue
-                version = self.server.version
+                version, now = self.server.version, float(timeline.arrival_time[timeline.arrivals[number]])
                 if version % config.evaluation.every == 0 or version == timeline.num_versions:
-                    evaluations.append(self._evaluate(version, now, number))
+                    evaluations.append(self._evaluate(version, now, number + 1))
                     self._keep_samples(samples, version)
                     target = config.evaluation.target_accuracy
                     if target is not None and evaluations[-1]["accuracy"] >= target:
@@ -104,11 +101,12 @@ class Simulation:
                 bar.advance(version, f"time {now:.1f}, accuracy {evaluations[-1]['accuracy']:.3f}")
         return self._record(evaluations, receipts, samples)
 
-    def process(self, processed: int, job: int) -> Receipt:
-        """Hand the returned model of `job` to the server; `processed` arrivals came before it."""
+    def process(self, number: int) -> Receipt:
+        """Arrival `number` (from 0, in order): train what must be trained before it, then hand it to the server."""
         timeline = self.timeline
-        if job not in self.returned:
-            self._train_dispatched(processed)
+        if number in timeline.training_groups:
+            self.train_group(number)
+        job = int(timeline.arrivals[number])
         base = int(timeline.base_version[job])
         upload = Upload(
             client=int(timeline.client[job]),
@@ -126,18 +124,16 @@ class Simulation:
             self.snapshots[version] = self.server.state
         return receipt
 
-    def _train_dispatched(self, processed: int) -> None:
-        """Train, together, every job that has been dispatched, is not trained yet, and will arrive."""
-        dispatched = int(np.searchsorted(self.timeline.dispatched_after, processed, side="right"))
+    def train_group(self, number: int) -> None:
+        """Train the jobs that the timeline groups before arrival `number`."""
+        timeline = self.timeline
         jobs = [
-            Job(number, int(self.timeline.client[number]), self.snapshots[int(self.timeline.base_version[number])])
-            for number in range(self.num_dispatched, dispatched)
-            if self.arrives[number]
+            Job(job, int(timeline.client[job]), self.snapshots[int(timeline.base_version[job])])
+            for job in timeline.training_groups[number].tolist()
         ]
         with self.stopwatch("training", len(jobs)):
             returned = self.trainer.train(jobs)
         self.returned.update({job.number: state for job, state in zip(jobs, returned, strict=True)})
-        self.num_dispatched = dispatched
 
     def _evaluate(self, version: int, sim_time: float, num_arrivals: int) -> dict[str, Any]:
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation

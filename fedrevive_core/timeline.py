@@ -76,6 +76,23 @@ class Timeline:
         """Simulated time of the last arrival."""
         return float(self.arrival_time[self.arrivals[-1]])
 
+    @cached_property
+    def training_groups(self) -> dict[int, np.ndarray]:
+        """Which jobs are trained together, and before which arrival (counted from 0): look-ahead batching.
+
+        When an arrival needs a job that is not trained yet, every job that has been dispatched by then is trained with
+        it, as the version it starts from exists. Jobs that never arrive are left out.
+        """
+        arrives = self.arrival_version >= 0
+        # Number of jobs dispatched by the time that arrival i is processed.
+        dispatched = np.searchsorted(self.dispatched_after, np.arange(len(self.arrivals)), side="right")
+        groups, trained = {}, 0
+        for number, job in enumerate(self.arrivals.tolist()):
+            if job >= trained:
+                jobs = np.arange(trained, dispatched[number])
+                groups[number], trained = jobs[arrives[jobs]], int(dispatched[number])
+        return groups
+
     def in_flight(self, sim_time: float) -> np.ndarray:
         """Numbers of the jobs in flight at `sim_time`: dispatched at or before it and not yet arrived."""
         return np.flatnonzero((self.dispatch_time <= sim_time) & (sim_time < self.arrival_time))

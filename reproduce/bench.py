@@ -214,16 +214,15 @@ def _whole_run(device: torch.device, quick: bool) -> dict[str, float]:
     config = build("lab-digits", "fedrevive", overrides={"device": device.type})
     simulation, other = Simulation(config), Simulation(config)
     plain = reference.ReferenceRun(other)
-    arrivals = simulation.timeline.arrivals.tolist()
     for number in range(first):
-        simulation.process(number, arrivals[number])
+        simulation.process(number)
     for number in range(first):
         plain.process(number)
     done = {"ours": first, "reference": first}
 
     def ours() -> None:
         for number in range(done["ours"], done["ours"] + count):
-            simulation.process(number, arrivals[number])
+            simulation.process(number)
         done["ours"] += count
 
     def theirs() -> None:

@@ -132,15 +132,14 @@ def slow_distillation(teachers, student, samples, config):
 def test_one_arrival(version):
     """Version 2 = warmup: synthesis with L_adv, no distillation yet. Version 6: everything."""
     simulation = Simulation(build("lab-digits", "fedrevive", overrides=TINY))
-    arrivals = simulation.timeline.arrivals.tolist()
-    for processed in range(version):
-        simulation.process(processed, arrivals[processed])
+    for number in range(version):
+        simulation.process(number)
     # The first steps of a persistent Adam are the easiest to state: start the generator's afresh.
-    server, reviver, job = simulation.server, simulation.reviver, arrivals[version]
+    server, reviver, job = simulation.server, simulation.reviver, int(simulation.timeline.arrivals[version])
     synthesizer = reviver.synthesizer
     synthesizer.meta_optimiser.state.clear()
-    if job not in simulation.returned:
-        simulation._train_dispatched(version)
+    if version in simulation.timeline.training_groups:
+        simulation.train_group(version)
     base = int(simulation.timeline.base_version[job])
     tau = version - base
     assert tau > 0

@@ -352,9 +352,8 @@ def test_samples_over_time_are_kept(records):
 
 def test_snapshots_are_freed():
     simulation = Simulation(small("fedbuff", federation__max_versions=30))
-    arrivals = simulation.timeline.arrivals.tolist()
-    for processed, job in enumerate(arrivals):
-        simulation.process(processed, job)
+    for number in range(len(simulation.timeline.arrivals)):
+        simulation.process(number)
         assert len(simulation.snapshots) <= 8 + 1
     assert len(simulation.snapshots) == 0
     assert not simulation.returned

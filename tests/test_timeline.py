@@ -556,3 +556,27 @@ def test_speed_groups_are_thirds_from_fast_to_slow() -> None:
     everyone = np.concatenate(list(groups.values()))
     assert sorted(everyone.tolist()) == list(range(7))
     assert all(mean[one] <= mean[other] for one, other in pairwise(everyone.tolist()))
+
+
+def test_training_groups_of_the_hand_worked_timeline() -> None:
+    """K = 2, jobs lasting 2, 5, 1, 1, 9: arrivals are jobs 0 (t = 2), 2 (3), 3 (4), 1 (5).
+
+    Before arrival 0 both first jobs are trained; job 2 starts after it and is needed at arrival 1, job 3 at arrival 2;
+    job 1 was trained with job 0.
+    """
+    played = scripted(federation(3, 2, max_sim_time=None, max_versions=4), [2.0, 5.0, 1.0, 1.0, 9.0])
+    assert played.arrivals.tolist() == [0, 2, 3, 1]
+    assert {number: jobs.tolist() for number, jobs in played.training_groups.items()} == {0: [0, 1], 1: [2], 2: [3]}
+
+
+@given(seed=st.integers(0, 50), buffer_size=st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_every_job_is_trained_once_before_it_arrives_and_after_its_version_exists(seed: int, buffer_size: int) -> None:
+    played = simulate_timeline(federation(30, 12, buffer_size=buffer_size, max_sim_time=None, max_versions=30), seed)
+    trained: list[int] = []
+    for number, job in enumerate(played.arrivals.tolist()):
+        group = played.training_groups.get(number, np.array([], dtype=int)).tolist()
+        assert all(played.base_version[member] <= number // buffer_size for member in group)
+        trained += group
+        assert job in trained
+    assert sorted(trained) == sorted(played.arrivals.tolist())
