@@ -5,6 +5,7 @@ A bar in terminals and notebooks, throttled plain lines elsewhere (logs, CI, pap
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -36,7 +37,9 @@ class Progress:
         if show and not self.lines:
             # tqdm.notebook needs ipywidgets, which only notebooks have.
             bar = import_module("tqdm.notebook").tqdm if _in_notebook() else tqdm
-            self.bar = bar(total=total, desc=title, unit="version", dynamic_ncols=True)
+            # Given here, because tqdm prints nothing on a terminal that says it has 0 columns and 0 rows.
+            width = None if _in_notebook() else min(120, shutil.get_terminal_size().columns)
+            self.bar = bar(total=total, desc=title, unit=" versions", ncols=width, nrows=20)
 
     def advance(self, count: int, status: str) -> None:
         """Say that `count` of the total are done; `status` is shown beside it."""

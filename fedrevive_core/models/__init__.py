@@ -35,7 +35,7 @@ def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int
     """Feed `model` two blank images (C, H, W). Raises ConfigError unless it returns shape (2, num_classes)."""
     try:
         with torch.no_grad():
-            logits = copy.deepcopy(model).eval()(torch.zeros(2, *image_shape))
+            logits = copy.deepcopy(model).cpu().eval()(torch.zeros(2, *image_shape))
     except RuntimeError as error:
         raise ConfigError(f"model does not take images of shape {image_shape}: {error}") from None
     if not isinstance(logits, torch.Tensor):
