@@ -174,7 +174,7 @@ PRESETS: dict[str, Preset] = {
         {
             "model": "labnet",
             "num_threads": 1,
-            "federation": {"num_clients": 200, "concurrency": 100},
+            "federation": {"num_clients": 200, "concurrency": 80},
             "data": {"name": "fashion_mnist", "image_size": 14, "alpha": 0.1, "samples_per_client": 120},
             "training": {"steps": 15, "batch_size": 32, "lr": 3e-3},
             "revival": {"freeze": 0, "warmup": 20},
@@ -188,7 +188,7 @@ PRESETS: dict[str, Preset] = {
             ),
             {"fedbuff": {"federation": {"buffer_size": 2}}},
         ),
-        {"default": 24.0, "shifted": 3.0},
+        {"default": 16.0, "shifted": 2.0},
     ),
     "cifar10": Preset("CIFAR-10 as in the paper", _CIFAR10, _CIFAR10_METHODS, _CIFAR_SIM_TIME),
     "cifar10-authors": Preset(

@@ -168,20 +168,18 @@ class Simulation:
         config, timeline = self.config, self.timeline
         state = self.server.state.cpu()
         evaluated = pd.DataFrame(evaluations)
-        # A run that its budget ended lasts until the end of the budget; one that reached its target, until then.
-        finished = len(receipts) == len(timeline.arrivals)
-        sim_time = (config.federation.max_sim_time if finished else None) or evaluated["sim_time"].iloc[-1]
-        if config.federation.max_versions and self.server.version == config.federation.max_versions:
-            sim_time = evaluated["sim_time"].iloc[-1]
+        # A run that its budget in time ended lasts until then; any other, until its last version.
+        out_of_time = len(receipts) == len(timeline.arrivals) and self.server.version != config.federation.max_versions
+        sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
         class_accuracy = np.array(evaluations[-1]["class_accuracy"])
         per_client = self.data.class_proportions @ np.nan_to_num(class_accuracy)
         groups = speed_groups(timeline.mean_duration)
         arrivals = _arrivals_table(timeline, receipts)
         summary = {
-            **summarise(evaluated, float(sim_time)),
+            **summarise(evaluated, sim_time),
             "num_versions": self.server.version,
             "num_arrivals": len(receipts),
-            "sim_time": float(sim_time),
+            "sim_time": sim_time,
             "mean_staleness": float(arrivals["staleness"].mean()),
             "class_accuracy": dict(zip(self.data.class_names, class_accuracy.tolist(), strict=True)),
             # Expected test accuracy of a client: class accuracies weighted by its own class proportions.

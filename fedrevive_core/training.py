@@ -21,9 +21,9 @@ from fedrevive_core.data import FederatedData, Preparation
 from fedrevive_core.seeding import stream
 from fedrevive_core.state import StateLayout
 
-# On a CPU stacking saves overhead, and overhead only matters for tiny models: a vectorised convolution is a grouped
-# one, which is slower than one model after the other once the model is larger than this (parameters).
-LARGEST_STACKED_ON_CPU = 100_000
+# Stacking saves overhead, and overhead only matters for small models: a vectorised convolution is a grouped one, which
+# is slower than one model after the other once a model has more parameters (CPU measured, docs/SPEED.md; CUDA not yet).
+LARGEST_STACKED = {"cpu": 100_000, "cuda": 1_000_000}
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LocalTrainer:
     ) -> None:
         self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
         self.device = data.clients.labels.device
-        self.stacks = self.device.type == "cuda" or layout.num_parameters <= LARGEST_STACKED_ON_CPU
+        self.stacks = layout.num_parameters <= LARGEST_STACKED[self.device.type]
 
     def train(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""
