@@ -7,6 +7,7 @@ another paper's number. A value that cannot work is refused here, before anythin
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from fedrevive_core.validation import (
     Section,
     Switch,
     choices,
+    leaf_fields,
     sentences,
 )
 
@@ -291,3 +293,12 @@ class RunConfig(Section):
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON-able values; `from_dict` gives the same configuration back."""
         return self.model_dump(mode="json")
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """'field: value here / value in other' for every setting that differs."""
+        pairs = {name: (_value(self, name), _value(other, name)) for name in leaf_fields(RunConfig)}
+        return [f"{name}: {here} / {there}" for name, (here, there) in pairs.items() if here != there]
+
+
+def _value(config: RunConfig, dotted: str) -> Any:
+    return functools.reduce(getattr, dotted.split("."), config)

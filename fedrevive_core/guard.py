@@ -40,3 +40,11 @@ class LossGuard:
         window.scatter_(1, slot, kept)
         num_accepted += accepted
         return accepted
+
+    def state(self) -> dict[str, Tensor]:
+        """The windows, by name; `load` puts them back."""
+        return {"window": self.window, "num_accepted": self.num_accepted}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        self.window, self.num_accepted = state["window"], state["num_accepted"]

@@ -162,7 +162,7 @@ PRESETS: dict[str, Preset] = {
         },
         _merge(
             _server_lr(
-                fedavg=1.0, fedbuff=0.05, afl_dw=0.1, dd_fedrevive=0.1, fedrevive=0.1,
+                fedavg=0.7, fedbuff=0.05, afl_dw=0.05, dd_fedrevive=0.1, fedrevive=0.1,
                 fedasync_constant=0.05, fedasync_poly=0.2, fedasync_hinge=0.8,
             ),
             {"fedbuff": {"federation": {"buffer_size": 2}}},
@@ -183,7 +183,7 @@ PRESETS: dict[str, Preset] = {
         },
         _merge(
             _server_lr(
-                fedavg=1.0, fedbuff=0.05, afl_dw=0.1, dd_fedrevive=0.1, fedrevive=0.1,
+                fedavg=0.7, fedbuff=0.05, afl_dw=0.05, dd_fedrevive=0.1, fedrevive=0.1,
                 fedasync_constant=0.05, fedasync_poly=0.2, fedasync_hinge=0.8,
             ),
             {"fedbuff": {"federation": {"buffer_size": 2}}},

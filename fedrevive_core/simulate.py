@@ -5,6 +5,11 @@ The only module that knows both the timeline and the server.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGINT, SIGTERM, signal
+from threading import current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from fedrevive_core import checkpoint
 from fedrevive_core.assembly import build_reviver, initialised, pick_device
 from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, Preparation, load_federated
@@ -23,25 +29,40 @@ from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
 from fedrevive_core.training import Job, LocalTrainer
+from fedrevive_core.validation import Interrupted
 
 SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
 
 
-def run(config: RunConfig, *, model: nn.Module | None = None, progress: bool = True) -> Record:
+def run(
+    config: RunConfig,
+    *,
+    model: nn.Module | None = None,
+    progress: bool = True,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 100,
+) -> Record:
     """Carry out one run and return its record.
 
     Args:
         model: your own network instead of `config.model`, as initialised; it must return (B, num_classes) logits.
         progress: show versions, simulated time and accuracy while it runs.
+        checkpoints: a directory; every `checkpoint_every` versions, and on SIGINT or SIGTERM, all that is needed to go
+            on is written there, and a run that finds a checkpoint goes on from it. Unset writes none.
 
     Global random state is not used; the number of CPU threads is set for the run and restored. Raises ConfigError
-    before any training if the configuration cannot be carried out.
+    before any training if the configuration cannot be carried out, Interrupted after a signal.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(config.num_threads or threads)
     try:
-        return Simulation(config, model).run(progress=progress)
+        simulation = Simulation(config, model)
+        if checkpoints is None:
+            return simulation.run(progress=progress)
+        with checkpoint.lock(checkpoints):
+            checkpoint.restore(simulation, checkpoints)
+            return simulation.run(progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every)
     finally:
         torch.set_num_threads(threads)
 
@@ -76,32 +97,43 @@ class Simulation:
             self.timeline.base_version[self.timeline.arrivals], minlength=self.timeline.num_versions + 1
         )
         self.returned: dict[int, Tensor] = {}
+        # The record so far.
+        self.num_processed = self.num_resumed = 0
+        self.evaluations: list[dict[str, Any]] = []
+        self.receipts: list[Receipt] = []
+        self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
 
-    def run(self, *, progress: bool = True) -> Record:
-        """Process every arrival and return the record."""
+    def run(self, *, progress: bool = True, checkpoints: Path | None = None, checkpoint_every: int = 100) -> Record:
+        """Process every arrival that is left and return the record; see `run` above for the arguments."""
         config, timeline = self.config, self.timeline
-        evaluations: list[dict[str, Any]] = []
-        receipts: list[Receipt] = []
-        samples: list[tuple[int, np.ndarray, np.ndarray]] = []
         title = f"{config.preset}/{config.method}/seed {config.seed}"
-        with Progress(title, timeline.num_versions, show=progress) as bar:
-            evaluations.append(self._evaluate(0, 0.0, 0))
-            for number in range(len(timeline.arrivals)):
+        with Progress(title, timeline.num_versions, show=progress) as bar, _signals(checkpoints) as received:
+            if not self.evaluations:
+                self._evaluate(0.0)
+            while self.num_processed < len(timeline.arrivals) and not self._target_reached():
                 version = self.server.version
-                receipts.append(self.process(number))
-                if self.server.version == version:
-                    continue
-                version, now = self.server.version, float(timeline.arrival_time[timeline.arrivals[number]])
-                if version % config.evaluation.every == 0 or version == timeline.num_versions:
-                    evaluations.append(self._evaluate(version, now, number + 1))
-                    self._keep_samples(samples, version)
-                    target = config.evaluation.target_accuracy
-                    if target is not None and evaluations[-1]["accuracy"] >= target:
-                        break
-                bar.advance(version, f"time {now:.1f}, accuracy {evaluations[-1]['accuracy']:.3f}")
-        return self._record(evaluations, receipts, samples)
+                self.process(self.num_processed)
+                if self.server.version != version:
+                    self._new_version(bar)
+                    if checkpoints and self.server.version % checkpoint_every == 0:
+                        checkpoint.write(self, checkpoints)
+                if checkpoints and received:
+                    raise Interrupted(received[0], str(checkpoint.write(self, checkpoints)))
+        return self._record()
 
-    def process(self, number: int) -> Receipt:
+    def _new_version(self, bar: Progress) -> None:
+        version = self.server.version
+        now = float(self.timeline.arrival_time[self.timeline.arrivals[self.num_processed - 1]])
+        if version % self.config.evaluation.every == 0 or version == self.timeline.num_versions:
+            self._evaluate(now)
+            self._keep_samples()
+        bar.advance(version, f"time {now:.1f}, accuracy {self.evaluations[-1]['accuracy']:.3f}")
+
+    def _target_reached(self) -> bool:
+        target, last = self.config.evaluation.target_accuracy, self.evaluations[-1]
+        return target is not None and last["version"] > 0 and last["accuracy"] >= target
+
+    def process(self, number: int) -> None:
         """Arrival `number` (from 0, in order): train what must be trained before it, then hand it to the server."""
         timeline = self.timeline
         if number in timeline.training_groups:
@@ -118,11 +150,11 @@ class Simulation:
         if self.users[base] == 0:
             del self.snapshots[base]
         with self.stopwatch("server"):
-            receipt = self.server.receive(upload)
+            self.receipts.append(self.server.receive(upload))
+        self.num_processed = number + 1
         version = self.server.version
         if version not in self.snapshots and self.users[version] > 0:
             self.snapshots[version] = self.server.state
-        return receipt
 
     def train_group(self, number: int) -> None:
         """Train the jobs that the timeline groups before arrival `number`."""
@@ -135,50 +167,50 @@ class Simulation:
             returned = self.trainer.train(jobs)
         self.returned.update({job.number: state for job, state in zip(jobs, returned, strict=True)})
 
-    def _evaluate(self, version: int, sim_time: float, num_arrivals: int) -> dict[str, Any]:
+    def _evaluate(self, sim_time: float) -> None:
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation
         with self.stopwatch("evaluation"):
             accuracy, loss, class_accuracy = evaluate(
                 self.layout, self.server.state, self.prepare, part.images, part.labels, self.data.num_classes
             )
-        return {
-            "version": version,
-            "sim_time": sim_time,
-            "num_arrivals": num_arrivals,
-            "accuracy": accuracy,
-            "loss": loss,
-            "class_accuracy": class_accuracy,
-        }
+        self.evaluations.append(
+            {
+                "version": self.server.version,
+                "sim_time": sim_time,
+                "num_arrivals": self.num_processed,
+                "accuracy": accuracy,
+                "loss": loss,
+                "class_accuracy": class_accuracy,
+            }
+        )
 
-    def _keep_samples(self, samples: list[tuple[int, np.ndarray, np.ndarray]], version: int) -> None:
+    def _keep_samples(self) -> None:
         if self.reviver is None or self.reviver.synthesizer is None or len(self.reviver.pool) == 0:
             return
+        version = self.server.version
         spacing = self.timeline.num_versions / SAMPLE_MOMENTS
-        if samples and version - samples[-1][0] < spacing and version != self.timeline.num_versions:
+        if self.samples and version - self.samples[-1][0] < spacing and version != self.timeline.num_versions:
             return
         images, labels = self.reviver.pool.newest(SAMPLES_SHOWN)
-        samples.append((version, images.mul(255).round().byte().cpu().numpy(), labels))
+        self.samples.append((version, images.mul(255).round().byte().cpu().numpy(), labels))
 
-    def _record(
-        self,
-        evaluations: list[dict[str, Any]],
-        receipts: list[Receipt],
-        samples: list[tuple[int, np.ndarray, np.ndarray]],
-    ) -> Record:
+    def _record(self) -> Record:
         config, timeline = self.config, self.timeline
         state = self.server.state.cpu()
-        evaluated = pd.DataFrame(evaluations)
+        evaluated = pd.DataFrame(self.evaluations)
         # A run that its budget in time ended lasts until then; any other, until its last version.
-        out_of_time = len(receipts) == len(timeline.arrivals) and self.server.version != config.federation.max_versions
+        out_of_time = (
+            self.num_processed == len(timeline.arrivals) and self.server.version != config.federation.max_versions
+        )
         sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
-        class_accuracy = np.array(evaluations[-1]["class_accuracy"])
+        class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
         per_client = self.data.class_proportions @ np.nan_to_num(class_accuracy)
         groups = speed_groups(timeline.mean_duration)
-        arrivals = _arrivals_table(timeline, receipts)
+        arrivals = _arrivals_table(timeline, self.receipts)
         summary = {
             **summarise(evaluated, sim_time),
             "num_versions": self.server.version,
-            "num_arrivals": len(receipts),
+            "num_arrivals": self.num_processed,
             "sim_time": sim_time,
             "mean_staleness": float(arrivals["staleness"].mean()),
             "class_accuracy": dict(zip(self.data.class_names, class_accuracy.tolist(), strict=True)),
@@ -194,13 +226,26 @@ class Simulation:
         return Record(
             config=config,
             summary=summary,
-            provenance=provenance(device, torch.get_num_threads()),
+            provenance=provenance(device, torch.get_num_threads()) | {"num_resumed": self.num_resumed},
             evaluations=evaluated,
             arrivals=arrivals,
             timings=self.stopwatch.table(),
-            samples=_stack_samples(samples, self.data.image_shape),
+            samples=_stack_samples(self.samples, self.data.image_shape),
             model={name: tensor.clone().numpy() for name, tensor in self.layout.views(state).items()},
         )
+
+
+@contextmanager
+def _signals(checkpoints: Path | None) -> Iterator[list[int]]:
+    """The signals to stop that came in, instead of what they would do; none are caught without `checkpoints`."""
+    received: list[int] = []
+    caught = (SIGINT, SIGTERM) if checkpoints and current_thread() is main_thread() else ()
+    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)
 
 
 def _arrivals_table(timeline: Timeline, receipts: list[Receipt]) -> pd.DataFrame:

@@ -20,6 +20,14 @@ class ConfigError(ValueError):
     """A request that cannot be carried out; the message is one readable sentence naming field, value and remedy."""
 
 
+class Interrupted(Exception):
+    """A run was told to stop by `signal` (its number), and all that is needed to go on is saved."""
+
+    def __init__(self, signal: int, checkpoint: str) -> None:
+        super().__init__(f"stopped by signal {signal}; everything up to here is in {checkpoint}")
+        self.signal = signal
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, and unknown keys are errors."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
-from fedrevive_core.validation import ConfigError, leaf_fields
+from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,12 +43,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 
 def main() -> None:
-    """Run the command line; a ConfigError becomes one sentence on standard error and exit code 2."""
+    """Run the command line; a ConfigError becomes one sentence on standard error and exit code 2.
+
+    A run that a signal stopped says how to go on and exits with 128 + the signal's number, as a shell would.
+    """
     try:
         app()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stopped:
+        again = _command_line() + ("" if "--resume" in sys.argv else " --resume")
+        print(f"{stopped}. Go on with:\n{again}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
 
 
 @app.command()
@@ -145,11 +153,17 @@ def run(
     schedule: ScheduleOption = "default",
     seed: SeedOption = 0,
     settings: SetOption = None,
+    checkpoint_every: Annotated[
+        int,
+        typer.Option("--checkpoint-every", min=0, help="Versions between checkpoints in OUT.partial; 0 writes none."),
+    ] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.partial.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make one run and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
 
-    Example: `python -m reproduce run --preset lab-digits --method fedrevive --set server.lr=0.05 --out runs/first`
+    With `--checkpoint-every`, a run that is interrupted or killed goes on exactly with `--resume`. Example:
+    `python -m reproduce run --preset lab-digits --method fedrevive --set server.lr=0.05 --out runs/first`
     """
     from fedrevive_core import simulate
     from fedrevive_core.plots import plot_accuracy
@@ -157,8 +171,15 @@ def run(
 
     config = build(preset, method, seed=seed, schedule=schedule, overrides=_parse(settings))
     check_free(out)
-    record = simulate.run(config)
+    partial = out.with_name(out.name + ".partial")
+    if partial.exists() and not resume:
+        raise ConfigError(f"'{partial}' holds an interrupted run: add --resume to go on, or remove it to start again")
+    if resume and not partial.exists():
+        raise ConfigError(f"--resume: there is no '{partial}' to go on from; leave --resume out to start")
+    keeps = resume or checkpoint_every > 0
+    record = simulate.run(config, checkpoints=partial if keeps else None, checkpoint_every=checkpoint_every or 100)
     record.save(out)
+    shutil.rmtree(partial, ignore_errors=True)
     _save_figure(plot_accuracy([record]), out / "curves.png")
     if as_json:
         print(json.dumps(record.summary))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record, confidence_interval
@@ -34,7 +32,7 @@ def run_all(configs: Sequence[RunConfig], out: Path) -> list[Record]:
     finished = {place: Record.load(place) for place in places if (place / "run.json").exists()}
     for config, place in zip(configs, places, strict=True):
         if place in finished and finished[place].config != config:
-            differing = ", ".join(differences(config, finished[place].config))
+            differing = ", ".join(config.differences(finished[place].config))
             raise ConfigError(
                 f"out = '{place}' holds a run with other settings ({differing}): choose another directory"
             )
@@ -45,13 +43,6 @@ def run_all(configs: Sequence[RunConfig], out: Path) -> list[Record]:
             finished[place].save(place)
         records.append(finished[place])
     return records
-
-
-def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """'field: value in one, value in the other' for every field that differs."""
-    left, right = (pd.json_normalize(config.to_dict()).iloc[0].to_dict() for config in (one, other))
-    keys = [key for key in {**left, **right} if left.get(key) != right.get(key)]
-    return [f"{key}: {left.get(key)} / {right.get(key)}" for key in keys]
 
 
 def table(records: Sequence[Record]) -> list[dict[str, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,6 +43,16 @@ class FederatedData:
     def num_classes(self) -> int:
         """C, the number of classes."""
         return len(self.class_names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all samples and of who holds which."""
+        digest = hashlib.sha256()
+        for part in (self.clients, self.held_back, self.validation, self.test):
+            digest.update(part.images.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())
+        for shard in self.shards:
+            digest.update(shard.tobytes())
+        return digest.hexdigest()
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -1,0 +1,230 @@
+"""Going on after an interruption: the same bits, whatever was running; damage is found; nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedrevive_core import checkpoint
+from fedrevive_core.presets import METHODS, build
+from fedrevive_core.record import Record
+from fedrevive_core.simulate import Simulation, run
+from fedrevive_core.validation import ConfigError, Interrupted
+
+SMALL = {
+    "federation.num_clients": 14,
+    "federation.concurrency": 8,
+    "federation.max_sim_time": None,
+    "federation.max_versions": 14,
+    "training.steps": 2,
+    "revival.warmup": 3,
+    "synthesis.every": 2,
+    "synthesis.noise_dim": 8,
+    "synthesis.width": 4,
+    "distillation.steps": 2,
+    "distillation.batch_size": 8,
+    "evaluation.every": 2,
+}
+
+
+def small(method: str, **overrides):
+    return build("lab-digits", method, overrides=SMALL | overrides)
+
+
+def compared(record: Record) -> tuple:
+    """All of a record that must not depend on interruptions."""
+    evaluations = record.evaluations.assign(class_accuracy=record.evaluations["class_accuracy"].map(tuple))
+    samples = {name: array.tobytes() for name, array in record.samples.items()}
+    return record.summary, evaluations.to_dict("list"), record.arrivals.to_json(double_precision=15), samples
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_has_the_same_bits(method, tmp_path):
+    """Stopped after 5 and again after 11 arrivals (FedAvg: rounds of 8), each time taken up by a fresh simulation."""
+    config = small(method, **({"federation.max_versions": 3} if method == "fedavg" else {}))
+    whole = run(config, progress=False)
+    for stop in (5, 11):
+        simulation = Simulation(config)
+        checkpoint.restore(simulation, tmp_path)
+        if not simulation.evaluations:
+            simulation._evaluate(0.0)
+        run_until(simulation, stop)
+        checkpoint.write(simulation, tmp_path)
+    resumed = run(config, progress=False, checkpoints=tmp_path)
+    assert resumed.provenance["num_resumed"] == 2
+    assert compared(resumed) == compared(whole)
+
+
+def run_until(simulation: Simulation, stop: int) -> None:
+    from fedrevive_core.progress import Progress
+
+    with Progress("", 1, show=False) as bar:
+        while simulation.num_processed < stop:
+            version = simulation.server.version
+            simulation.process(simulation.num_processed)
+            if simulation.server.version != version:
+                simulation._new_version(bar)
+
+
+def command(out: Path, *more: str) -> list[str]:
+    settings = [f"--set={name}={'null' if value is None else value}" for name, value in SMALL.items()]
+    base = [sys.executable, "-m", "reproduce", "run", "--method", "fedrevive", "--out", str(out)]
+    return [*base, "--set=federation.max_versions=60", *settings[:3], *settings[4:], *more]
+
+
+def start_and_signal(out: Path, number: int, *more: str) -> tuple[int, str]:
+    """Start a run that writes checkpoints, wait for a new one, send a signal; (exit code, standard error)."""
+    process = subprocess.Popen(command(out, *more), stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
+    partial = out.with_name(out.name + ".partial")
+    before = set(partial.glob("0*"))
+    deadline = time.monotonic() + 60
+    while set(partial.glob("0*")) == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    return process.returncode, error
+
+
+def test_signals_to_a_real_process_and_its_resumes(tmp_path):
+    """Killed, then resumed and stopped by SIGTERM, then resumed to the end: as if nothing had happened."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    assert start_and_signal(out, signal.SIGKILL, "--checkpoint-every", "5")[0] == -9
+    refused = subprocess.run(command(out), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "holds an interrupted run: add --resume" in refused.stderr
+    code, error = start_and_signal(out, signal.SIGTERM, "--checkpoint-every", "5", "--resume")
+    assert code == 143
+    assert "Go on with:" in error
+    assert not out.exists()
+    subprocess.run(command(out, "--resume"), check=True, capture_output=True)
+    record = Record.load(out)
+    assert record.provenance["num_resumed"] == 2
+    assert compared(record) == compared(Record.load(whole))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("checkpoints")
+    simulation = Simulation(small("fedrevive"))
+    simulation._evaluate(0.0)
+    for stop in (4, 8, 12):
+        run_until(simulation, stop)
+        checkpoint.write(simulation, directory)
+    return directory
+
+
+def test_the_two_newest_are_kept(two_checkpoints):
+    assert [int(path.name[:9]) for path in checkpoint._found(two_checkpoints)] == [12, 8]
+
+
+@pytest.mark.parametrize("file", [checkpoint.TENSORS, checkpoint.MANIFEST])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "swap"])
+def test_damage_is_found_and_the_older_checkpoint_is_used(two_checkpoints, tmp_path, file, damage):
+    directory = tmp_path / "copy"
+    shutil.copytree(two_checkpoints, directory)
+    newest, older = checkpoint._found(directory)
+    content = bytearray((newest / file).read_bytes())
+    if damage == "flip":
+        content[np.random.default_rng(0).integers(len(content))] ^= 1
+    elif damage == "truncate":
+        content = content[:-1]
+    elif damage == "swap":
+        content = bytearray((older / file).read_bytes())
+    (newest / file).unlink()
+    if damage != "delete":
+        (newest / file).write_bytes(content)
+    simulation = Simulation(small("fedrevive"))
+    with pytest.warns(UserWarning, match=r"is damaged .*: trying an older one"):
+        assert checkpoint.restore(simulation, directory)
+    assert simulation.num_processed == 8
+
+
+def test_if_all_are_damaged_it_is_an_error(two_checkpoints, tmp_path):
+    directory = tmp_path / "copy"
+    shutil.copytree(two_checkpoints, directory)
+    for path in checkpoint._found(directory):
+        (path / checkpoint.TENSORS).unlink()
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(ConfigError, match="every checkpoint in .* is damaged"),
+    ):
+        checkpoint.restore(Simulation(small("fedrevive")), directory)
+
+
+def test_another_configuration_is_refused_by_name(two_checkpoints):
+    with pytest.raises(ConfigError, match=r"differs in server\.lr: 0\.2 / 0\.1"):
+        checkpoint.restore(Simulation(small("fedrevive", **{"server.lr": 0.2})), two_checkpoints)
+
+
+def test_other_data_is_refused(two_checkpoints):
+    simulation = Simulation(small("fedrevive"))
+    simulation.data.clients.images[0, 0, 0, 0] += 0.5
+    with pytest.raises(ConfigError, match="differs in the data itself"):
+        checkpoint.restore(simulation, two_checkpoints)
+    simulation.data.clients.images[0, 0, 0, 0] -= 0.5  # the data is shared by all simulations of a process
+
+
+def test_nothing_to_restore(tmp_path):
+    assert checkpoint.restore(Simulation(small("fedbuff")), tmp_path) is False
+
+
+def test_a_full_disk_is_one_sentence_and_older_checkpoints_stay(two_checkpoints, tmp_path, monkeypatch):
+    directory = tmp_path / "copy"
+    shutil.copytree(two_checkpoints, directory)
+    before = checkpoint._found(directory)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(ConfigError, match=r"no checkpoint could be written to .*No space left"):
+        checkpoint.write(Simulation(small("fedrevive")), directory)
+    assert checkpoint._found(directory) == before
+    assert not list(directory.glob(".writing-*"))
+
+
+def test_a_second_process_is_refused(tmp_path):
+    with checkpoint.lock(tmp_path):
+        code = f"from fedrevive_core.checkpoint import *\nwith lock(Path({str(tmp_path)!r})): pass"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "is in use by another process" in other.stderr
+    with checkpoint.lock(tmp_path):
+        pass
+
+
+def test_interrupting_in_process_writes_a_checkpoint(tmp_path, monkeypatch):
+    """As an interrupted notebook cell: the signal comes while an arrival is processed."""
+    config = small("fedbuff")
+    process = Simulation.process
+
+    def interrupted(self, number):
+        process(self, number)
+        if number == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Simulation, "process", interrupted)
+    with pytest.raises(Interrupted, match="everything up to here is in"):
+        run(config, progress=False, checkpoints=tmp_path)
+    monkeypatch.undo()
+    resumed = run(config, progress=False, checkpoints=tmp_path)
+    assert compared(resumed) == compared(run(config, progress=False))
+
+
+def test_resume_without_a_partial_run(tmp_path, capsys, monkeypatch):
+    from reproduce import cli
+
+    monkeypatch.setattr(sys, "argv", ["reproduce", "run", "--out", str(tmp_path / "new"), "--resume"])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert "--resume: there is no" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
