@@ -6,7 +6,8 @@ import subprocess
 import sys
 from typing import Any
 
-from fedrevive_core.config import FederationConfig
+from fedrevive_core.config import FederationConfig, RunConfig
+from fedrevive_core.presets import build
 
 
 def constant(duration: float) -> dict[str, Any]:
@@ -30,3 +31,25 @@ def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+# A run of every part of the pipeline in a fraction of a second, whatever the method.
+SMALL: dict[str, Any] = {
+    "federation.num_clients": 14,
+    "federation.concurrency": 8,
+    "federation.max_sim_time": None,
+    "federation.max_versions": 16,
+    "training.steps": 3,
+    "revival.warmup": 3,
+    "synthesis.every": 2,
+    "synthesis.noise_dim": 8,
+    "synthesis.width": 4,
+    "distillation.steps": 2,
+    "distillation.batch_size": 8,
+    "num_threads": 1,
+}
+
+
+def small(method: str, **overrides: Any) -> RunConfig:
+    """SMALL on lab-digits, with `overrides` such as server__lr=0.1."""
+    return build("lab-digits", method, overrides=SMALL | {k.replace("__", "."): v for k, v in overrides.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,31 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import SMALL, small
 
 from fedrevive_core import checkpoint
-from fedrevive_core.presets import METHODS, build
+from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record
 from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.validation import ConfigError, Interrupted
-
-SMALL = {
-    "federation.num_clients": 14,
-    "federation.concurrency": 8,
-    "federation.max_sim_time": None,
-    "federation.max_versions": 14,
-    "training.steps": 2,
-    "revival.warmup": 3,
-    "synthesis.every": 2,
-    "synthesis.noise_dim": 8,
-    "synthesis.width": 4,
-    "distillation.steps": 2,
-    "distillation.batch_size": 8,
-    "evaluation.every": 2,
-}
-
-
-def small(method: str, **overrides):
-    return build("lab-digits", method, overrides=SMALL | overrides)
 
 
 def compared(record: Record) -> tuple:
@@ -49,7 +32,7 @@ def compared(record: Record) -> tuple:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     """Stopped after 5 and again after 11 arrivals (FedAvg: rounds of 8), each time taken up by a fresh simulation."""
-    config = small(method, **({"federation.max_versions": 3} if method == "fedavg" else {}))
+    config = small(method, **({"federation__max_versions": 3} if method == "fedavg" else {}))
     whole = run(config, progress=False)
     for stop in (5, 11):
         simulation = Simulation(config)
@@ -75,9 +58,9 @@ def run_until(simulation: Simulation, stop: int) -> None:
 
 
 def command(out: Path, *more: str) -> list[str]:
-    settings = [f"--set={name}={'null' if value is None else value}" for name, value in SMALL.items()]
-    base = [sys.executable, "-m", "reproduce", "run", "--method", "fedrevive", "--out", str(out)]
-    return [*base, "--set=federation.max_versions=60", *settings[:3], *settings[4:], *more]
+    values = SMALL | {"federation.max_versions": 60, "evaluation.every": 2}
+    settings = [f"--set={name}={json.dumps(value)}" for name, value in values.items()]
+    return [sys.executable, "-m", "reproduce", "run", "--method", "fedrevive", "--out", str(out), *settings, *more]
 
 
 def start_and_signal(out: Path, number: int, *more: str) -> tuple[int, str]:
@@ -156,14 +139,14 @@ def test_if_all_are_damaged_it_is_an_error(two_checkpoints, tmp_path):
         (path / checkpoint.TENSORS).unlink()
     with (
         pytest.warns(UserWarning, match="damaged"),
-        pytest.raises(ConfigError, match="every checkpoint in .* is damaged"),
+        pytest.raises(ConfigError, match=r"every checkpoint in .* is damaged"),
     ):
         checkpoint.restore(Simulation(small("fedrevive")), directory)
 
 
 def test_another_configuration_is_refused_by_name(two_checkpoints):
     with pytest.raises(ConfigError, match=r"differs in server\.lr: 0\.2 / 0\.1"):
-        checkpoint.restore(Simulation(small("fedrevive", **{"server.lr": 0.2})), two_checkpoints)
+        checkpoint.restore(Simulation(small("fedrevive", server__lr=0.2)), two_checkpoints)
 
 
 def test_other_data_is_refused(two_checkpoints):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import small
 from torch import nn
 
 from fedrevive_core.assembly import pick_device
@@ -14,7 +15,7 @@ from fedrevive_core.config import DistillationConfig, FederationConfig, ServerCo
 from fedrevive_core.data import Preparation
 from fedrevive_core.distillation import Distiller
 from fedrevive_core.models import LabNet, StatisticProbe
-from fedrevive_core.presets import METHODS, build
+from fedrevive_core.presets import METHODS
 from fedrevive_core.server import METRICS, Server, Upload
 from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.state import StateLayout
@@ -23,25 +24,7 @@ from fedrevive_core.teachers import ClassProportions, Teacher, TeacherBuffer, te
 from fedrevive_core.training import Job, batch_sizes
 from fedrevive_core.validation import ConfigError
 
-SMALL = {
-    "federation.num_clients": 14,
-    "federation.concurrency": 8,
-    "federation.max_sim_time": None,
-    "federation.max_versions": 16,
-    "training.steps": 3,
-    "revival.warmup": 3,
-    "synthesis.every": 2,
-    "synthesis.noise_dim": 8,
-    "synthesis.width": 4,
-    "distillation.steps": 2,
-    "distillation.batch_size": 8,
-    "num_threads": 1,
-}
 CPU = torch.device("cpu")
-
-
-def small(method: str, **overrides):
-    return build("lab-digits", method, overrides=SMALL | {k.replace("__", "."): v for k, v in overrides.items()})
 
 
 def quiet(config, **options):
