@@ -92,10 +92,13 @@ class Record:
 
 
 def check_free(directory: Path | str) -> Path:
-    """`directory` as a path, if it is absent or empty. Raises ConfigError otherwise."""
+    """`directory` as a path, if it is absent or empty and can be made. Raises ConfigError otherwise."""
     directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        kind = "already holds a run" if (directory / "run.json").exists() else "exists and is not an empty directory"
+    ground = next(parent for parent in (directory.absolute(), *directory.absolute().parents) if parent.exists())
+    if not ground.is_dir() or not os.access(ground, os.W_OK):
+        raise ConfigError(f"out = '{directory}': '{ground}' is not a directory that can be written to; choose another")
+    if directory.exists() and any(directory.iterdir()):
+        kind = "already holds a run" if (directory / "run.json").exists() else "is not empty"
         raise ConfigError(f"out = '{directory}' {kind}: choose another directory, or remove this one first")
     return directory
 

@@ -318,8 +318,9 @@ def _seeds(text: str) -> list[int]:
 
 def _save_figure(figure: Any, path: Path) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(f"cannot draw '{path}': {error}") from None
 
 

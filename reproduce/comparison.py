@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS
-from fedrevive_core.record import Record, confidence_interval
+from fedrevive_core.record import Record, check_free, confidence_interval
 from fedrevive_core.validation import ConfigError
 
 # Columns of the table: key in `Record.summary`, heading, format.
@@ -36,6 +36,9 @@ def run_all(configs: Sequence[RunConfig], out: Path) -> list[Record]:
             raise ConfigError(
                 f"out = '{place}' holds a run with other settings ({differing}): choose another directory"
             )
+    for place in places:
+        if place not in finished:
+            check_free(place)
     records = []
     for config, place in zip(configs, places, strict=True):
         if place not in finished:

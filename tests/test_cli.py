@@ -69,6 +69,15 @@ def test_timeline_drawn(call, tmp_path):
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_figure_that_cannot_be_drawn_is_one_sentence(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "t.xyz", tmp_path / "file" / "t.png"):
+        code, _, error = call("timeline", "--plot", path)
+        assert code == 2
+        assert error.startswith("error: cannot draw")
+        assert error.count("\n") == 1
+
+
 def test_run_writes_a_record(call, tmp_path):
     out = tmp_path / "runs" / "first"
     code, printed, _ = call("run", "--method", "fedrevive", "--out", out, "--json", *QUICK)

@@ -18,6 +18,7 @@ from fedrevive_core.models import LabNet, StatisticProbe
 from fedrevive_core.presets import METHODS
 from fedrevive_core.server import METRICS, Server, Upload
 from fedrevive_core.simulate import Simulation, run
+from fedrevive_core.staleness import beta
 from fedrevive_core.state import StateLayout
 from fedrevive_core.synthesis import kl_divergence
 from fedrevive_core.teachers import ClassProportions, Teacher, TeacherBuffer, teacher_weights
@@ -110,6 +111,14 @@ def test_teacher_buffer_is_newest_first_and_bounded():
     assert [teacher.client for teacher in buffer] == [7, 6]
 
 
+def test_the_teachers_are_the_last_arrivals_newest_first():
+    simulation = Simulation(small("fedrevive", revival__num_teachers=3))
+    for number in range(6):
+        simulation.process(number)
+        clients = simulation.timeline.client[simulation.timeline.arrivals[: number + 1]]
+        assert [teacher.client for teacher in simulation.reviver.buffer] == clients[::-1][:3].tolist()
+
+
 class Constant(nn.Module):
     """Logits that do not depend on the input: its proportions are softmax(logits / T_probe)."""
 
@@ -165,6 +174,13 @@ def test_training_together_is_training_alone(stacks):
     torch.testing.assert_close(torch.stack(together), torch.stack(alone), rtol=0, atol=2e-5)
     assert torch.equal(start, before)
     assert not torch.equal(together[0], together[1])
+
+
+def test_jobs_of_one_client_see_different_batches():
+    trainer, start = (simulation := Simulation(small("fedbuff"))).trainer, simulation.server.state
+    first, again, other = trainer.train([Job(0, 5, start), Job(0, 5, start), Job(1, 5, start)])
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["afl-dw", "fedrevive", "dd-fedrevive"])
@@ -323,6 +339,14 @@ def test_revived_arrivals_are_told_apart(records):
     assert revived[["distilled_norm", "cosine", "distillation_loss"]].notna().all().all()
     assert arrivals.loc[~arrivals["revived"], "distilled_norm"].isna().all()
     assert records["dd-fedrevive"].arrivals["revived"].all()
+
+
+@pytest.mark.parametrize("method", ["afl-dw", "fedrevive", "fedasync-poly"])
+def test_beta_is_that_of_the_staleness_in_the_same_row(records, method):
+    record = records[method]
+    expected = [beta(tau, record.config.staleness, record.config.federation) for tau in record.arrivals["staleness"]]
+    assert record.arrivals["beta"].tolist() == expected
+    assert max(expected) > 0
 
 
 def test_samples_over_time_are_kept(records):

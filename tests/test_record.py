@@ -69,7 +69,7 @@ def test_round_trip(tmp_path):
 
 def test_a_full_directory_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="exists and is not an empty directory"):
+    with pytest.raises(ConfigError, match="is not empty: choose another directory"):
         a_record().save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -106,6 +106,17 @@ def test_a_record_with_pickled_objects_is_refused(tmp_path):
 def test_empty_or_absent_directories_are_free(tmp_path):
     assert check_free(tmp_path) == tmp_path
     assert check_free(tmp_path / "new") == tmp_path / "new"
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is not a directory that can be written to"):
+        check_free(tmp_path / "file")
+    with pytest.raises(ConfigError, match="is not a directory that can be written to"):
+        check_free(tmp_path / "file" / "below")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ConfigError, match="is not a directory that can be written to"):
+        check_free(tmp_path / "new" / "run")
 
 
 def test_state_hash_is_of_little_endian_float32():
