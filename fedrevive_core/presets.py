@@ -160,9 +160,9 @@ _LAB = {
 _LAB_METHODS = _merge(
     _server_lr(
         fedavg=0.7, fedbuff=0.05, afl_dw=0.05, dd_fedrevive=0.1, fedrevive=0.1,
-        fedasync_constant=0.05, fedasync_poly=0.2, fedasync_hinge=0.8,
+        fedasync_constant=0.05, fedasync_poly=0.4, fedasync_hinge=0.2,
     ),
-    {"fedbuff": {"federation": {"buffer_size": 2}}},
+    {"fedbuff": {"federation": {"buffer_size": 2}}, "fedasync-hinge": {"staleness": {"hinge_slope": 0.1}}},
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {
