@@ -220,7 +220,7 @@ def compare(
     if as_json:
         print(json.dumps(rows))
     else:
-        _print_table(f"{preset}: mean and 95% interval over seeds", rows)
+        _print_table(f"{preset}: mean and 95% interval over {len(_seeds(seeds))} seeds", rows)
         console.print(f"Records, table.md, curves.png: {out}", soft_wrap=True)
 
 
@@ -325,7 +325,7 @@ def _save_figure(figure: Any, path: Path) -> None:
 
 
 def _print_table(title: str, rows: list[dict[str, str]]) -> None:
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for place, heading in enumerate(rows[0]):
         # Names are typed again, so they are never broken.
         shown.add_column(Text(heading), overflow="fold", no_wrap=place == 0)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record, check_free, confidence_interval
 from fedrevive_core.validation import ConfigError
 
-# Columns of the table: key in `Record.summary`, heading, format.
-COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("final_accuracy", "final accuracy", "{:.3f}".format),
-    ("mean_accuracy", "mean over the run", "{:.3f}".format),
-    ("mean_staleness", "mean staleness", "{:.1f}".format),
-    ("num_versions", "versions", "{:.0f}".format),
-)
 TARGET = "0.8"  # accuracy whose time to reach is shown
 
 
@@ -49,29 +43,34 @@ def run_all(configs: Sequence[RunConfig], out: Path) -> list[Record]:
 
 
 def table(records: Sequence[Record]) -> list[dict[str, str]]:
-    """A row per method, in order of first appearance: title, seeds, and each of COLUMNS as mean or mean +- interval.
+    """A row per method, in order of first appearance, over its seeds.
 
-    The interval is the 95% interval over seeds (Student's t); with one seed there is none.
+    final %: test accuracy at the end. run mean %: accuracy averaged over simulated time. time to 80%: simulated time to
+    that accuracy; seeds that never reach it are counted, not dropped. Each with its 95% interval over seeds (Student's
+    t) where there are several. staleness, host seconds: means.
     """
     rows = []
     for method in dict.fromkeys(record.config.method for record in records):
         own = [record for record in records if record.config.method == method]
-        row = {"method": METHODS[method].title if method in METHODS else method, "seeds": str(len(own))}
-        for key, heading, show in COLUMNS:
-            row[heading] = _interval([record.summary[key] for record in own], show)
         times = [record.summary["time_to"][TARGET] for record in own]
         reached = [time for time in times if time is not None]
-        # Seeds that never reach it are counted, not dropped.
-        missing = f" ({len(reached)} of {len(own)})" if len(reached) < len(own) and len(own) > 1 else ""
-        row[f"time to {TARGET}"] = (_interval(reached, "{:.1f}".format) if reached else "never") + missing
-        row["seconds"] = _interval([float(record.timings["seconds"].sum()) for record in own], "{:.0f}".format)
-        rows.append(row)
+        missing = f" ({len(reached)} of {len(own)})" if len(reached) < len(own) else ""
+        rows.append(
+            {
+                "method": METHODS[method].title if method in METHODS else method,
+                "final %": _interval([100 * record.summary["final_accuracy"] for record in own]),
+                "run mean %": _interval([100 * record.summary["mean_accuracy"] for record in own]),
+                f"time to {float(TARGET):.0%}": _interval(reached) + missing if reached else "never",
+                "staleness": f"{fmean(record.summary['mean_staleness'] for record in own):.1f}",
+                "seconds": f"{fmean(record.timings['seconds'].sum() for record in own):.0f}",
+            }
+        )
     return rows
 
 
-def _interval(values: Sequence[float], show: Callable[[float], str]) -> str:
+def _interval(values: Sequence[float]) -> str:
     mean, half = confidence_interval(values)
-    return show(mean) if len(values) == 1 else f"{show(mean)} ± {show(half)}"
+    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {half:.1f}"
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:

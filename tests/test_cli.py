@@ -110,7 +110,7 @@ def test_compare_goes_on_where_it_stopped(call, tmp_path, monkeypatch):
     assert code == 0
     rows = json.loads(out)
     assert [row["method"] for row in rows] == ["FedBuff", "FedRevive"]
-    assert "±" in rows[0]["final accuracy"]
+    assert "±" in rows[0]["final %"]
     assert (tmp_path / "table.md").exists()
     assert (tmp_path / "curves.png").exists()
     kept = (tmp_path / "fedbuff" / "seed-1" / "run.json").stat().st_mtime_ns
