@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedrevive_core.config import SCHEDULES, RunConfig
+from fedrevive_core.config import RunConfig
+from fedrevive_core.schedules import SCHEDULES
 from fedrevive_core.validation import ConfigError, choices
 
 

@@ -6,6 +6,7 @@ It sees no clock and no client data. Methods are compositions, not subclasses: a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +74,7 @@ class Server:
     ) -> None:
         self.layout, self.config, self.staleness, self.federation = layout, server, staleness, federation
         self.reviver = reviver
-        self.state = layout.reset_statistics(state)
+        self.state = layout.reset_statistics_(state.clone())
         self.version = 0
         self.num_received = 0
         self.buffer: list[Tensor] = []
@@ -112,16 +113,13 @@ class Server:
         return receipt
 
     def _blend(self, client_update: Tensor, distilled_update: Tensor | None, weight: float) -> Tensor:
-        """(1 - beta) * client + beta * distilled update; with a reviver and nothing distilled, the client's, whole."""
-        if distilled_update is not None:
-            return (1 - weight) * client_update + weight * distilled_update
-        if self.reviver is not None:
+        """With a reviver and nothing distilled, the client's update counts whole."""
+        if distilled_update is None and self.reviver is not None:
             return client_update
-        return (1 - weight) * client_update
+        return blend(client_update, distilled_update, weight)
 
     def _aggregate(self) -> None:
-        mean = torch.stack(self.buffer).mean(dim=0)
-        self.state = self.layout.reset_statistics(self.state + self.config.lr * mean)
+        self.state = new_version(self.layout, self.state, self.buffer, self.config.lr)
         self.version += 1
         self.buffer.clear()
 
@@ -134,3 +132,19 @@ class Server:
             values["cosine"] = torch.nn.functional.cosine_similarity(client, distilled, dim=0)
         missing = client.new_tensor(torch.nan)
         return torch.stack([values.get(name, missing).to(client) for name in METRICS])
+
+
+def blend(client_update: Tensor, distilled_update: Tensor | None, weight: float) -> Tensor:
+    """(1 - weight) * client_update + weight * distilled_update; None stands for zero. Returns a new tensor."""
+    update = (1 - weight) * client_update
+    if distilled_update is not None:
+        update += weight * distilled_update
+    return update
+
+
+def new_version(layout: StateLayout, state: Tensor, updates: Sequence[Tensor], lr: float) -> Tensor:
+    """state + lr * mean of `updates`, with the probes' statistics reset. Returns a new tensor."""
+    mean = updates[0] if len(updates) == 1 else torch.stack(list(updates)).mean(dim=0)
+    version = lr * mean
+    version += state
+    return layout.reset_statistics_(version)

@@ -73,9 +73,8 @@ class StateLayout:
         """The slice of `state` (..., size) that holds the parameters, as a view (..., num_parameters)."""
         return state[..., : self.num_parameters]
 
-    def reset_statistics(self, state: Tensor) -> Tensor:
-        """A copy of `state` whose probes have mean 0 and variance 1, as in every new global version."""
-        state = state.clone()
+    def reset_statistics_(self, state: Tensor) -> Tensor:
+        """Set the probes' statistics in `state` to mean 0 and variance 1, in place, and return it."""
         views = self.views(state)
         for mean, var in self._statistics:
             views[mean].zero_()

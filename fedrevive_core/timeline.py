@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedrevive_core.config import Delay, FederationConfig
+from fedrevive_core.config import FederationConfig
+from fedrevive_core.schedules import Delay
 from fedrevive_core.seeding import stream
 from fedrevive_core.validation import ConfigError
 

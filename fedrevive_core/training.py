@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from fedrevive_core.config import TrainingConfig
 from fedrevive_core.data import FederatedData, Preparation
+from fedrevive_core.data.augmentation import channels_last
 from fedrevive_core.seeding import stream
 from fedrevive_core.state import StateLayout
 
@@ -76,7 +77,8 @@ class LocalTrainer:
             images, labels = self._batch(numbers[:, chosen], draws[:, chosen])
             tensors = self.layout.parameter_views(parameters) | buffers
             if len(jobs) == 1:
-                loss = self._loss({name: t[0] for name, t in tensors.items()}, images[0], labels[0])
+                # Indexing loses the memory format of one-channel images.
+                loss = self._loss({name: t[0] for name, t in tensors.items()}, channels_last(images[0]), labels[0])
             else:
                 # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
                 loss = vmap(self._loss, randomness="different")(tensors, images, labels).sum()

@@ -26,6 +26,7 @@ from fedrevive_core.pool import SamplePool
 from fedrevive_core.presets import build
 from fedrevive_core.record import provenance
 from fedrevive_core.seeding import stream
+from fedrevive_core.server import blend, new_version
 from fedrevive_core.simulate import Simulation
 from fedrevive_core.state import StateLayout
 from fedrevive_core.style import METHOD_COLOURS, STYLE, Plot
@@ -183,7 +184,7 @@ def _updates(workload: Workload) -> tuple[Callable[[], None], Callable[[], None]
 
     def ours() -> None:
         for _ in range(100):
-            workload.layout.reset_statistics(workload.state + 0.1 * ((1 - weight) * update + weight * update))
+            new_version(workload.layout, workload.state, [blend(update, update, weight)], 0.1)
 
     def theirs() -> None:
         for _ in range(100):

@@ -12,8 +12,9 @@ import pytest
 from helpers import constant, steady
 from pydantic import BaseModel, ValidationError
 
-from fedrevive_core.config import SCHEDULES, RunConfig
+from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
+from fedrevive_core.schedules import SCHEDULES
 from fedrevive_core.validation import ConfigError
 
 EVERY = [(preset, method, schedule) for preset in PRESETS for method in METHODS for schedule in SCHEDULES]
