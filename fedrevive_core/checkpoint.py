@@ -120,7 +120,8 @@ def restore(simulation: Simulation, directory: Path) -> bool:
             continue
         _check_same(simulation, manifest, path)
         device = simulation.device
-        _restore(simulation, manifest, {name: tensor.to(device) for name, tensor in tensors.items()})
+        # Copies, so that nothing points into the file, which a later checkpoint replaces.
+        _restore(simulation, manifest, {name: tensor.to(device, copy=True) for name, tensor in tensors.items()})
         return True
     if found:
         raise ConfigError(f"every checkpoint in {directory} is damaged: remove the directory and start again")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,7 +149,7 @@ def play(
     """
     limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
     deadline = federation.max_sim_time or np.inf
-    free = list(range(federation.num_clients))
+    free = array("q", range(federation.num_clients))  # an array: fewer cache misses than a list of a million objects
     in_flight: list[tuple[float, int]] = []
     client: list[int] = []
     dispatch_time: list[float] = []
@@ -216,7 +217,7 @@ def _delays(federation: FederationConfig, seed: int) -> tuple[np.ndarray, Callab
     draws = stream(seed, "clients")
     parts = (federation.schedule.training, federation.schedule.download, federation.schedule.upload)
     means = [draws.choice(delay.means, size=federation.num_clients, p=delay.odds) for delay in parts]
-    of_client = [mean.tolist() for mean in means]
+    of_client = [array("d", mean.tobytes()) for mean in means]
     factors = [_factor(delay, stream(seed, "delays", part)) for part, delay in enumerate(parts)]
     (train, download, upload), (train_mean, download_mean, upload_mean) = factors, of_client
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import SMALL, small
 
 from fedrevive_core import checkpoint
@@ -20,6 +21,15 @@ from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record
 from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.validation import ConfigError, Interrupted
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Bits are promised for one number of threads; `run` pins it, these tests also drive a Simulation by hand."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def compared(record: Record) -> tuple:
