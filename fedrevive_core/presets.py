@@ -189,7 +189,7 @@ PRESETS: dict[str, Preset] = {
             },
         ),
         _LAB_METHODS,
-        {"default": 16.0, "shifted": 2.0},
+        {"default": 14.0, "shifted": 1.75},
     ),
     "cifar10": Preset("CIFAR-10 as in the paper", _CIFAR10, _CIFAR10_METHODS, _CIFAR_SIM_TIME),
     "cifar10-authors": Preset(
