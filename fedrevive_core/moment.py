@@ -1,7 +1,8 @@
 """The present moment of a simulation: taken out of it, put into a fresh one, carried over to another configuration.
 
 It is what cannot be computed again: the global model and the versions still in use, models that are trained and have
-not arrived, the buffer, teachers, class proportions, pool, generator and its optimiser, guards, and the tables so far.
+not arrived, the buffer, the aggregator's memory and moments, teachers, class proportions, pool, generator and its
+optimiser, guards, and the tables so far.
 The timeline, the data and every random stream follow from the configuration.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrevive_core.aggregation import Entry
 from fedrevive_core.config import RunConfig
 from fedrevive_core.record import state_sha256
 from fedrevive_core.revival import Reviver
@@ -103,7 +105,8 @@ def _shapes(synthesizer: Synthesizer) -> list[torch.Size]:
 def _tensors(simulation: Simulation) -> dict[str, Tensor]:
     server = simulation.server
     tensors = {"state": server.state}
-    tensors |= {f"buffer/{place}": update for place, update in enumerate(server.buffer)}
+    tensors |= {f"buffer/{place}": entry.update for place, entry in enumerate(server.buffer)}
+    tensors |= {f"aggregator/{name}": value for name, value in server.aggregator.state().items()}
     tensors |= {f"snapshot/{version}": state for version, state in simulation.snapshots.items()}
     tensors |= {f"returned/{job}": state for job, state in simulation.returned.items()}
     if simulation.receipts:
@@ -141,6 +144,7 @@ def _values(simulation: Simulation) -> dict[str, Any]:
     return {
         "num_processed": simulation.num_processed,
         "version": simulation.server.version,
+        "buffer": [[entry.client, entry.staleness, entry.counts] for entry in simulation.server.buffer],
         "evaluations": simulation.evaluations,
         "receipts": [[r.beta, r.revived, r.rejected, r.pool_size] for r in simulation.receipts],
         "sample_versions": [version for version, _, _ in simulation.samples],
@@ -168,8 +172,12 @@ def put(simulation: Simulation, moment: Moment) -> None:
     left = timeline.base_version[timeline.arrivals[simulation.num_processed :]]
     simulation.users = np.bincount(left, minlength=timeline.num_versions + 1)
     server.state, server.version = tensors["state"], values["version"]
-    buffer = _below(tensors, "buffer/")
-    server.buffer = [buffer[str(place)] for place in range(len(buffer))]
+    buffered = _below(tensors, "buffer/")
+    server.buffer = [
+        Entry(client, staleness, buffered[str(place)], counts)
+        for place, (client, staleness, counts) in enumerate(moment.values["buffer"])
+    ]
+    server.aggregator.load(_below(tensors, "aggregator/"))
     simulation.snapshots = {int(version): state for version, state in _below(tensors, "snapshot/").items()}
     simulation.returned = {int(job): state for job, state in _below(tensors, "returned/").items()}
     simulation.evaluations = list(values["evaluations"])
