@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
 from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
+from reproduce.branch import branch
 from reproduce.console import (
     JsonOption,
     MethodOption,
@@ -29,6 +29,8 @@ from reproduce.console import (
     save_figure,
     split,
 )
+from reproduce.place import CheckpointOption, KeepOption, Place, ResumeOption
+from reproduce.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +55,11 @@ def main() -> None:
         sys.exit(2)
     except Interrupted as stopped:
         again = command_line() + ("" if "--resume" in sys.argv else " --resume")
-        print(f"{stopped}. Go on with:\n{again}", file=sys.stderr)
+        print(
+            f"stopped by signal {stopped.signal}; {stopped.checkpoint} holds all that is needed to go on. Go on with:\n"
+            f"{again}",
+            file=sys.stderr,
+        )
         sys.exit(128 + stopped.signal)
 
 
@@ -152,11 +158,9 @@ def run(
     schedule: ScheduleOption = "default",
     seed: SeedOption = 0,
     settings: SetOption = None,
-    checkpoint_every: Annotated[
-        int,
-        typer.Option("--checkpoint-every", min=0, help="Versions between checkpoints in OUT.partial; 0 writes none."),
-    ] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.partial.")] = False,
+    checkpoint_every: CheckpointOption = None,
+    keep_every: KeepOption = 0,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make one run and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
@@ -165,28 +169,10 @@ def run(
     `python -m reproduce run --preset lab-digits --method fedrevive --set server.lr=0.05 --out runs/first`
     """
     from fedrevive_core import simulate
-    from fedrevive_core.plots import plot_accuracy
-    from fedrevive_core.record import check_free
 
     config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
-    check_free(out)
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists() and not resume:
-        raise ConfigError(f"'{partial}' holds an interrupted run: add --resume to go on, or remove it to start again")
-    if resume and not partial.exists():
-        raise ConfigError(f"--resume: there is no '{partial}' to go on from; leave --resume out to start")
-    keeps = resume or checkpoint_every > 0
-    record = simulate.run(config, checkpoints=partial if keeps else None, checkpoint_every=checkpoint_every or 100)
-    record.save(out)
-    shutil.rmtree(partial, ignore_errors=True)
-    save_figure(plot_accuracy([record]), out / "curves.png")
-    if as_json:
-        print(json.dumps(record.summary))
-    else:
-        from reproduce.comparison import table
-
-        print_table(f"{preset}, seed {seed}", table([record]))
-        console.print(f"Record: {out}", soft_wrap=True)
+    place = Place(out, checkpoint_every, keep_every, resume)
+    place.finish(simulate.run(config, **place.checkpoints()), as_json)
 
 
 @app.command()
@@ -284,3 +270,7 @@ def doctor(as_json: JsonOption = False) -> None:
         print(json.dumps(findings, indent=2))
     else:
         print_table("Doctor", findings)
+
+
+app.command()(branch)
+app.command()(verify)
