@@ -2,7 +2,8 @@
 
 What a checkpoint holds is in moment.py. On disk: `DIR/ARRIVALS-HASH/` with `tensors.safetensors` and `manifest.json`.
 The manifest names the hash of the tensors and the directory's name holds the hash of the manifest, so any damage is
-found. A checkpoint is written beside and renamed once; the two newest are kept.
+found. A checkpoint is written beside and renamed once. The two newest are kept, and in `DIR/checkpoints/` those that
+are to stay.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGINT, SIGTERM, signal
@@ -28,13 +30,14 @@ from torch import Tensor
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.moment import Moment, put, take
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.validation import ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from fedrevive_core.simulate import Simulation
 
 FORMAT = 2  # raised when a change makes older checkpoints unreadable
 KEPT = 2
+STAYING = "checkpoints"  # below a run's directory, and later below its record
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 
 
@@ -59,10 +62,54 @@ def lock(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def signals(checkpoints: Path | None) -> Iterator[list[int]]:
-    """The signals to stop that came in, instead of what they would do; none are caught without `checkpoints`."""
+def kept(
+    simulation: Simulation, directory: Path | None, every: int | str, keep_every: int
+) -> Iterator[Callable[[bool], None]]:
+    """Lock `directory`, go on from its newest checkpoint, and give a function to be called after every arrival.
+
+    Told whether there is a new version, it writes a checkpoint if one is due: every so many versions or, as '300s',
+    seconds; at multiples of `keep_every` versions, which stay (0: none); and on a signal, then raising Interrupted.
+    Without a `directory` nothing of all this happens.
+    """
+    versions, seconds = _interval(every)
+    if keep_every < 0:
+        raise ConfigError(f"keep_every = {keep_every} must be a number of versions, or 0 to keep the two newest alone")
+    if directory is None:
+        yield lambda is_new: None
+        return
+    written = time.monotonic()
+
+    def keep(is_new: bool) -> None:
+        nonlocal written
+        version = simulation.server.version
+        stays = is_new and keep_every > 0 and version % keep_every == 0
+        due = is_new and (version % versions == 0 if versions else time.monotonic() - written >= seconds)
+        if stays or due or received:
+            path = write(simulation, directory, stays=stays)
+            written = time.monotonic()
+            if received:
+                raise Interrupted(received[0], str(path))
+
+    with lock(directory), _signals() as received:
+        restore(simulation, directory)
+        yield keep
+
+
+def _interval(every: int | str) -> tuple[int, float]:
+    """(versions, seconds) between checkpoints, one of them 0."""
+    text = str(every)
+    if text.isdecimal() and int(text) > 0:
+        return int(text), 0.0
+    if text.endswith("s") and text[:-1].isdecimal() and int(text[:-1]) > 0:
+        return 0, float(text[:-1])
+    raise ConfigError(f"checkpoint_every = {every} must be versions, such as 100, or seconds, such as 300s")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals to stop that came in, instead of what they would do. Only the main thread can catch them."""
     received: list[int] = []
-    caught = (SIGINT, SIGTERM) if checkpoints and current_thread() is main_thread() else ()
+    caught = (SIGINT, SIGTERM) if current_thread() is main_thread() else ()
     before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
     try:
         yield received
@@ -71,9 +118,10 @@ def signals(checkpoints: Path | None) -> Iterator[list[int]]:
             signal(number, handler)
 
 
-def write(simulation: Simulation, directory: Path) -> Path:
+def write(simulation: Simulation, directory: Path, *, stays: bool = False) -> Path:
     """Write a checkpoint of `simulation` (between two arrivals) below `directory` and return its path.
 
+    Of those that do not stay, all but the two newest checkpoints are removed.
     Raises ConfigError if it cannot be written (disk full, read-only); older checkpoints stay as they are.
     """
     work, moment = None, take(simulation)
@@ -95,7 +143,9 @@ def write(simulation: Simulation, directory: Path) -> Path:
         for file in (work / TENSORS, work / MANIFEST):
             with file.open("rb") as written:
                 os.fsync(written.fileno())
-        path = directory / f"{simulation.num_processed:09d}-{_sha256(work / MANIFEST)}"
+        home = directory / STAYING if stays else directory
+        home.mkdir(exist_ok=True)
+        path = home / f"{simulation.num_processed:09d}-{_sha256(work / MANIFEST)}"
         if not path.exists():
             os.replace(work, path)
     except (OSError, SafetensorError) as error:
@@ -106,8 +156,9 @@ def write(simulation: Simulation, directory: Path) -> Path:
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
-    for old in _found(directory)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    for old in found(directory)[KEPT:]:
+        if old.parent == directory:
+            shutil.rmtree(old, ignore_errors=True)
     return path
 
 
@@ -117,8 +168,8 @@ def restore(simulation: Simulation, directory: Path) -> bool:
     A damaged checkpoint is passed over with a warning. Raises ConfigError if all are damaged, or if the one found
     belongs to another configuration, other data or another format, naming what differs.
     """
-    found = _found(directory)
-    for path in found:
+    paths = found(directory)
+    for path in paths:
         try:
             manifest, tensors = _read(path)
         except (Damaged, OSError, ValueError, SafetensorError) as error:
@@ -130,20 +181,48 @@ def restore(simulation: Simulation, directory: Path) -> bool:
         put(simulation, Moment(manifest, {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}))
         simulation.num_resumed += 1
         return True
-    if found:
+    if paths:
         raise ConfigError(f"every checkpoint in {directory} is damaged: remove the directory and start again")
     return False
 
 
-def _found(directory: Path) -> list[Path]:
-    """Checkpoints below `directory`, newest first."""
-    return sorted((path for path in directory.glob("*-*") if path.name[0].isdigit()), reverse=True)
+def found(directory: Path) -> list[Path]:
+    """Checkpoints below `directory`, of a run or of its record, newest first; or that which it is itself."""
+    if (directory / MANIFEST).exists():
+        return [directory]
+    places = (directory, directory / STAYING)
+    paths = [path for place in places for path in place.glob("*-*") if path.name[0].isdigit()]
+    return sorted(paths, key=lambda path: path.name, reverse=True)
+
+
+def at_version(directory: Path, version: int | None) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint below `directory`, or the newest at `version`, and its manifest.
+
+    Raises ConfigError if there is none, naming those there are.
+    """
+    manifests = {}
+    for path in found(directory):
+        try:
+            manifests[path] = _manifest(path)
+        except (Damaged, OSError, ValueError) as error:
+            warnings.warn(f"checkpoint {path} is damaged ({error}): left out", stacklevel=2)
+    if not manifests:
+        raise ConfigError(f"{directory} holds no checkpoints: --keep-every keeps some, and OUT.partial has the newest")
+    for path, manifest in manifests.items():
+        if version is None or manifest["version"] == version:
+            return path, manifest
+    versions = ", ".join(str(manifest["version"]) for manifest in manifests.values())
+    raise ConfigError(f"{directory} holds no checkpoint at version {version}: there are {versions}")
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    if _sha256(path / MANIFEST) != path.name.partition("-")[2]:
+        raise Damaged(f"{MANIFEST} has changed")
+    return json.loads((path / MANIFEST).read_text())
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if _sha256(path / MANIFEST) != path.name.partition("-")[2]:
-        raise Damaged(f"{MANIFEST} has changed")
-    manifest = json.loads((path / MANIFEST).read_text())
+    manifest = _manifest(path)
     if _sha256(path / TENSORS) != manifest["tensors"]:
         raise Damaged(f"{TENSORS} has changed")
     return manifest, load_file(path / TENSORS)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fedrevive_core import checkpoint
-from fedrevive_core.assembly import build_reviver, initialised, pick_device
+from fedrevive_core.assembly import build_reviver, initialised, num_threads, pick_device
+from fedrevive_core.certificate import link
 from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, Preparation, load_federated
 from fedrevive_core.evaluation import evaluate
@@ -27,7 +28,6 @@ from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
 from fedrevive_core.training import Job, LocalTrainer
-from fedrevive_core.validation import Interrupted
 
 SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
@@ -39,30 +39,25 @@ def run(
     model: nn.Module | None = None,
     progress: bool = True,
     checkpoints: Path | None = None,
-    checkpoint_every: int = 100,
+    checkpoint_every: int | str = 100,
+    keep_every: int = 0,
 ) -> Record:
     """Carry out one run and return its record.
 
     Args:
         model: your own network instead of `config.model`, as initialised; it must return (B, num_classes) logits.
         progress: show versions, simulated time and accuracy while it runs.
-        checkpoints: a directory; every `checkpoint_every` versions, and on SIGINT or SIGTERM, all that is needed to go
-            on is written there, and a run that finds a checkpoint goes on from it. Unset writes none.
+        checkpoints: a directory; every `checkpoint_every` versions (or seconds: '300s'), and on SIGINT or SIGTERM, all
+            that is needed to go on is written there, and a run that finds a checkpoint goes on from it. Unset writes
+            none. The two newest stay, and those at multiples of `keep_every` versions.
 
     Global random state is not used; the number of CPU threads is set for the run and restored. Raises ConfigError
     before any training if the configuration cannot be carried out, Interrupted after a signal.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads)
-    try:
-        simulation = Simulation(config, model)
-        if checkpoints is None:
-            return simulation.run(progress=progress)
-        with checkpoint.lock(checkpoints):
-            checkpoint.restore(simulation, checkpoints)
-            return simulation.run(progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every)
-    finally:
-        torch.set_num_threads(threads)
+    with num_threads(config.num_threads):
+        return Simulation(config, model).run(
+            progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every, keep_every=keep_every
+        )
 
 
 class Simulation:
@@ -102,19 +97,26 @@ class Simulation:
         self.receipts: list[Receipt] = []
         self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
 
-    def run(self, *, progress: bool = True, checkpoints: Path | None = None, checkpoint_every: int = 100) -> Record:
+    def run(
+        self,
+        *,
+        progress: bool = True,
+        checkpoints: Path | None = None,
+        checkpoint_every: int | str = 100,
+        keep_every: int = 0,
+    ) -> Record:
         """Process every arrival that is left and return the record; see `run` above for the arguments."""
         config, timeline = self.config, self.timeline
         title = f"{config.preset}/{config.method}/seed {config.seed}"
-        with Progress(title, timeline.num_versions, show=progress) as bar, checkpoint.signals(checkpoints) as received:
+        with (
+            checkpoint.kept(self, checkpoints, checkpoint_every, keep_every) as keep,
+            Progress(title, timeline.num_versions, show=progress) as bar,
+        ):
             for is_new in self.steps():
-                version = self.server.version
                 if is_new:
-                    bar.advance(version, f"time {self._now():.1f}, accuracy {self.evaluations[-1]['accuracy']:.3f}")
-                    if checkpoints and version % checkpoint_every == 0:
-                        checkpoint.write(self, checkpoints)
-                if checkpoints and received:
-                    raise Interrupted(received[0], str(checkpoint.write(self, checkpoints)))
+                    accuracy = self.evaluations[-1]["accuracy"]
+                    bar.advance(self.server.version, f"time {self._now():.1f}, accuracy {accuracy:.3f}")
+                keep(is_new)
         return self._record()
 
     def steps(self) -> Iterator[bool]:
@@ -191,16 +193,21 @@ class Simulation:
             accuracy, loss, class_accuracy = evaluate(
                 self.layout, self.server.state, self.prepare, part.images, part.labels, self.data.num_classes
             )
-        self.evaluations.append(
-            {
-                "version": self.server.version,
-                "sim_time": self._now(),
-                "num_arrivals": self.num_processed,
-                "accuracy": accuracy,
-                "loss": loss,
-                "class_accuracy": class_accuracy,
-            }
-        )
+        evaluation = {
+            "version": self.server.version,
+            "sim_time": self._now(),
+            "num_arrivals": self.num_processed,
+            "accuracy": accuracy,
+            "loss": loss,
+            "class_accuracy": class_accuracy,
+            "state_sha256": state_sha256(self.server.state.cpu().numpy()),
+        }
+        self.evaluations.append(evaluation | {"chain": self._link(evaluation)})
+
+    def _link(self, row: dict[str, Any]) -> str:
+        """The certificate up to now; see certificate.py."""
+        last: dict[str, Any] = self.evaluations[-1] if self.evaluations else {"chain": "", "num_arrivals": 0}
+        return link(last["chain"], row, _arrivals_table(self.timeline, self.receipts, last["num_arrivals"]))
 
     def _keep_samples(self) -> None:
         if self.reviver is None or self.reviver.synthesizer is None or len(self.reviver.pool) == 0:
@@ -240,6 +247,7 @@ class Simulation:
             "num_parameters": self.layout.num_parameters,
             "state_sha256": state_sha256(state.numpy()),
         }
+        summary["certificate"] = self._link({"state_sha256": summary["state_sha256"]})
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
         return Record(
             config=config,
@@ -254,9 +262,11 @@ class Simulation:
         )
 
 
-def _arrivals_table(timeline: Timeline, receipts: list[Receipt]) -> pd.DataFrame:
-    jobs = timeline.arrivals[: len(receipts)]
-    metrics = torch.stack([receipt.metrics for receipt in receipts]).cpu().numpy()
+def _arrivals_table(timeline: Timeline, receipts: list[Receipt], first: int = 0) -> pd.DataFrame:
+    """A row per arrival from number `first` on."""
+    jobs, receipts = timeline.arrivals[first : len(receipts)], receipts[first:]
+    rows = [receipt.metrics for receipt in receipts]
+    metrics = torch.stack(rows).cpu().numpy() if rows else np.empty((0, len(METRICS)), np.float32)
     return pd.DataFrame(
         {
             "job": jobs,

@@ -110,7 +110,7 @@ def two_checkpoints(tmp_path_factory) -> Path:
 
 
 def test_the_two_newest_are_kept(two_checkpoints):
-    assert [int(path.name[:9]) for path in checkpoint._found(two_checkpoints)] == [12, 8]
+    assert [int(path.name[:9]) for path in checkpoint.found(two_checkpoints)] == [12, 8]
 
 
 @pytest.mark.parametrize("file", [checkpoint.TENSORS, checkpoint.MANIFEST])
@@ -118,7 +118,7 @@ def test_the_two_newest_are_kept(two_checkpoints):
 def test_damage_is_found_and_the_older_checkpoint_is_used(two_checkpoints, tmp_path, file, damage):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    newest, older = checkpoint._found(directory)
+    newest, older = checkpoint.found(directory)
     content = bytearray((newest / file).read_bytes())
     if damage == "flip":
         content[np.random.default_rng(0).integers(len(content))] ^= 1
@@ -138,7 +138,7 @@ def test_damage_is_found_and_the_older_checkpoint_is_used(two_checkpoints, tmp_p
 def test_if_all_are_damaged_it_is_an_error(two_checkpoints, tmp_path):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    for path in checkpoint._found(directory):
+    for path in checkpoint.found(directory):
         (path / checkpoint.TENSORS).unlink()
     with (
         pytest.warns(UserWarning, match="damaged"),
@@ -167,7 +167,7 @@ def test_nothing_to_restore(tmp_path):
 def test_a_full_disk_is_one_sentence_and_older_checkpoints_stay(two_checkpoints, tmp_path, monkeypatch):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    before = checkpoint._found(directory)
+    before = checkpoint.found(directory)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -175,7 +175,7 @@ def test_a_full_disk_is_one_sentence_and_older_checkpoints_stay(two_checkpoints,
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(ConfigError, match=r"no checkpoint could be written to .*No space left"):
         checkpoint.write(Simulation(small("fedrevive")), directory)
-    assert checkpoint._found(directory) == before
+    assert checkpoint.found(directory) == before
     assert not list(directory.glob(".writing-*"))
 
 
@@ -199,7 +199,7 @@ def test_interrupting_in_process_writes_a_checkpoint(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Simulation, "process", interrupted)
-    with pytest.raises(Interrupted, match="everything up to here is in"):
+    with pytest.raises(Interrupted, match="stopped by signal 2; the same call goes on from"):
         run(config, progress=False, checkpoints=tmp_path)
     monkeypatch.undo()
     resumed = run(config, progress=False, checkpoints=tmp_path)
