@@ -30,6 +30,7 @@ from reproduce.console import (
     split,
 )
 from reproduce.place import CheckpointOption, KeepOption, Place, ResumeOption
+from reproduce.sweep_cli import sweep
 from reproduce.verify import verify
 
 app = typer.Typer(
@@ -272,5 +273,5 @@ def doctor(as_json: JsonOption = False) -> None:
         print_table("Doctor", findings)
 
 
-app.command()(branch)
-app.command()(verify)
+for command in (branch, verify, sweep):
+    app.command()(command)
