@@ -55,12 +55,17 @@ class Aggregator:
                     f"the {free / 2**30:.1f} GiB free; use fewer clients, a smaller model or another method"
                 )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a new version is state + lr * mean of the updates and nothing else."""
+        config = self.config
+        return config.memory == "none" and config.optimiser == "sgd" and config.delay_threshold is None
+
     def new_version(self, state: Tensor, buffer: Sequence[Entry]) -> Tensor:
         """The next state (size,) after `state` from the `buffer`; neither is modified."""
-        config = self.config
         # Also where memory or moments say how the parameters move: then it is for the other tensors of a state.
-        version = new_version(self.layout, state, [entry.update for entry in buffer], config.lr)
-        if config.memory == "none" and config.optimiser == "sgd" and config.delay_threshold is None:
+        version = new_version(self.layout, state, [entry.update for entry in buffer], self.config.lr)
+        if self.is_plain:
             return version
         step = self._step(self._direction(buffer), max(entry.staleness for entry in buffer))
         torch.add(self.layout.parameters(state), step, out=self.layout.parameters(version))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from fedrevive_core.faults import FaultsConfig
 from fedrevive_core.schedules import SCHEDULES, Schedule
 from fedrevive_core.validation import (
     ConfigError,
@@ -39,9 +40,10 @@ class FederationConfig(Section):
     refill_size: PositiveInt = Field(
         1, description="O, open slots that trigger dispatch; 'concurrency' for O = K, synchronous rounds [authors]"
     )
-    schedule: Schedule = Field(description="delays: 'default', 'shifted' or three delays of your own [authors]")
+    schedule: Schedule = Field(description="delays: a name ('default', 'shifted') or three of your own [authors]")
     max_sim_time: PositiveFloat | None = Field(None, description="budget in simulated time, unitless [authors]")
     max_versions: PositiveInt | None = Field(None, description="budget in versions of the global model [authors]")
+    faults: FaultsConfig = Field(FaultsConfig(), description="what goes wrong with jobs, and how often [ours]")
 
     @model_validator(mode="before")
     @classmethod
@@ -116,6 +118,9 @@ class ServerConfig(Section):
     """How updates become a new version: w <- w + lr * mean of the buffered updates."""
 
     lr: PositiveFloat = Field(description="eta_s, server learning rate [authors]")
+    clip_norm: PositiveFloat | None = Field(
+        None, description="longest update of the parameters, longer ones are shortened to it; unset clips none [ours]"
+    )
     update_from: Literal["downloaded", "current"] = Field(
         "downloaded",
         description="a client's update is its returned model minus this one; 'current' mixes models [arXiv 1903.03934]",
@@ -231,6 +236,11 @@ class EvaluationConfig(Section):
     every: PositiveInt = Field(10, description="versions between evaluations; the last is always evaluated [authors]")
     split: Literal["test", "validation"] = Field("test", description="'validation' is for tuning [ours]")
     target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="stop when reached [authors]")
+    stop_diverged: NonNegativeFloat | None = Field(
+        None,
+        description="stop if 10 evaluations in a row have a loss that is not finite or, from this simulated time on, "
+        "an accuracy at chance (at most 1.5 / classes); unset never does [ours]",
+    )
 
 
 class RunConfig(Section):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,6 +14,8 @@ from fedrevive_core.data import Preparation
 from fedrevive_core.state import StateLayout
 
 BATCH = 2000  # images at once
+PATIENCE = 10  # evaluations in a row that must say a run has diverged
+CHANCE = 1.5  # an accuracy at most this multiple of one class in all is no better than guessing
 
 
 @torch.no_grad()
@@ -25,3 +31,18 @@ def evaluate(
     hits, counts = totals.cpu()
     loss = float(F.cross_entropy(logits, labels))
     return float(hits.sum() / counts.sum()), loss, (hits / counts).tolist()
+
+
+def diverged(evaluations: Sequence[Mapping[str, Any]], num_classes: int, chance_from: float) -> str:
+    """Why a run has diverged, from the rows of its evaluations; '' if it has not.
+
+    chance_from: simulated time from which accuracy at chance counts.
+    """
+    last = evaluations[-PATIENCE:]
+    if len(last) < PATIENCE:
+        return ""
+    if not any(math.isfinite(row["loss"]) for row in last):
+        return f"diverged: loss not finite in {PATIENCE} evaluations in a row"
+    if all(row["sim_time"] >= chance_from and row["accuracy"] <= CHANCE / num_classes for row in last):
+        return f"diverged: accuracy at chance in {PATIENCE} evaluations in a row"
+    return ""

@@ -169,6 +169,7 @@ def put(simulation: Simulation, moment: Moment) -> None:
     server, timeline = simulation.server, simulation.timeline
     simulation.num_processed = server.num_received = values["num_processed"]
     simulation.num_resumed, simulation.branches = values["num_resumed"], values["branches"]
+    server.jobs = set(timeline.arrivals[: server.num_received].tolist())
     left = timeline.base_version[timeline.arrivals[simulation.num_processed :]]
     simulation.users = np.bincount(left, minlength=timeline.num_versions + 1)
     server.state, server.version = tensors["state"], values["version"]

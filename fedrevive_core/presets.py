@@ -18,7 +18,10 @@ from fedrevive_core.validation import ConfigError, choices
 
 @dataclass(frozen=True)
 class Preset:
-    """title; base: settings of all methods; methods: settings of some; sim_time: budget for each schedule."""
+    """title; base: settings of all methods; methods: settings of some; sim_time: budget by schedule.
+
+    A schedule that is not in `sim_time` has the mean durations of 'default', and its budget.
+    """
 
     title: str
     base: Mapping[str, Any]
@@ -180,7 +183,7 @@ def build(
     """Configuration of `method` on `preset`.
 
     Args:
-        schedule: 'default' or 'shifted'; also sets the preset's budget in simulated time for it.
+        schedule: 'default', 'shifted' or 'stragglers'; also sets the preset's budget in simulated time for it.
         overrides: values by dotted name, such as {"server.lr": 0.05}.
 
     Raises ConfigError for unknown names and values that are not allowed.
@@ -192,13 +195,14 @@ def build(
     if schedule not in SCHEDULES:
         raise ConfigError(f"schedule = '{schedule}' is unknown: {choices(schedule, SCHEDULES)}")
     chosen = PRESETS[preset]
+    sim_time = chosen.sim_time.get(schedule, chosen.sim_time["default"])
     return RunConfig.from_dict(
         _merge(
             {"preset": preset, "method": method, "seed": seed},
             chosen.base,
             METHODS[method].settings,
             chosen.methods.get(method, {}),
-            {"federation": {"schedule": schedule, "max_sim_time": chosen.sim_time[schedule]}},
+            {"federation": {"schedule": schedule, "max_sim_time": sim_time}},
             *(_nested(name, value) for name, value in (overrides or {}).items()),
         )
     )

@@ -50,6 +50,13 @@ class Progress:
         elif self.lines and time.monotonic() >= self.next_line:
             self._line()
 
+    def say(self, message: str) -> None:
+        """Print `message` on a line of its own."""
+        if self.bar is not None:
+            self.bar.write(f"{self.title}: {message}", file=sys.stderr)
+        elif self.lines:
+            print(f"{self.title}: {message}", file=sys.stderr)
+
     def _line(self) -> None:
         now = time.monotonic()
         self.next_line = now + SECONDS_BETWEEN_LINES

@@ -201,6 +201,21 @@ def summarise(evaluations: pd.DataFrame, sim_time: float) -> dict[str, Any]:
     }
 
 
+def stack_samples(
+    samples: Sequence[tuple[int, np.ndarray, np.ndarray]], shown: int, image_shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """`samples` of a Record from (version, images, labels) at each moment; at most `shown` images a moment."""
+    images = np.zeros((len(samples), shown, *image_shape), dtype=np.uint8)
+    labels = np.full((len(samples), shown), -1, dtype=np.int64)
+    for moment, (_, pixels, wanted) in enumerate(samples):
+        images[moment, : len(wanted)], labels[moment, : len(wanted)] = pixels, wanted
+    return {
+        "version": np.array([version for version, _, _ in samples], dtype=np.int64),
+        "images": images,
+        "labels": labels,
+    }
+
+
 def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Mean and half width of the 95% Student t interval over `values`, one per seed; half width NaN for one value."""
     from scipy.special import stdtrit  # comes with scikit-learn

@@ -17,6 +17,7 @@ Purpose = Literal[
     "split",  # which sample goes to which client; seeded by data.split_seed
     "clients",  # persistent mean delays of the clients
     "delays",  # durations of jobs, in order of dispatch
+    "faults",  # which job has a fault (index 0) and when a client crashes (index 1), in order of dispatch
     "selection",  # which client gets the next job, in order of dispatch
     "initialisation",  # first global model (index 0) and generator (index 1)
     "batches",  # sample order and augmentation of one job

@@ -7,6 +7,7 @@ it has a memory or moments.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,9 @@ from fedrevive_core.revival import Revival, Reviver
 from fedrevive_core.staleness import beta
 from fedrevive_core.state import StateLayout
 from fedrevive_core.teachers import Teacher
+
+# No number of the model or of an update may be larger, so that no sum of them overflows: float32 ends at 3.4e38.
+LARGEST = 1e38
 
 # Columns of the record that are measured on the device, NaN where a method has no such thing.
 METRICS = (
@@ -34,12 +38,16 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Upload:
-    """A job's result: its `client`, its `staleness` (versions), the `downloaded` and the `returned` state (size,)."""
+    """A job's result: its `client`, its `staleness` (versions), the `downloaded` and the `returned` state (size,).
+
+    job: its number, by which a second copy of the upload is known; None if it has none.
+    """
 
     client: int
     staleness: int
     downloaded: Tensor
     returned: Tensor
+    job: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,29 +87,34 @@ class Server:
         self.version = 0
         self.num_received = 0
         self.aggregator = Aggregator(layout, server, federation.num_clients, state.device)
+        self.jobs: set[int] = set()  # numbers of those received
         self.buffer: list[Entry] = []
 
     def receive(self, upload: Upload) -> Receipt:
         """Process one upload against the current version; after every `buffer_size` uploads there is a new version.
 
-        A non-finite upload is left out (it counts as an update of zero, so that versions keep the timeline's pace), and
-        so is a non-finite distilled update. Nothing passed in is modified.
+        An upload that is a copy, of another size or type, not finite or too large is left out: it counts as an update
+        of zero, so that versions keep the timeline's pace. So is a distilled update that is not finite or too large.
+        The global model stays finite whatever is uploaded. Nothing passed in is modified.
         """
         weight = beta(upload.staleness, self.staleness, self.federation)
         start = self.state if self.config.update_from == "current" else upload.downloaded
-        client_update = upload.returned - start
-        revival, rejected = Revival(), ""
-        accepted = bool(client_update.isfinite().all())
-        if not accepted:
-            rejected = "client update not finite"
-            update = client_update = torch.zeros_like(self.state)
-        else:
+        revival, rejected = Revival(), self._unreadable(upload)
+        update = client_update = torch.zeros_like(self.state) if rejected else upload.returned - start
+        if not rejected and (fault := self._unusable(client_update)):
+            rejected, update = f"client update {fault}", torch.zeros_like(self.state)
+            client_update = update
+        accepted = not rejected
+        if accepted:
+            update, returned = self._clip(client_update, upload.returned, start)
             if self.reviver is not None:
-                teacher = Teacher(upload.client, upload.returned)
+                teacher = Teacher(upload.client, returned)
                 revival = self.reviver.revive(self.num_received, teacher, weight, self.version, self.state)
-            if revival.update is not None and not bool(revival.update.isfinite().all()):
-                rejected, revival.update = "distilled update not finite", None
-            update = self._blend(client_update, revival.update, weight)
+            if revival.update is not None and (fault := self._unusable(revival.update)):
+                rejected, revival.update = f"distilled update {fault}", None
+            update = self._blend(update, revival.update, weight)
+        if upload.job is not None:
+            self.jobs.add(upload.job)
         receipt = Receipt(
             beta=weight,
             revived=revival.update is not None,
@@ -114,6 +127,36 @@ class Server:
         if len(self.buffer) == self.federation.buffer_size:
             self._aggregate()
         return receipt
+
+    def _unreadable(self, upload: Upload) -> str:
+        """Why `upload` is rejected without looking at its numbers; '' if it is not."""
+        if upload.job is not None and upload.job in self.jobs:
+            return "duplicate upload"
+        if upload.returned.shape != self.state.shape:
+            return "client update of wrong size"
+        return "client update of wrong type" if upload.returned.dtype != self.state.dtype else ""
+
+    def _unusable(self, update: Tensor) -> str:
+        """Why `update` (size,) could make a new version non-finite; '' if no mean of updates that pass here can."""
+        peaks = [torch.linalg.vector_norm(values, ord=math.inf) for values in (update, self.state)]
+        of_update, of_state = torch.stack(peaks).tolist()
+        if not math.isfinite(of_update):
+            return "not finite"
+        # Moments square an update, and a memory adds many.
+        limit = LARGEST if self.aggregator.is_plain else LARGEST**0.5 / self.federation.num_clients
+        largest = max(of_state + self.config.lr * of_update, self.federation.buffer_size * of_update)
+        return "too large" if largest > limit else ""
+
+    def _clip(self, update: Tensor, returned: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Update and returned model, both shortened where the parameters' update is longer than `clip_norm`."""
+        if self.config.clip_norm is None:
+            return update, returned
+        norm = torch.linalg.vector_norm(self.layout.parameters(update))
+        if norm <= self.config.clip_norm:
+            return update, returned
+        clipped = update.clone()
+        self.layout.parameters(clipped).mul_(self.config.clip_norm / norm)  # a norm that overflows leaves zeros
+        return clipped, start + clipped
 
     def _blend(self, client_update: Tensor, distilled_update: Tensor | None, weight: float) -> Tensor:
         """With a reviver and nothing distilled, the client's update counts whole."""

@@ -19,15 +19,16 @@ from fedrevive_core.assembly import build_reviver, initialised, num_threads, pic
 from fedrevive_core.certificate import link
 from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, Preparation, load_federated
-from fedrevive_core.evaluation import evaluate
+from fedrevive_core.evaluation import diverged, evaluate
+from fedrevive_core.faults import FAULTS
 from fedrevive_core.models import check_model
 from fedrevive_core.moment import branched
 from fedrevive_core.progress import Progress, Stopwatch
-from fedrevive_core.record import Record, provenance, state_sha256, summarise
+from fedrevive_core.record import Record, provenance, stack_samples, state_sha256, summarise
 from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
-from fedrevive_core.training import Job, LocalTrainer
+from fedrevive_core.training import Job, LocalTrainer, corrupted
 
 SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
@@ -117,6 +118,8 @@ class Simulation:
                     accuracy = self.evaluations[-1]["accuracy"]
                     bar.advance(self.server.version, f"time {self._now():.1f}, accuracy {accuracy:.3f}")
                 keep(is_new)
+            if stopped := self._reason_to_stop():
+                bar.say(f"stopped at time {self._now():.4g}, {stopped}")
         return self._record()
 
     def steps(self) -> Iterator[bool]:
@@ -126,7 +129,7 @@ class Simulation:
         """
         if not self.evaluations:
             self._evaluate()
-        while self.num_processed < len(self.timeline.arrivals) and not self._target_reached():
+        while self.num_processed < len(self.timeline.arrivals) and not self._reason_to_stop():
             before = self.server.version
             self.process(self.num_processed)
             version = self.server.version
@@ -149,9 +152,15 @@ class Simulation:
         last = self.timeline.arrivals[self.num_processed - 1]
         return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
 
-    def _target_reached(self) -> bool:
-        target, last = self.config.evaluation.target_accuracy, self.evaluations[-1]
-        return target is not None and last["version"] > 0 and last["accuracy"] >= target
+    def _reason_to_stop(self) -> str:
+        """Why the run ends before its budget does; '' if it does not."""
+        evaluation, last = self.config.evaluation, self.evaluations[-1]
+        if evaluation.target_accuracy and last["version"] > 0 and last["accuracy"] >= evaluation.target_accuracy:
+            return "target accuracy reached"
+        if self.timeline.ran_dry and self.num_processed == len(self.timeline.arrivals):
+            return "every client has left the federation"
+        chance_from = evaluation.stop_diverged
+        return "" if chance_from is None else diverged(self.evaluations, self.data.num_classes, chance_from)
 
     def process(self, number: int) -> None:
         """Arrival `number` (from 0, in order): train what must be trained before it, then hand it to the server."""
@@ -160,11 +169,16 @@ class Simulation:
             self.train_group(number)
         job = int(timeline.arrivals[number])
         base = int(timeline.base_version[job])
+        downloaded, returned = self.snapshots[base], self.returned[job]
+        if not timeline.is_copy[number + 1 : number + 2].any():
+            del self.returned[job]
+        fault = FAULTS[timeline.arrival_fault[number]]
         upload = Upload(
             client=int(timeline.client[job]),
-            staleness=int(timeline.staleness[job]),
-            downloaded=self.snapshots[base],
-            returned=self.returned.pop(job),
+            staleness=int(timeline.arrival_staleness[number]),
+            downloaded=downloaded,
+            returned=corrupted(self.layout, downloaded, returned, fault, self.config.federation.faults.scale),
+            job=job,
         )
         self.users[base] -= 1
         if self.users[base] == 0:
@@ -225,7 +239,9 @@ class Simulation:
         evaluated = pd.DataFrame(self.evaluations)
         # A run that its budget in time ended lasts until then; any other, until its last version.
         out_of_time = (
-            self.num_processed == len(timeline.arrivals) and self.server.version != config.federation.max_versions
+            self.num_processed == len(timeline.arrivals)
+            and self.server.version != config.federation.max_versions
+            and not timeline.ran_dry
         )
         sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
         class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
@@ -241,7 +257,11 @@ class Simulation:
             "class_accuracy": dict(zip(self.data.class_names, class_accuracy.tolist(), strict=True)),
             # Expected test accuracy of a client: class accuracies weighted by its own class proportions.
             "speed_group_accuracy": {name: float(per_client[clients].mean()) for name, clients in groups.items()},
+            "stopped": self._reason_to_stop(),
+            "faults": timeline.fault_counts(self.num_processed),
             "rejected_uploads": int((arrivals["rejected"] != "").sum()),
+            "rejected": arrivals.loc[arrivals["rejected"] != "", "rejected"].value_counts().to_dict(),
+            "clipped_updates": int((arrivals["client_norm"] > (config.server.clip_norm or np.inf)).sum()),
             "rejected_terms": int(np.nansum(arrivals["rejected_terms"])),
             "model": self.model_name,
             "num_parameters": self.layout.num_parameters,
@@ -257,7 +277,7 @@ class Simulation:
             evaluations=evaluated,
             arrivals=arrivals,
             timings=self.stopwatch.table(),
-            samples=_stack_samples(self.samples, self.data.image_shape),
+            samples=stack_samples(self.samples, SAMPLES_SHOWN, self.data.image_shape),
             model={name: tensor.clone().numpy() for name, tensor in self.layout.views(state).items()},
         )
 
@@ -272,26 +292,13 @@ def _arrivals_table(timeline: Timeline, receipts: list[Receipt], first: int = 0)
             "job": jobs,
             "client": timeline.client[jobs],
             "sim_time": timeline.arrival_time[jobs],
-            "version": timeline.arrival_version[jobs],
-            "staleness": timeline.staleness[jobs],
+            "version": np.arange(len(jobs)) // timeline.federation.buffer_size,
+            "staleness": timeline.arrival_staleness[: len(jobs)],
             "beta": [receipt.beta for receipt in receipts],
             "revived": [receipt.revived for receipt in receipts],
+            "fault": np.array(FAULTS)[timeline.arrival_fault[: len(jobs)]],
             "rejected": [receipt.rejected for receipt in receipts],
             "pool_size": [receipt.pool_size for receipt in receipts],
             **{name: metrics[:, column] for column, name in enumerate(METRICS)},
         }
     )
-
-
-def _stack_samples(
-    samples: list[tuple[int, np.ndarray, np.ndarray]], image_shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    images = np.zeros((len(samples), SAMPLES_SHOWN, *image_shape), dtype=np.uint8)
-    labels = np.full((len(samples), SAMPLES_SHOWN), -1, dtype=np.int64)
-    for moment, (_, pixels, wanted) in enumerate(samples):
-        images[moment, : len(wanted)], labels[moment, : len(wanted)] = pixels, wanted
-    return {
-        "version": np.array([version for version, _, _ in samples], dtype=np.int64),
-        "images": images,
-        "labels": labels,
-    }

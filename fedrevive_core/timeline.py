@@ -16,31 +16,30 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedrevive_core.config import FederationConfig
-from fedrevive_core.schedules import Delay
+from fedrevive_core.draws import blocks, delay_draws, fault_draws
+from fedrevive_core.faults import CRASH, DROP_OUT, DUPLICATE, FAULTS, NEVER_RETURN
 from fedrevive_core.seeding import stream
 from fedrevive_core.validation import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# A stream per arrival would cost more than the simulation, so draws are made this many at a time.
-BLOCK = 8192
-
 
 @dataclass(frozen=True)
 class Timeline:
     """Every job of a run, in order of dispatch (arrays of length J), and the order in which they arrive.
 
-    client: who works on the job. dispatch_time, arrival_time: simulated time (unitless). dispatched_after: number of
-    arrivals processed before the dispatch. arrivals: job numbers in order of arrival, length A <= J; a job that is
-    still in flight when the budget ends is in the table but not among the arrivals. mean_duration (N,): expected
-    duration of a job of each client.
+    client: who works on the job. dispatch_time, arrival_time: simulated time (unitless); a lost job's slot reopens at
+    its arrival_time. dispatched_after: number of arrivals processed before the dispatch. fault: code of the job's
+    fault, a place in FAULTS. arrivals: job numbers in order of arrival, length A; a job that is still in flight when
+    the budget ends is in the table but not among the arrivals, and one whose upload is duplicated is there twice in a
+    row. lost: numbers of the jobs that were lost, in that order. mean_duration (N,): expected duration of a job of each
+    client.
     """
 
     federation: FederationConfig
@@ -48,7 +47,9 @@ class Timeline:
     dispatch_time: np.ndarray
     arrival_time: np.ndarray
     dispatched_after: np.ndarray
+    fault: np.ndarray
     arrivals: np.ndarray
+    lost: np.ndarray
     mean_duration: np.ndarray
 
     @cached_property
@@ -58,15 +59,46 @@ class Timeline:
 
     @cached_property
     def arrival_version(self) -> np.ndarray:
-        """(J,) version current just before the job is processed; -1 for jobs that do not arrive."""
+        """(J,) version current just before the job is processed (first); -1 for jobs that do not arrive."""
         version = np.full(len(self.client), -1, dtype=np.int64)
-        version[self.arrivals] = np.arange(len(self.arrivals)) // self.federation.buffer_size
+        first = ~self.is_copy
+        version[self.arrivals[first]] = (np.arange(len(self.arrivals)) // self.federation.buffer_size)[first]
         return version
 
     @cached_property
     def staleness(self) -> np.ndarray:
         """(J,) versions made between dispatch and arrival, >= 0; -1 for jobs that do not arrive."""
         return np.where(self.arrival_version >= 0, self.arrival_version - self.base_version, -1)
+
+    @cached_property
+    def is_copy(self) -> np.ndarray:
+        """(A,) whether the arrival is the second of a duplicated upload."""
+        return np.append(False, self.arrivals[1:] == self.arrivals[:-1])
+
+    @cached_property
+    def arrival_staleness(self) -> np.ndarray:
+        """(A,) staleness of each arrival; a copy may be a version staler than the first of its upload."""
+        return np.arange(len(self.arrivals)) // self.federation.buffer_size - self.base_version[self.arrivals]
+
+    @cached_property
+    def arrival_fault(self) -> np.ndarray:
+        """(A,) code of the fault that each arrival shows; of a duplicated upload the copy alone."""
+        codes = self.fault[self.arrivals]
+        return np.where((codes == DUPLICATE) & ~self.is_copy, 0, codes)
+
+    def fault_counts(self, num_arrivals: int | None = None) -> dict[str, int]:
+        """How often each fault took effect (those that never did left out), in all or up to arrival `num_arrivals`."""
+        lost = self.lost
+        if num_arrivals is not None and num_arrivals < len(self.arrivals):
+            lost = lost[self.arrival_time[lost] <= self.arrival_time[self.arrivals[num_arrivals - 1]]]
+        codes = np.concatenate([self.fault[lost], self.arrival_fault[:num_arrivals]])
+        counts = np.bincount(codes, minlength=len(FAULTS)).tolist()
+        return {name: count for name, count in zip(FAULTS[1:], counts[1:], strict=True) if count}
+
+    @property
+    def ran_dry(self) -> bool:
+        """Whether the run ended because every client had left."""
+        return int((self.arrival_fault == DROP_OUT).sum()) == self.federation.num_clients
 
     @property
     def num_versions(self) -> int:
@@ -111,18 +143,19 @@ class Timeline:
                 "arrival_time": self.arrival_time,
                 "arrival_version": self.arrival_version,
                 "staleness": self.staleness,
+                "fault": np.array(FAULTS)[self.fault],
             }
         ).rename_axis("job")
 
     def summary(self) -> dict[str, float]:
-        """Counts, staleness (versions) and simulated time of the arrivals."""
-        staleness = self.staleness[self.arrivals]
+        """Counts, staleness (versions) and simulated time of the arrivals, and how often each fault took effect."""
         return {
             "num_arrivals": len(self.arrivals),
             "num_versions": self.num_versions,
-            "mean_staleness": float(staleness.mean()),
-            "max_staleness": int(staleness.max()),
+            "mean_staleness": float(self.arrival_staleness.mean()),
+            "max_staleness": int(self.arrival_staleness.max()),
             "sim_time": self.sim_time,
+            **self.fault_counts(),
         }
 
 
@@ -130,11 +163,13 @@ def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
     """Draw delays and clients from `seed` and play them out.
 
     The draws depend on (N, K, schedule, seed) and are consumed in order of dispatch: methods with refill_size 1 and
-    one seed see identical arrivals, whatever their buffer size. Raises ConfigError if nothing arrives in the budget.
+    one seed see identical arrivals, whatever their buffer size. Raises ConfigError if no version is made in the budget.
     """
-    mean_of, duration = _delays(federation, seed)
-    uniform = _blocks(stream(seed, "selection").random)
-    return play(federation, duration, uniform, mean_of)
+    mean_of, duration = delay_draws(federation, seed)
+    uniform = blocks(stream(seed, "selection").random)
+    if not any(federation.faults.probabilities):
+        return play(federation, duration, uniform, mean_of)
+    return play(federation, duration, uniform, mean_of, *fault_draws(federation.faults, seed))
 
 
 def play(
@@ -142,10 +177,14 @@ def play(
     duration: Callable[[int], float],
     uniform: Callable[[], float],
     mean_duration: np.ndarray,
+    fault: Callable[[], int] | None = None,
+    crash_moment: Callable[[], float] = lambda: 0.5,
 ) -> Timeline:
     """Play out a federation whose next job lasts `duration(client)` and whose next pick is `uniform()` in [0, 1).
 
-    `simulate_timeline` passes random sources; a test or a lesson may pass hand-written ones.
+    The next job has the fault with code `fault()` (unset: none has any); the next crash comes when `crash_moment()`, in
+    [0, 1), of its job is done. `simulate_timeline` passes random sources; a test or a lesson may pass hand-written
+    ones.
     """
     limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
     deadline = federation.max_sim_time or np.inf
@@ -155,27 +194,56 @@ def play(
     dispatch_time: list[float] = []
     arrival_time: list[float] = []
     dispatched_after: list[int] = []
+    faults: list[int] = []
     arrivals: list[int] = []
+    lost: list[int] = []
     now, open_slots = 0.0, federation.concurrency
     while len(arrivals) != limit:
         if open_slots >= federation.refill_size:
-            for _ in range(open_slots):
+            while open_slots and free:  # if all clients that are left are at work, slots stay open
+                open_slots -= 1
                 position = int(uniform() * len(free))
                 chosen, free[position] = free[position], free[-1]
                 free.pop()
-                arrives = now + duration(chosen)
+                lasts = duration(chosen)
+                if fault is not None:
+                    faults.append(code := fault())
+                    if code == NEVER_RETURN:
+                        lasts = federation.faults.timeout or np.inf
+                    elif code == CRASH:
+                        lasts *= crash_moment()
+                    elif code == DUPLICATE:  # equal entries leave the heap one after the other
+                        heapq.heappush(in_flight, (now + lasts, len(client)))
+                arrives = now + lasts
                 heapq.heappush(in_flight, (arrives, len(client)))
                 client.append(chosen)
                 dispatch_time.append(now)
                 arrival_time.append(arrives)
                 dispatched_after.append(len(arrivals))
-            open_slots = 0
+        if not in_flight:
+            break  # every client has left
         now, job = heapq.heappop(in_flight)
         if now > deadline and len(arrivals) >= federation.buffer_size:
             break
-        arrivals.append(job)
-        free.append(client[job])
+        if faults and (code := faults[job]):
+            if code == DUPLICATE and arrivals and arrivals[-1] == job:
+                arrivals.append(job)
+                continue  # its slot is open and its client free since the first
+            if code in (NEVER_RETURN, CRASH):
+                lost.append(job)
+            else:
+                arrivals.append(job)
+            if code != DROP_OUT:
+                free.append(client[job])
+        else:
+            arrivals.append(job)
+            free.append(client[job])
         open_slots += 1
+    if len(arrivals) < federation.buffer_size:
+        raise ConfigError(
+            f"federation.faults.drop_out: every client has left after {len(arrivals)} arrivals and before the first "
+            "version: make it smaller or federation.num_clients larger"
+        )
     # A deadline before the first version is passed above, only to say here what would be enough.
     first_version = arrival_time[arrivals[federation.buffer_size - 1]]
     if first_version > deadline:
@@ -190,7 +258,9 @@ def play(
         dispatch_time=np.array(dispatch_time),
         arrival_time=np.array(arrival_time),
         dispatched_after=np.array(dispatched_after, dtype=np.int64),
+        fault=np.array(faults, dtype=np.int8) if faults else np.zeros(len(client), dtype=np.int8),
         arrivals=np.array(arrivals, dtype=np.int64),
+        lost=np.array(lost, dtype=np.int64),
         mean_duration=mean_duration,
     )
 
@@ -200,7 +270,8 @@ def expected_staleness(federation: FederationConfig) -> float:
 
     Count time in arrivals: K - (O - 1) / 2 jobs are in flight on average, and as many arrivals pass from a dispatch
     to the job's own. B of them make a version; the gcd is there because dispatches may coincide with new versions. The
-    mean of a short run is lower: its first jobs meet few versions, and its slowest never arrive.
+    mean of a short run is lower: its first jobs meet few versions, and its slowest never arrive. Faults are ignored:
+    lost jobs hold slots without arriving, which lowers the mean, and duplicates are arrivals more, which raises it.
     """
     common = math.gcd(federation.refill_size, federation.buffer_size)
     return (federation.concurrency - (federation.refill_size + common) / 2) / federation.buffer_size
@@ -210,34 +281,3 @@ def speed_groups(mean_duration: np.ndarray) -> dict[str, np.ndarray]:
     """Client numbers in three groups of (nearly) equal size by expected job duration; ties go by client number."""
     order = np.argsort(mean_duration, kind="stable")
     return dict(zip(("fast", "medium", "slow"), np.array_split(order, 3), strict=True))
-
-
-def _delays(federation: FederationConfig, seed: int) -> tuple[np.ndarray, Callable[[int], float]]:
-    """Expected job duration of each client (N,), and a function that draws the next job's duration for a client."""
-    draws = stream(seed, "clients")
-    parts = (federation.schedule.training, federation.schedule.download, federation.schedule.upload)
-    means = [draws.choice(delay.means, size=federation.num_clients, p=delay.odds) for delay in parts]
-    of_client = [array("d", mean.tobytes()) for mean in means]
-    factors = [_factor(delay, stream(seed, "delays", part)) for part, delay in enumerate(parts)]
-    (train, download, upload), (train_mean, download_mean, upload_mean) = factors, of_client
-
-    def duration(client: int) -> float:
-        return train(train_mean[client]) + download(download_mean[client]) + upload(upload_mean[client])
-
-    return np.sum(means, axis=0), duration
-
-
-def _factor(delay: Delay, draws: np.random.Generator) -> Callable[[float], float]:
-    """Function from a client's mean to one drawn duration."""
-    if delay.kind == "constant":
-        return lambda mean: mean
-    if delay.kind == "exponential":
-        exponential = _blocks(draws.standard_exponential)
-        return lambda mean: mean * exponential()
-    offset = _blocks(lambda size: draws.uniform(-delay.half_width, delay.half_width, size))
-    return lambda mean: mean + offset()
-
-
-def _blocks(draw: Callable[[int], np.ndarray]) -> Callable[[], float]:
-    """Next value of an endless sequence that is drawn in blocks."""
-    return chain.from_iterable(draw(BLOCK).tolist() for _ in repeat(None)).__next__

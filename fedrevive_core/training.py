@@ -108,6 +108,25 @@ class LocalTrainer:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
 
+def corrupted(layout: StateLayout, downloaded: Tensor, returned: Tensor, fault: str, scale: float) -> Tensor:
+    """What a client with `fault` uploads in place of `returned` (size,), which is not modified; see faults.py.
+
+    `sign_flip` and `scaled` change the update of the parameters and leave statistics alone. A fault that does not
+    change what is uploaded gives `returned` itself.
+    """
+    if fault == "wrong_size":
+        return returned[:-1]
+    if fault not in ("non_finite", "sign_flip", "scaled"):
+        return returned
+    upload = returned.clone()
+    parameters, start = layout.parameters(upload), layout.parameters(downloaded)
+    if fault == "non_finite":
+        parameters[0] = torch.nan
+    else:
+        parameters.sub_(start).mul_(-1.0 if fault == "sign_flip" else scale).add_(start)
+    return upload
+
+
 def batch_sizes(shard_size: int, steps: int, batch_size: int) -> list[int]:
     """Sizes of the `steps` batches of shuffled passes through a shard; the last batch of a pass may be short."""
     one_pass = [min(batch_size, shard_size - first) for first in range(0, shard_size, batch_size)]

@@ -21,7 +21,9 @@ console = Console()
 PresetOption = Annotated[str, typer.Option("--preset", help="Data set with all its settings; `presets` lists them.")]
 MethodOption = Annotated[str, typer.Option("--method", help="What the server does; `presets` lists them.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of clients, delays, batches, everything but the data split.")]
-ScheduleOption = Annotated[str, typer.Option("--schedule", help="Delays: `default` or `shifted` (faster clients).")]
+ScheduleOption = Annotated[
+    str, typer.Option("--schedule", help="Delays: `default`, `shifted` (faster clients) or `stragglers`.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one setting; may be given several times."),

@@ -14,8 +14,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fedrevive_core.config import FederationConfig
+from fedrevive_core.draws import BLOCK
 from fedrevive_core.schedules import SCHEDULES
-from fedrevive_core.timeline import BLOCK, Timeline, play, simulate_timeline, speed_groups
+from fedrevive_core.timeline import Timeline, play, simulate_timeline, speed_groups
 from fedrevive_core.validation import ConfigError
 
 
