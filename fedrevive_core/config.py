@@ -91,17 +91,20 @@ class AugmentationConfig(Section):
 class DataConfig(Section):
     """Which samples, how they are dealt to clients, how they are fed to a model."""
 
-    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100"] = Field(
+    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "femnist"] = Field(
         description="data set [authors; digits and fashion_mnist: ours]"
     )
-    split: Literal["dirichlet", "iid"] = Field("dirichlet", description="how samples are dealt [authors]")
+    split: Literal["dirichlet", "iid", "natural"] = Field(
+        "dirichlet", description="how samples are dealt; natural: one writer, one client [authors]"
+    )
     alpha: PositiveFloat = Field(0.5, description="Dirichlet concentration; small is skewed [authors]")
-    samples_per_client: PositiveInt = Field(350, description="size of every shard [authors]")
+    samples_per_client: PositiveInt = Field(350, description="size of every shard but natural ones [authors]")
     split_seed: NonNegativeInt = Field(0, description="seed of the split, shared by all runs [ours]")
     image_size: PositiveInt | None = Field(None, description="resize images to this side; unset keeps it [ours]")
     mean: tuple[Finite, ...] = Field((0.0,), min_length=1, description="subtracted per channel [authors]")
     std: tuple[PositiveFloat, ...] = Field((1.0,), min_length=1, description="divided by per channel [authors]")
     augmentation: AugmentationConfig = Field(AugmentationConfig(), description="of training images [authors]")
+    styles: Switch = Field(False, description="every client draws with a slant, stroke and contrast of its own [ours]")
 
 
 class TrainingConfig(Section):

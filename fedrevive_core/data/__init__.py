@@ -12,14 +12,13 @@ from torch import Tensor
 
 from fedrevive_core.config import DataConfig
 from fedrevive_core.data.augmentation import Preparation
-from fedrevive_core.data.images import Images, data_directory, load_images
-from fedrevive_core.data.splits import dirichlet_shards, iid_shards, portions
+from fedrevive_core.data.cache import data_directory
+from fedrevive_core.data.femnist import load_femnist
+from fedrevive_core.data.images import ImageData, Images, load_images
+from fedrevive_core.data.splits import divide
+from fedrevive_core.data.styles import Style, apply_style, draw_styles
 from fedrevive_core.seeding import stream
 from fedrevive_core.validation import ConfigError
-
-# Shares of clients, validation, held back (and test, where there is no official one).
-OFFICIAL_TEST = (0.75, 0.15, 0.10)  # authors' settings
-NO_OFFICIAL_TEST = (0.60, 0.15, 0.05, 0.20)  # ours, for digits; by class
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,34 @@ def load_federated(config: DataConfig, num_clients: int, device: torch.device) -
     The split is the same for every run with this configuration. Raises ConfigError if the data is absent or a shard
     cannot be filled.
     """
-    data = load_images(config.name, config.image_size)
+    rng = stream(config.split_seed, "split")
+    natural = config.name == "femnist"
+    data = load_femnist(num_clients, rng) if natural else load_images(config.name, config.image_size)
+    _check_images(config, data)
+    labels = data.train.labels.numpy()
+    num_classes = len(data.class_names)
+    division = divide(
+        config, labels, num_classes, num_clients, rng, official_test=data.test is not None, owners=data.owners
+    )
+    histograms = np.stack([np.bincount(labels[shard], minlength=num_classes) for shard in division.shards])
+    parts = {
+        "clients": data.train,
+        "held_back": _take(data.train, division.held_back),
+        "validation": _take(data.train, division.validation),
+        "test": data.test or _take(data.train, division.test),
+    }
+    shards = division.shards
+    if config.styles:
+        parts, shards = _in_styles(parts, shards, rng)
+    return FederatedData(
+        shards=shards,
+        class_names=data.class_names,
+        class_proportions=histograms / histograms.sum(axis=1, keepdims=True),
+        **{name: Images(part.images.to(device), part.labels.to(device)) for name, part in parts.items()},
+    )
+
+
+def _check_images(config: DataConfig, data: ImageData) -> None:
     _, channels, side, _ = data.train.images.shape
     if config.augmentation.crop_padding >= side:
         raise ConfigError(f"data.augmentation.crop_padding = {config.augmentation.crop_padding} must be below {side}")
@@ -75,34 +101,29 @@ def load_federated(config: DataConfig, num_clients: int, device: torch.device) -
             raise ConfigError(
                 f"data.{field} = {values} must hold 1 value or {channels}, one per channel of {config.name}"
             )
-    rng = stream(config.split_seed, "split")
-    labels = data.train.labels.numpy()
-    if data.test is None:
-        parts = [portions(np.flatnonzero(labels == y), NO_OFFICIAL_TEST, rng) for y in range(len(data.class_names))]
-        candidates, validation, held_back, test = (np.concatenate(part) for part in zip(*parts, strict=True))
-        test_part = _take(data.train, test, device)
-    else:
-        candidates, validation, held_back = portions(np.arange(len(labels)), OFFICIAL_TEST, rng)
-        test_part = Images(data.test.images.to(device), data.test.labels.to(device))
-    if config.split == "iid":
-        shards = iid_shards(candidates, num_clients, config.samples_per_client, rng)
-    else:
-        shards = dirichlet_shards(labels, candidates, num_clients, config.samples_per_client, config.alpha, rng)
-    histograms = np.stack([np.bincount(labels[shard], minlength=len(data.class_names)) for shard in shards])
-    return FederatedData(
-        clients=Images(data.train.images.to(device), data.train.labels.to(device)),
-        shards=shards,
-        held_back=_take(data.train, held_back, device),
-        validation=_take(data.train, validation, device),
-        test=test_part,
-        class_names=data.class_names,
-        class_proportions=histograms / histograms.sum(axis=1, keepdims=True),
-    )
 
 
-def _take(part: Images, numbers: np.ndarray, device: torch.device) -> Images:
+def _in_styles(
+    parts: dict[str, Images], shards: list[np.ndarray], rng: np.random.Generator
+) -> tuple[dict[str, Images], list[np.ndarray]]:
+    """Clients' samples each in its client's style, so that none is shared; all others each in some client's style."""
+    styles = draw_styles(len(shards), rng)
+    drawn = {"clients": _redraw(parts["clients"], shards, styles)}
+    for name in ("held_back", "validation", "test"):
+        hands = rng.integers(len(styles), size=len(parts[name].labels))
+        drawn[name] = _redraw(parts[name], [np.flatnonzero(hands == hand) for hand in range(len(styles))], styles)
+    return drawn, np.split(np.arange(sum(map(len, shards))), np.cumsum([len(shard) for shard in shards])[:-1])
+
+
+def _redraw(part: Images, shards: list[np.ndarray], styles: list[Style]) -> Images:
+    """The samples of each shard in its style, one shard after the other."""
+    images = [apply_style(part.images[shard], style) for shard, style in zip(shards, styles, strict=True)]
+    return Images(torch.cat(images), part.labels[np.concatenate(shards)])
+
+
+def _take(part: Images, numbers: np.ndarray) -> Images:
     chosen: Tensor = torch.from_numpy(numbers)
-    return Images(part.images[chosen].to(device), part.labels[chosen].to(device))
+    return Images(part.images[chosen], part.labels[chosen])
 
 
 __all__ = ["FederatedData", "Images", "Preparation", "data_directory", "load_federated", "load_images"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import datasets
 
+from fedrevive_core.data.cache import data_directory
 from fedrevive_core.validation import ConfigError
 
 # Where Debian's package `dataset-fashion-mnist` puts the original files.
@@ -31,22 +31,24 @@ class Images:
     images: Tensor
     labels: Tensor
 
+    @property
+    def inputs(self) -> Tensor:
+        """What a model is fed, before preparation: the images."""
+        return self.images
+
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set: official training and test part (`test` is None where there is no official one)."""
+    """A data set: official training and test part (`test` is None where there is no official one).
+
+    Where samples have a natural owner, `owners` (n,) numbers it for each of `train` and `writers` names it.
+    """
 
     train: Images
     test: Images | None
     class_names: tuple[str, ...]
-
-
-def data_directory() -> Path:
-    """The directory in which data sets are looked for and saved: $FEDREVIVE_DATA, or the user's cache folder."""
-    if os.environ.get("FEDREVIVE_DATA"):
-        return Path(os.environ["FEDREVIVE_DATA"]).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "fedrevive"
+    owners: np.ndarray | None = None
+    writers: tuple[str, ...] = ()
 
 
 def load_images(name: str, image_size: int | None = None, *, download: bool = True) -> ImageData:
