@@ -167,9 +167,9 @@ def _tensors(simulation: Simulation) -> dict[str, Tensor]:
     tensors |= {f"returned/{job}": state for job, state in simulation.returned.items()}
     if simulation.receipts:
         tensors["metrics"] = torch.stack([receipt.metrics for receipt in simulation.receipts])
-    for place, (_, images, labels) in enumerate(simulation.samples):
+    for place, (_, shown, labels) in enumerate(simulation.samples):
         tensors |= {
-            f"sample/{place}/images": torch.from_numpy(images),
+            f"sample/{place}/shown": torch.from_numpy(shown),
             f"sample/{place}/labels": torch.from_numpy(labels),
         }
     if simulation.reviver is not None:
@@ -232,7 +232,7 @@ def _restore(simulation: Simulation, manifest: dict[str, Any], tensors: dict[str
         simulation.receipts.append(Receipt(beta, revived, rejected, pool_size, row))
     samples = {name: tensor.cpu().numpy() for name, tensor in _below(tensors, "sample/").items()}
     simulation.samples = [
-        (version, samples[f"{n}/images"], samples[f"{n}/labels"])
+        (version, samples[f"{n}/shown"], samples[f"{n}/labels"])
         for n, version in enumerate(manifest["sample_versions"])
     ]
     for part, (seconds, calls) in manifest["timings"].items():

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from fedrevive_core import checkpoint
 from fedrevive_core.assembly import build_reviver, initialised, pick_device
 from fedrevive_core.config import RunConfig
-from fedrevive_core.data import FederatedData, Preparation, load_federated
+from fedrevive_core.data import FederatedData, load_federated
 from fedrevive_core.evaluation import evaluate
+from fedrevive_core.inputs import Inputs, build_inputs
 from fedrevive_core.models import check_model
 from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, provenance, state_sha256, summarise
@@ -81,12 +82,12 @@ class Simulation:
         self.model_name = config.model if model is None else type(model).__qualname__
         if model is None:
             model = initialised(config, self.data)
-        check_model(model, self.data.image_shape, self.data.num_classes)
+        check_model(model, self.data.sample_shape, self.data.num_classes, self.data.clients.inputs.dtype)
         self.layout = StateLayout(model, self.device)
-        prepare = Preparation(config.data, self.device)
-        self.prepare = prepare
-        self.trainer = LocalTrainer(self.layout, self.data, prepare, config.training, config.seed)
-        self.reviver = build_reviver(config, self.layout, self.data, prepare, self.device)
+        self.inputs: Inputs = build_inputs(config, self.data, self.layout.template, self.device)
+        self.prepare = self.inputs.prepare
+        self.trainer = LocalTrainer(self.layout, self.data, self.prepare, config.training, config.seed)
+        self.reviver = build_reviver(config, self.layout, self.data, self.inputs, self.device)
         self.server = Server(
             self.layout.pack(model), self.layout, config.server, config.staleness, config.federation, self.reviver
         )
@@ -171,7 +172,7 @@ class Simulation:
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation
         with self.stopwatch("evaluation"):
             accuracy, loss, class_accuracy = evaluate(
-                self.layout, self.server.state, self.prepare, part.images, part.labels, self.data.num_classes
+                self.layout, self.server.state, self.prepare, part.inputs, part.labels, self.data.num_classes
             )
         self.evaluations.append(
             {
@@ -191,8 +192,8 @@ class Simulation:
         spacing = self.timeline.num_versions / SAMPLE_MOMENTS
         if self.samples and version - self.samples[-1][0] < spacing and version != self.timeline.num_versions:
             return
-        images, labels = self.reviver.pool.newest(SAMPLES_SHOWN)
-        self.samples.append((version, images.mul(255).round().byte().cpu().numpy(), labels))
+        samples, labels = self.reviver.pool.newest(SAMPLES_SHOWN)
+        self.samples.append((version, self.inputs.show(samples), labels))
 
     def _record(self) -> Record:
         config, timeline = self.config, self.timeline
@@ -230,7 +231,7 @@ class Simulation:
             evaluations=evaluated,
             arrivals=arrivals,
             timings=self.stopwatch.table(),
-            samples=_stack_samples(self.samples, self.data.image_shape),
+            samples=_stack_samples(self.samples, self.inputs),
             model={name: tensor.clone().numpy() for name, tensor in self.layout.views(state).items()},
         )
 
@@ -267,15 +268,12 @@ def _arrivals_table(timeline: Timeline, receipts: list[Receipt]) -> pd.DataFrame
     )
 
 
-def _stack_samples(
-    samples: list[tuple[int, np.ndarray, np.ndarray]], image_shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    images = np.zeros((len(samples), SAMPLES_SHOWN, *image_shape), dtype=np.uint8)
+def _stack_samples(samples: list[tuple[int, np.ndarray, np.ndarray]], inputs: Inputs) -> dict[str, np.ndarray]:
     labels = np.full((len(samples), SAMPLES_SHOWN), -1, dtype=np.int64)
-    for moment, (_, pixels, wanted) in enumerate(samples):
-        images[moment, : len(wanted)], labels[moment, : len(wanted)] = pixels, wanted
+    for moment, (_, _, wanted) in enumerate(samples):
+        labels[moment, : len(wanted)] = wanted
     return {
         "version": np.array([version for version, _, _ in samples], dtype=np.int64),
-        "images": images,
+        **inputs.stack([shown for _, shown, _ in samples], SAMPLES_SHOWN),
         "labels": labels,
     }

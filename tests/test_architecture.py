@@ -88,7 +88,18 @@ def present(*modules: str) -> list[object]:
     ]
 
 
-TORCH_FREE = ("timeline", "staleness", "record", "plots", "config", "presets", "schedules", "seeding", "validation")
+TORCH_FREE = (
+    "timeline",
+    "staleness",
+    "record",
+    "plots",
+    "config",
+    "config_data",
+    "presets",
+    "schedules",
+    "seeding",
+    "validation",
+)
 # Extras of pyproject.toml: each has one place, which imports it when it is used and says so when it is missing.
 EXTRAS = {
     "widgets": {"ipywidgets", "IPython"},
@@ -145,7 +156,7 @@ def test_training_does_not_know_the_server() -> None:
 
 
 def test_models_and_data_stand_below_everything_else() -> None:
-    below = {"config", "schedules", "seeding", "validation"}
+    below = {"config", "config_data", "schedules", "seeding", "validation"}
     for module in FILES:
         if module.split(".")[0] in ("models", "data"):
             others = {name for name in closure(module) if name.split(".")[0] != module.split(".")[0]}

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from fedrevive_core.config import DataConfig
+from fedrevive_core.config_data import TEXT_DATA, DataConfig
 from fedrevive_core.data.augmentation import Preparation
 from fedrevive_core.data.cache import data_directory
+from fedrevive_core.data.docstrings import load_docstrings
 from fedrevive_core.data.femnist import load_femnist
-from fedrevive_core.data.images import ImageData, Images, load_images
-from fedrevive_core.data.splits import divide
-from fedrevive_core.data.styles import Style, apply_style, draw_styles
+from fedrevive_core.data.images import load_images
+from fedrevive_core.data.samples import Images, Samples, Texts
+from fedrevive_core.data.splits import Division, divide
+from fedrevive_core.data.styles import draw_styles, restyled
+from fedrevive_core.data.text import LabelledTexts, load_newsgroups
+from fedrevive_core.data.tokens import Tokenizer, build_tokenizer, encode
 from fedrevive_core.seeding import stream
-from fedrevive_core.validation import ConfigError
+
+KEPT_PARTS = ("held_back", "validation", "test")
 
 
 @dataclass(frozen=True)
 class FederatedData:
     """Everything a run needs, on its device.
 
-    clients: all samples that shards point into. shards: one array of sample numbers per client. held_back: the
-    server's own real data (for the data-dependent baseline alone). validation, test: for evaluation.
-    class_proportions: (N, C) float64, the true histogram of each client, rows sum to 1.
+    clients: all samples, Images or Texts, that shards point into. shards: one array of sample numbers per client.
+    held_back: the server's own real data (for the data-dependent baseline alone). validation, test: for evaluation.
+    class_proportions: (N, C) float64, the true histogram of each client, rows sum to 1. tokenizer: of texts.
     """
 
-    clients: Images
+    clients: Any
     shards: list[np.ndarray]
-    held_back: Images
-    validation: Images
-    test: Images
+    held_back: Any
+    validation: Any
+    test: Any
     class_names: tuple[str, ...]
     class_proportions: np.ndarray
+    tokenizer: Tokenizer | None = None
 
     @property
     def num_classes(self) -> int:
@@ -48,15 +54,20 @@ class FederatedData:
         """SHA-256 of all samples and of who holds which."""
         digest = hashlib.sha256()
         for part in (self.clients, self.held_back, self.validation, self.test):
-            digest.update(part.images.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())
+            digest.update(part.inputs.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())
         for shard in self.shards:
             digest.update(shard.tobytes())
         return digest.hexdigest()
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        """(C, S, S) of one image."""
-        return tuple(self.clients.images.shape[1:])
+    def sample_shape(self) -> tuple[int, ...]:
+        """(C, S, S) of one image, or (L,) of one text."""
+        return tuple(self.clients.inputs.shape[1:])
+
+    def to(self, device: torch.device) -> FederatedData:
+        """The same data on `device`."""
+        parts = {name: getattr(self, name).to(device) for name in ("clients", *KEPT_PARTS)}
+        return replace(self, **parts)
 
 
 def load_federated(config: DataConfig, num_clients: int, device: torch.device) -> FederatedData:
@@ -65,65 +76,66 @@ def load_federated(config: DataConfig, num_clients: int, device: torch.device) -
     The split is the same for every run with this configuration. Raises ConfigError if the data is absent or a shard
     cannot be filled.
     """
-    rng = stream(config.split_seed, "split")
+    load = _load_texts if config.name in TEXT_DATA else _load_images
+    return load(config, num_clients, stream(config.split_seed, "split")).to(device)
+
+
+def _load_images(config: DataConfig, num_clients: int, rng: np.random.Generator) -> FederatedData:
     natural = config.name == "femnist"
-    data = load_femnist(num_clients, rng) if natural else load_images(config.name, config.image_size)
-    _check_images(config, data)
-    labels = data.train.labels.numpy()
-    num_classes = len(data.class_names)
+    source = load_femnist(num_clients, rng) if natural else load_images(config.name, config.image_size)
+    source.check_fits(config)
+    labels, official = source.train.labels.numpy(), source.test is not None
+    num_classes = len(source.class_names)
+    division = divide(config, labels, num_classes, num_clients, rng, official_test=official, owners=source.owners)
+    data = _dealt(source.train, source.test, division, source.class_names)
+    return in_styles(data, rng) if config.styles else data
+
+
+def _load_texts(config: DataConfig, num_clients: int, rng: np.random.Generator) -> FederatedData:
+    source = load_docstrings() if config.name == "docstrings" else load_newsgroups()
     division = divide(
-        config, labels, num_classes, num_clients, rng, official_test=data.test is not None, owners=data.owners
+        config, source.train.labels, len(source.class_names), num_clients, rng, official_test=source.test is not None
     )
-    histograms = np.stack([np.bincount(labels[shard], minlength=num_classes) for shard in division.shards])
-    parts = {
-        "clients": data.train,
-        "held_back": _take(data.train, division.held_back),
-        "validation": _take(data.train, division.validation),
-        "test": data.test or _take(data.train, division.test),
-    }
-    shards = division.shards
-    if config.styles:
-        parts, shards = _in_styles(parts, shards, rng)
+    # Words are counted in the clients' part alone; that the vocabulary is known to all is the one thing shared.
+    counted = [source.train.texts[number] for number in division.clients]
+    tokenizer = build_tokenizer(config.tokenizer, counted, config.vocabulary_size, config.prefix_token)
+
+    def tokenised(part: LabelledTexts) -> Texts:
+        tokens = encode(tokenizer, part.texts, config.max_tokens)
+        return Texts(torch.from_numpy(tokens), torch.from_numpy(part.labels))
+
+    test = None if source.test is None else tokenised(source.test)
+    return replace(_dealt(tokenised(source.train), test, division, source.class_names), tokenizer=tokenizer)
+
+
+def _dealt(train: Samples, test: Samples | None, division: Division, class_names: tuple[str, ...]) -> FederatedData:
+    labels = train.labels.numpy()
+    histograms = np.stack([np.bincount(labels[shard], minlength=len(class_names)) for shard in division.shards])
     return FederatedData(
-        shards=shards,
-        class_names=data.class_names,
+        clients=train,
+        shards=division.shards,
+        held_back=train.take(division.held_back),
+        validation=train.take(division.validation),
+        test=test or train.take(division.test),
+        class_names=class_names,
         class_proportions=histograms / histograms.sum(axis=1, keepdims=True),
-        **{name: Images(part.images.to(device), part.labels.to(device)) for name, part in parts.items()},
     )
 
 
-def _check_images(config: DataConfig, data: ImageData) -> None:
-    _, channels, side, _ = data.train.images.shape
-    if config.augmentation.crop_padding >= side:
-        raise ConfigError(f"data.augmentation.crop_padding = {config.augmentation.crop_padding} must be below {side}")
-    for field, values in (("mean", config.mean), ("std", config.std)):
-        if len(values) not in (1, channels):
-            raise ConfigError(
-                f"data.{field} = {values} must hold 1 value or {channels}, one per channel of {config.name}"
-            )
+def in_styles(data: FederatedData, rng: np.random.Generator) -> FederatedData:
+    """`data` with every client's images in a style of its own, and each of all others in some client's.
+
+    Clients that shared an image have it twice, so the new shards count through the new images.
+    """
+    styles = draw_styles(len(data.shards), rng)
+    ends = np.cumsum([len(shard) for shard in data.shards])
+    shards = np.split(np.arange(ends[-1]), ends[:-1])
+    parts: dict[str, Any] = {}
+    for name in KEPT_PARTS:
+        part = getattr(data, name)
+        hands = rng.integers(len(styles), size=len(part.labels))
+        parts[name] = restyled(part, [np.flatnonzero(hands == hand) for hand in range(len(styles))], styles)
+    return replace(data, clients=restyled(data.clients, data.shards, styles), shards=shards, **parts)
 
 
-def _in_styles(
-    parts: dict[str, Images], shards: list[np.ndarray], rng: np.random.Generator
-) -> tuple[dict[str, Images], list[np.ndarray]]:
-    """Clients' samples each in its client's style, so that none is shared; all others each in some client's style."""
-    styles = draw_styles(len(shards), rng)
-    drawn = {"clients": _redraw(parts["clients"], shards, styles)}
-    for name in ("held_back", "validation", "test"):
-        hands = rng.integers(len(styles), size=len(parts[name].labels))
-        drawn[name] = _redraw(parts[name], [np.flatnonzero(hands == hand) for hand in range(len(styles))], styles)
-    return drawn, np.split(np.arange(sum(map(len, shards))), np.cumsum([len(shard) for shard in shards])[:-1])
-
-
-def _redraw(part: Images, shards: list[np.ndarray], styles: list[Style]) -> Images:
-    """The samples of each shard in its style, one shard after the other."""
-    images = [apply_style(part.images[shard], style) for shard, style in zip(shards, styles, strict=True)]
-    return Images(torch.cat(images), part.labels[np.concatenate(shards)])
-
-
-def _take(part: Images, numbers: np.ndarray) -> Images:
-    chosen: Tensor = torch.from_numpy(numbers)
-    return Images(part.images[chosen], part.labels[chosen])
-
-
-__all__ = ["FederatedData", "Images", "Preparation", "data_directory", "load_federated", "load_images"]
+__all__ = ["FederatedData", "Images", "Preparation", "Texts", "data_directory", "load_federated", "load_images"]

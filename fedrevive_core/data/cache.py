@@ -30,6 +30,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         try:
             with os.fdopen(handle, "wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
+            Path(work).chmod(0o644)  # mkstemp makes it private
             os.replace(work, path)
         finally:
             Path(work).unlink(missing_ok=True)

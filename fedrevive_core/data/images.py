@@ -15,26 +15,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import datasets
 
+from fedrevive_core.config import DataConfig
 from fedrevive_core.data.cache import data_directory
+from fedrevive_core.data.samples import Images
 from fedrevive_core.validation import ConfigError
 
 # Where Debian's package `dataset-fashion-mnist` puts the original files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 IDX_PARTS = ("train", "t10k")
 IDX_KINDS = ("images-idx3", "labels-idx1")
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images: `images` (n, C, S, S) float32 in [0, 1], `labels` (n,) int64 in [0, num_classes)."""
-
-    images: Tensor
-    labels: Tensor
-
-    @property
-    def inputs(self) -> Tensor:
-        """What a model is fed, before preparation: the images."""
-        return self.images
 
 
 @dataclass(frozen=True)
@@ -49,6 +38,18 @@ class ImageData:
     class_names: tuple[str, ...]
     owners: np.ndarray | None = None
     writers: tuple[str, ...] = ()
+
+    def check_fits(self, config: DataConfig) -> None:
+        """Raise ConfigError if `config` wants another number of channels or larger images."""
+        _, channels, side, _ = self.train.images.shape
+        padding = config.augmentation.crop_padding
+        if padding >= side:
+            raise ConfigError(f"data.augmentation.crop_padding = {padding} must be below {side}")
+        for field, values in (("mean", config.mean), ("std", config.std)):
+            if len(values) not in (1, channels):
+                raise ConfigError(
+                    f"data.{field} = {values} must hold 1 value or {channels}, one per channel of {config.name}"
+                )
 
 
 def load_images(name: str, image_size: int | None = None, *, download: bool = True) -> ImageData:

@@ -5,12 +5,15 @@ What differs between clients is how a class looks, not which classes they have, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from fedrevive_core.data.samples import Images
 
 LARGEST_SLANT = 0.6  # columns of shift per row; 0.6 is 31 degrees
 STROKES = (-1, 0, 1)  # grey erosion, none, grey dilation, in pixels
@@ -57,3 +60,9 @@ def apply_style(images: Tensor, style: Style) -> Tensor:
 def _largest_of_cross(images: Tensor) -> Tensor:
     upright = F.max_pool2d(images, (3, 1), stride=1, padding=(1, 0))
     return torch.maximum(upright, F.max_pool2d(images, (1, 3), stride=1, padding=(0, 1)))
+
+
+def restyled(part: Images, groups: Sequence[np.ndarray], styles: Sequence[Style]) -> Images:
+    """The images of each group (sample numbers) in its style, one group after the other."""
+    images = [apply_style(part.images[group], style) for group, style in zip(groups, styles, strict=True)]
+    return Images(torch.cat(images), part.labels[np.concatenate(groups)])
