@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lab lint clean
+.PHONY: quickstart test test-notebooks test-browser lab lint clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -11,6 +11,12 @@ quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 test: $(VENV)/.test  ## lint, types, all tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
+
+test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and solved
+	$(BIN)/python -m pytest -m notebooks
+
+test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
+	$(BIN)/python -m pytest -m browser
 
 lab: $(VENV)/.notebooks  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks
@@ -37,6 +43,11 @@ $(VENV)/.base: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing (PyTorch is several GB, once) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+$(VENV)/.browser: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing (PyTorch is several GB, once) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,browser]'
 	@touch $@
 
 $(VENV)/.notebooks: pyproject.toml | $(VENV)/bin/python

@@ -1,6 +1,9 @@
-"""Putting a run together: its device, its first model, its reviver."""
+"""Putting a run together: its device and threads, its first model, its reviver."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -60,3 +63,14 @@ def build_reviver(
         synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
     distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard)
     return Reviver(revival, config.synthesis, proportions, pool, synthesizer, distiller, config.seed)
+
+
+@contextmanager
+def num_threads(number: int | None) -> Iterator[None]:
+    """PyTorch with `number` CPU threads inside, or with its own choice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

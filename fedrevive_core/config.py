@@ -96,6 +96,31 @@ class ServerConfig(Section):
         "downloaded",
         description="a client's update is its returned model minus this one; 'current' mixes models [arXiv 1903.03934]",
     )
+    memory: Literal["none", "calibrate", "average"] = Field(
+        "none",
+        description="latest update of every client, kept to calibrate the mean or to be averaged "
+        "[OpenReview 4aywmeb97I; arXiv 2106.04159]",
+    )
+    optimiser: Literal["sgd", "momentum", "adam", "amsgrad"] = Field(
+        "sgd", description="how the mean becomes a step; all but sgd keep moments [arXiv 2003.00295; 2407.18365]"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="beta_1 of the moments [arXiv 2003.00295]")
+    second_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="beta_2 of adam and amsgrad [arXiv 2003.00295]"
+    )
+    eps: PositiveFloat = Field(1e-3, description="added to the root of the second moment [arXiv 2003.00295]")
+    delay_threshold: NonNegativeInt | None = Field(
+        None,
+        description="tau_c: if an update in the buffer is staler, lr is at most 1 / its staleness [arXiv 2407.18365]",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ServerConfig:
+        if self.update_from == "current" and (self.memory != "none" or self.optimiser != "sgd"):
+            raise ValueError(
+                "update_from = 'current' mixes models: it cannot be combined with server.memory or server.optimiser"
+            )
+        return self
 
 
 class StalenessConfig(Section):

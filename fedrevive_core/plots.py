@@ -22,7 +22,7 @@ from fedrevive_core.config import FederationConfig, StalenessConfig
 from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record, confidence_interval
 from fedrevive_core.staleness import beta
-from fedrevive_core.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
+from fedrevive_core.style import DASHES, METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
 from fedrevive_core.timeline import Timeline, expected_staleness, speed_groups
 
 SIM_TIME = "simulated time (unitless)"
@@ -194,7 +194,7 @@ def plot_accuracy(records: Sequence[Record] | Mapping[str, Sequence[Record]], *,
         axes.fill_between(grid, mean - half_width, mean + half_width, step="post", color=colour, alpha=0.18, lw=0)
         final, spread = confidence_interval([record.summary["final_accuracy"] for record in group])
         seeds = f" ± {spread:.1%} ({len(group)} seeds)" if len(group) > 1 else ""
-        dashes = "--" if title.startswith("FedAsync") else "-"  # a second cue beside the colour
+        dashes = next((dashes for start, dashes in DASHES.items() if title.startswith(start)), "-")
         label = f"{title}\n{final:.1%}{seeds}"
         (line,) = axes.plot(grid, mean, dashes, color=colour, drawstyle="steps-post", label=label)
         finals[line] = final

@@ -1,17 +1,18 @@
 """The server: it takes returned models one by one and now and then makes a new version.
 
 It sees no clock and no client data. Methods are compositions, not subclasses: a staleness rule gives beta, a reviver
-(or none) fills it, a buffer collects, and one formula makes the new version, w <- w + lr * mean of the buffer.
+(or none) fills it, a buffer collects, and an aggregator makes the new version, w <- w + lr * mean of the buffer unless
+it has a memory or moments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedrevive_core.aggregation import Aggregator, Entry
 from fedrevive_core.config import FederationConfig, ServerConfig, StalenessConfig
 from fedrevive_core.revival import Revival, Reviver
 from fedrevive_core.staleness import beta
@@ -77,7 +78,8 @@ class Server:
         self.state = layout.reset_statistics_(state.clone())
         self.version = 0
         self.num_received = 0
-        self.buffer: list[Tensor] = []
+        self.aggregator = Aggregator(layout, server, federation.num_clients, state.device)
+        self.buffer: list[Entry] = []
 
     def receive(self, upload: Upload) -> Receipt:
         """Process one upload against the current version; after every `buffer_size` uploads there is a new version.
@@ -89,7 +91,8 @@ class Server:
         start = self.state if self.config.update_from == "current" else upload.downloaded
         client_update = upload.returned - start
         revival, rejected = Revival(), ""
-        if not bool(client_update.isfinite().all()):
+        accepted = bool(client_update.isfinite().all())
+        if not accepted:
             rejected = "client update not finite"
             update = client_update = torch.zeros_like(self.state)
         else:
@@ -107,7 +110,7 @@ class Server:
             metrics=self._metrics(client_update, revival),
         )
         self.num_received += 1
-        self.buffer.append(update)
+        self.buffer.append(Entry(upload.client, upload.staleness, update, counts=accepted))
         if len(self.buffer) == self.federation.buffer_size:
             self._aggregate()
         return receipt
@@ -119,7 +122,7 @@ class Server:
         return blend(client_update, distilled_update, weight)
 
     def _aggregate(self) -> None:
-        self.state = new_version(self.layout, self.state, self.buffer, self.config.lr)
+        self.state = self.aggregator.new_version(self.state, self.buffer)
         self.version += 1
         self.buffer.clear()
 
@@ -140,11 +143,3 @@ def blend(client_update: Tensor, distilled_update: Tensor | None, weight: float)
     if distilled_update is not None:
         update += weight * distilled_update
     return update
-
-
-def new_version(layout: StateLayout, state: Tensor, updates: Sequence[Tensor], lr: float) -> Tensor:
-    """state + lr * mean of `updates`, with the probes' statistics reset. Returns a new tensor."""
-    mean = updates[0] if len(updates) == 1 else torch.stack(list(updates)).mean(dim=0)
-    version = lr * mean
-    version += state
-    return layout.reset_statistics_(version)

@@ -6,10 +6,7 @@ The only module that knows both the timeline and the server.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT, SIGTERM, signal
-from threading import current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -18,19 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from fedrevive_core import checkpoint
-from fedrevive_core.assembly import build_reviver, initialised, pick_device
+from fedrevive_core.assembly import build_reviver, initialised, num_threads, pick_device
+from fedrevive_core.certificate import link
 from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, load_federated
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.inputs import Inputs, build_inputs
 from fedrevive_core.models import check_model
+from fedrevive_core.moment import branched
 from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, provenance, state_sha256, summarise
 from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
 from fedrevive_core.training import Job, LocalTrainer
-from fedrevive_core.validation import Interrupted
 
 SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
@@ -42,30 +40,25 @@ def run(
     model: nn.Module | None = None,
     progress: bool = True,
     checkpoints: Path | None = None,
-    checkpoint_every: int = 100,
+    checkpoint_every: int | str = 100,
+    keep_every: int = 0,
 ) -> Record:
     """Carry out one run and return its record.
 
     Args:
         model: your own network instead of `config.model`, as initialised; it must return (B, num_classes) logits.
         progress: show versions, simulated time and accuracy while it runs.
-        checkpoints: a directory; every `checkpoint_every` versions, and on SIGINT or SIGTERM, all that is needed to go
-            on is written there, and a run that finds a checkpoint goes on from it. Unset writes none.
+        checkpoints: a directory; every `checkpoint_every` versions (or seconds: '300s'), and on SIGINT or SIGTERM, all
+            that is needed to go on is written there, and a run that finds a checkpoint goes on from it. Unset writes
+            none. The two newest stay, and those at multiples of `keep_every` versions.
 
     Global random state is not used; the number of CPU threads is set for the run and restored. Raises ConfigError
     before any training if the configuration cannot be carried out, Interrupted after a signal.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads)
-    try:
-        simulation = Simulation(config, model)
-        if checkpoints is None:
-            return simulation.run(progress=progress)
-        with checkpoint.lock(checkpoints):
-            checkpoint.restore(simulation, checkpoints)
-            return simulation.run(progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every)
-    finally:
-        torch.set_num_threads(threads)
+    with num_threads(config.num_threads):
+        return Simulation(config, model).run(
+            progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every, keep_every=keep_every
+        )
 
 
 class Simulation:
@@ -100,35 +93,62 @@ class Simulation:
         self.returned: dict[int, Tensor] = {}
         # The record so far.
         self.num_processed = self.num_resumed = 0
+        self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
         self.evaluations: list[dict[str, Any]] = []
         self.receipts: list[Receipt] = []
         self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
 
-    def run(self, *, progress: bool = True, checkpoints: Path | None = None, checkpoint_every: int = 100) -> Record:
+    def run(
+        self,
+        *,
+        progress: bool = True,
+        checkpoints: Path | None = None,
+        checkpoint_every: int | str = 100,
+        keep_every: int = 0,
+    ) -> Record:
         """Process every arrival that is left and return the record; see `run` above for the arguments."""
         config, timeline = self.config, self.timeline
         title = f"{config.preset}/{config.method}/seed {config.seed}"
-        with Progress(title, timeline.num_versions, show=progress) as bar, _signals(checkpoints) as received:
-            if not self.evaluations:
-                self._evaluate(0.0)
-            while self.num_processed < len(timeline.arrivals) and not self._target_reached():
-                version = self.server.version
-                self.process(self.num_processed)
-                if self.server.version != version:
-                    self._new_version(bar)
-                    if checkpoints and self.server.version % checkpoint_every == 0:
-                        checkpoint.write(self, checkpoints)
-                if checkpoints and received:
-                    raise Interrupted(received[0], str(checkpoint.write(self, checkpoints)))
+        with (
+            checkpoint.kept(self, checkpoints, checkpoint_every, keep_every) as keep,
+            Progress(title, timeline.num_versions, show=progress) as bar,
+        ):
+            for is_new in self.steps():
+                if is_new:
+                    accuracy = self.evaluations[-1]["accuracy"]
+                    bar.advance(self.server.version, f"time {self._now():.1f}, accuracy {accuracy:.3f}")
+                keep(is_new)
         return self._record()
 
-    def _new_version(self, bar: Progress) -> None:
-        version = self.server.version
-        now = float(self.timeline.arrival_time[self.timeline.arrivals[self.num_processed - 1]])
-        if version % self.config.evaluation.every == 0 or version == self.timeline.num_versions:
-            self._evaluate(now)
-            self._keep_samples()
-        bar.advance(version, f"time {now:.1f}, accuracy {self.evaluations[-1]['accuracy']:.3f}")
+    def steps(self) -> Iterator[bool]:
+        """Process the arrivals that are left, evaluating where it is due; each step says if it made a new version.
+
+        Stop anywhere; another `steps`, `run` or `branched` goes on from there.
+        """
+        if not self.evaluations:
+            self._evaluate()
+        while self.num_processed < len(self.timeline.arrivals) and not self._target_reached():
+            before = self.server.version
+            self.process(self.num_processed)
+            version = self.server.version
+            is_new = version != before
+            if is_new and (version % self.config.evaluation.every == 0 or version == self.timeline.num_versions):
+                self._evaluate()
+                self._keep_samples()
+            yield is_new
+
+    def branched(self, config: RunConfig) -> Simulation:
+        """A simulation that goes on from the present moment of this one as `config` says; this one is left as it is.
+
+        Seed, device, model, federation, data, training and the split evaluated on must be the same; what the server
+        does may differ. docs/DURABILITY.md says what is carried over. Raises ConfigError naming what must not differ.
+        """
+        return branched(self, config)
+
+    def _now(self) -> float:
+        """Simulated time of the last arrival processed."""
+        last = self.timeline.arrivals[self.num_processed - 1]
+        return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
 
     def _target_reached(self) -> bool:
         target, last = self.config.evaluation.target_accuracy, self.evaluations[-1]
@@ -168,22 +188,27 @@ class Simulation:
             returned = self.trainer.train(jobs)
         self.returned.update({job.number: state for job, state in zip(jobs, returned, strict=True)})
 
-    def _evaluate(self, sim_time: float) -> None:
+    def _evaluate(self) -> None:
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation
         with self.stopwatch("evaluation"):
             accuracy, loss, class_accuracy = evaluate(
                 self.layout, self.server.state, self.prepare, part.inputs, part.labels, self.data.num_classes
             )
-        self.evaluations.append(
-            {
-                "version": self.server.version,
-                "sim_time": sim_time,
-                "num_arrivals": self.num_processed,
-                "accuracy": accuracy,
-                "loss": loss,
-                "class_accuracy": class_accuracy,
-            }
-        )
+        evaluation = {
+            "version": self.server.version,
+            "sim_time": self._now(),
+            "num_arrivals": self.num_processed,
+            "accuracy": accuracy,
+            "loss": loss,
+            "class_accuracy": class_accuracy,
+            "state_sha256": state_sha256(self.server.state.cpu().numpy()),
+        }
+        self.evaluations.append(evaluation | {"chain": self._link(evaluation)})
+
+    def _link(self, row: dict[str, Any]) -> str:
+        """The certificate up to now; see certificate.py."""
+        last: dict[str, Any] = self.evaluations[-1] if self.evaluations else {"chain": "", "num_arrivals": 0}
+        return link(last["chain"], row, _arrivals_table(self.timeline, self.receipts, last["num_arrivals"]))
 
     def _keep_samples(self) -> None:
         if self.reviver is None or self.reviver.synthesizer is None or len(self.reviver.pool) == 0:
@@ -223,11 +248,13 @@ class Simulation:
             "num_parameters": self.layout.num_parameters,
             "state_sha256": state_sha256(state.numpy()),
         }
+        summary["certificate"] = self._link({"state_sha256": summary["state_sha256"]})
         device = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
         return Record(
             config=config,
             summary=summary,
-            provenance=provenance(device, torch.get_num_threads()) | {"num_resumed": self.num_resumed},
+            provenance=provenance(device, torch.get_num_threads())
+            | {"num_resumed": self.num_resumed, "branches": self.branches},
             evaluations=evaluated,
             arrivals=arrivals,
             timings=self.stopwatch.table(),
@@ -236,22 +263,11 @@ class Simulation:
         )
 
 
-@contextmanager
-def _signals(checkpoints: Path | None) -> Iterator[list[int]]:
-    """The signals to stop that came in, instead of what they would do; none are caught without `checkpoints`."""
-    received: list[int] = []
-    caught = (SIGINT, SIGTERM) if checkpoints and current_thread() is main_thread() else ()
-    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal(number, handler)
-
-
-def _arrivals_table(timeline: Timeline, receipts: list[Receipt]) -> pd.DataFrame:
-    jobs = timeline.arrivals[: len(receipts)]
-    metrics = torch.stack([receipt.metrics for receipt in receipts]).cpu().numpy()
+def _arrivals_table(timeline: Timeline, receipts: list[Receipt], first: int = 0) -> pd.DataFrame:
+    """A row per arrival from number `first` on."""
+    jobs, receipts = timeline.arrivals[first : len(receipts)], receipts[first:]
+    rows = [receipt.metrics for receipt in receipts]
+    metrics = torch.stack(rows).cpu().numpy() if rows else np.empty((0, len(METRICS)), np.float32)
     return pd.DataFrame(
         {
             "job": jobs,

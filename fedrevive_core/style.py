@@ -17,7 +17,10 @@ STYLE: Any = {
 METHOD_COLOURS = {
     "fedavg": "#000000", "fedbuff": "#0072B2", "afl-dw": "#009E73", "dd-fedrevive": "#CC79A7", "fedrevive": "#D55E00",
     "fedasync-constant": "#56B4E9", "fedasync-poly": "#E69F00", "fedasync-hinge": "#8A7F00",
+    "fedbuff-momentum": "#332288", "fedbuff-adam": "#AA4499", "fadas": "#882255", "ca2fl": "#117733", "mifa": "#6699CC",
 }  # fmt: skip
+# A second cue beside the colour, by how a method's title begins.
+DASHES = {"FedAsync": "--", "FedBuff +": ":", "FADAS": ":", "CA2FL": "-.", "MIFA": "-."}
 UNKNOWN_COLOUR = "#777777"
 TITLE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 

@@ -21,11 +21,11 @@ class ConfigError(ValueError):
 
 
 class Interrupted(Exception):
-    """A run was told to stop by `signal` (its number), and all that is needed to go on is saved."""
+    """A run was told to stop by `signal` (its number); `checkpoint` holds all that is needed to go on."""
 
     def __init__(self, signal: int, checkpoint: str) -> None:
-        super().__init__(f"stopped by signal {signal}; everything up to here is in {checkpoint}")
-        self.signal = signal
+        super().__init__(f"stopped by signal {signal}; the same call goes on from {checkpoint}")
+        self.signal, self.checkpoint = signal, checkpoint
 
 
 class Section(BaseModel):

@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
+from fedrevive_core.aggregation import new_version
 from fedrevive_core.config import DataConfig, DistillationConfig, FederationConfig, TrainingConfig
 from fedrevive_core.data import FederatedData, Images, Preparation
 from fedrevive_core.distillation import Distiller
@@ -26,7 +27,7 @@ from fedrevive_core.pool import SamplePool
 from fedrevive_core.presets import build
 from fedrevive_core.record import provenance
 from fedrevive_core.seeding import stream
-from fedrevive_core.server import blend, new_version
+from fedrevive_core.server import blend
 from fedrevive_core.simulate import Simulation
 from fedrevive_core.state import StateLayout
 from fedrevive_core.style import METHOD_COLOURS, STYLE, Plot

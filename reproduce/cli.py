@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
-import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
 from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
+from reproduce.branch import branch
+from reproduce.console import (
+    JsonOption,
+    MethodOption,
+    PresetOption,
+    ScheduleOption,
+    SeedOption,
+    SetOption,
+    command_line,
+    console,
+    parse_seeds,
+    parse_settings,
+    print_table,
+    save_figure,
+    split,
+)
+from reproduce.place import CheckpointOption, KeepOption, Place, ResumeOption
+from reproduce.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,17 +41,6 @@ app = typer.Typer(
 Start with `quickstart` (no download, a few minutes on a laptop), then look at `presets`, draw a `timeline`, make a
 `run`, `compare` methods. `doctor` says what is missing on this machine.""",
 )
-console = Console()
-
-PresetOption = Annotated[str, typer.Option("--preset", help="Data set with all its settings; `presets` lists them.")]
-MethodOption = Annotated[str, typer.Option("--method", help="What the server does; `presets` lists them.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of clients, delays, batches, everything but the data split.")]
-ScheduleOption = Annotated[str, typer.Option("--schedule", help="Delays: `default` or `shifted` (faster clients).")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one setting; may be given several times."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 
 
 def main() -> None:
@@ -53,8 +54,12 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as stopped:
-        again = _command_line() + ("" if "--resume" in sys.argv else " --resume")
-        print(f"{stopped}. Go on with:\n{again}", file=sys.stderr)
+        again = command_line() + ("" if "--resume" in sys.argv else " --resume")
+        print(
+            f"stopped by signal {stopped.signal}; {stopped.checkpoint} holds all that is needed to go on. Go on with:\n"
+            f"{again}",
+            file=sys.stderr,
+        )
         sys.exit(128 + stopped.signal)
 
 
@@ -89,8 +94,8 @@ def presets(
                 "what it is": chosen.title,
             }
         )
-    _print_table("Presets", rows)
-    _print_table("Methods", [{"method": n, "new version": m.rule, "source": m.source} for n, m in METHODS.items()])
+    print_table("Presets", rows)
+    print_table("Methods", [{"method": n, "new version": m.rule, "source": m.source} for n, m in METHODS.items()])
 
 
 def _show_preset(configs: dict[str, RunConfig], as_json: bool) -> None:
@@ -104,7 +109,7 @@ def _show_preset(configs: dict[str, RunConfig], as_json: bool) -> None:
         others = [f"{method}: {value}" for method, value in values.items() if value != common]
         if field not in ("preset", "method"):
             rows.append({"setting": field, "value": "\n".join([common, *others]), "meaning [source]": description})
-    _print_table("Settings: the value of most methods, then the methods that differ", rows)
+    print_table("Settings: the value of most methods, then the methods that differ", rows)
 
 
 def _value(config: RunConfig, field: str) -> str:
@@ -130,19 +135,19 @@ def timeline(
     """
     from fedrevive_core.timeline import simulate_timeline
 
-    config = build(preset, method, seed=seed, schedule=schedule, overrides=_parse(settings))
+    config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
     started = time.perf_counter()
     played = simulate_timeline(config.federation, seed)
     summary = {**played.summary(), "seconds": round(time.perf_counter() - started, 4)}
     if plot is not None:
         from fedrevive_core.plots import plot_timeline
 
-        _save_figure(plot_timeline(played), plot)
+        save_figure(plot_timeline(played), plot)
     if as_json:
         print(json.dumps(summary))
     else:
         rows = [{"quantity": name, "value": f"{value:.6g}"} for name, value in summary.items()]
-        _print_table(f"Timeline of {preset}, {method}, seed {seed}", rows)
+        print_table(f"Timeline of {preset}, {method}, seed {seed}", rows)
 
 
 @app.command()
@@ -153,11 +158,9 @@ def run(
     schedule: ScheduleOption = "default",
     seed: SeedOption = 0,
     settings: SetOption = None,
-    checkpoint_every: Annotated[
-        int,
-        typer.Option("--checkpoint-every", min=0, help="Versions between checkpoints in OUT.partial; 0 writes none."),
-    ] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.partial.")] = False,
+    checkpoint_every: CheckpointOption = None,
+    keep_every: KeepOption = 0,
+    resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make one run and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
@@ -166,28 +169,10 @@ def run(
     `python -m reproduce run --preset lab-digits --method fedrevive --set server.lr=0.05 --out runs/first`
     """
     from fedrevive_core import simulate
-    from fedrevive_core.plots import plot_accuracy
-    from fedrevive_core.record import check_free
 
-    config = build(preset, method, seed=seed, schedule=schedule, overrides=_parse(settings))
-    check_free(out)
-    partial = out.with_name(out.name + ".partial")
-    if partial.exists() and not resume:
-        raise ConfigError(f"'{partial}' holds an interrupted run: add --resume to go on, or remove it to start again")
-    if resume and not partial.exists():
-        raise ConfigError(f"--resume: there is no '{partial}' to go on from; leave --resume out to start")
-    keeps = resume or checkpoint_every > 0
-    record = simulate.run(config, checkpoints=partial if keeps else None, checkpoint_every=checkpoint_every or 100)
-    record.save(out)
-    shutil.rmtree(partial, ignore_errors=True)
-    _save_figure(plot_accuracy([record]), out / "curves.png")
-    if as_json:
-        print(json.dumps(record.summary))
-    else:
-        from reproduce.comparison import table
-
-        _print_table(f"{preset}, seed {seed}", table([record]))
-        console.print(f"Record: {out}", soft_wrap=True)
+    config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
+    place = Place(out, checkpoint_every, keep_every, resume)
+    place.finish(simulate.run(config, **place.checkpoints()), as_json)
 
 
 @app.command()
@@ -209,18 +194,18 @@ def compare(
     from reproduce.comparison import markdown, run_all, table
 
     configs = [
-        build(preset, method, seed=seed, schedule=schedule, overrides=_parse(settings))
-        for method in _split(methods, "methods")
-        for seed in _seeds(seeds)
+        build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
+        for method in split(methods, "methods")
+        for seed in parse_seeds(seeds)
     ]
     records = run_all(configs, out)
     rows = table(records)
-    (out / "table.md").write_text(f"`{_command_line()}`\n\n{markdown(rows)}")
-    _save_figure(plot_accuracy(records), out / "curves.png")
+    (out / "table.md").write_text(f"`{command_line()}`\n\n{markdown(rows)}")
+    save_figure(plot_accuracy(records), out / "curves.png")
     if as_json:
         print(json.dumps(rows))
     else:
-        _print_table(f"{preset}: mean and 95% interval over {len(_seeds(seeds))} seeds", rows)
+        print_table(f"{preset}: mean and 95% interval over {len(parse_seeds(seeds))} seeds", rows)
         console.print(f"Records, table.md, curves.png: {out}", soft_wrap=True)
 
 
@@ -239,8 +224,8 @@ def quickstart(
     num_clients = build(PRESET, "fedrevive").federation.num_clients
     console.print(f"Three methods on preset '{PRESET}': real digits, {num_clients} clients, one timeline of arrivals.")
     records = run_all([build(PRESET, method, seed=seed) for method in METHODS_SHOWN], out)
-    _print_table("Quickstart: one seed; `compare` gives intervals over several", table(records))
-    page = write_quickstart_page(records, out / "index.html", _command_line())
+    print_table("Quickstart: one seed; `compare` gives intervals over several", table(records))
+    page = write_quickstart_page(records, out / "index.html", command_line())
     console.print(f"Open this page: {page.resolve()}", soft_wrap=True)
 
 
@@ -264,7 +249,7 @@ def bench(
     measured = measure(pick_device(device), quick=quick)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(measured, indent=2) + "\n")
-    _save_figure(plot_bench(measured), out.with_suffix(".png"))
+    save_figure(plot_bench(measured), out.with_suffix(".png"))
     rows = [
         {"what": kind, "workload": name, **{key: f"{value:,.3g}" for key, value in values.items()}}
         for kind, workloads in measured["results"].items()
@@ -272,7 +257,7 @@ def bench(
         if isinstance(values, dict)
     ]
     columns = ["what", "workload", "ours", "reference", "ratio", "fraction_of_limit"]
-    _print_table("Rates and ratios", [{column: row.get(column, "") for column in columns} for row in rows])
+    print_table("Rates and ratios", [{column: row.get(column, "") for column in columns} for row in rows])
 
 
 @app.command()
@@ -284,55 +269,8 @@ def doctor(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(findings, indent=2))
     else:
-        _print_table("Doctor", findings)
+        print_table("Doctor", findings)
 
 
-def _parse(settings: list[str] | None) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for setting in settings or []:
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {setting}: must be SECTION.FIELD=VALUE, such as server.lr=0.05")
-        try:
-            parsed[name.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            parsed[name.strip()] = text  # a plain word
-    return parsed
-
-
-def _split(text: str, option: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ConfigError(f"--{option} is empty: give at least one, separated by commas")
-    if len(set(parts)) < len(parts):
-        raise ConfigError(f"--{option} {text}: each may be given once")
-    return parts
-
-
-def _seeds(text: str) -> list[int]:
-    seeds = _split(text, "seeds")
-    if not all(seed.isdecimal() for seed in seeds):
-        raise ConfigError(f"--seeds {text}: must be whole numbers >= 0, separated by commas")
-    return [int(seed) for seed in seeds]
-
-
-def _save_figure(figure: Any, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"cannot draw '{path}': {error}") from None
-
-
-def _print_table(title: str, rows: list[dict[str, str]]) -> None:
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for place, heading in enumerate(rows[0]):
-        # Names are typed again, so they are never broken.
-        shown.add_column(Text(heading), overflow="fold", no_wrap=place == 0)
-    for row in rows:
-        shown.add_row(*(Text(cell) for cell in row.values()))
-    console.print(shown)
-
-
-def _command_line() -> str:
-    return shlex.join(["python", "-m", "reproduce", *sys.argv[1:]])
+app.command()(branch)
+app.command()(verify)

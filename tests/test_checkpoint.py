@@ -47,8 +47,6 @@ def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     for stop in (5, 11):
         simulation = Simulation(config)
         checkpoint.restore(simulation, tmp_path)
-        if not simulation.evaluations:
-            simulation._evaluate(0.0)
         run_until(simulation, stop)
         checkpoint.write(simulation, tmp_path)
     resumed = run(config, progress=False, checkpoints=tmp_path)
@@ -56,15 +54,11 @@ def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     assert compared(resumed) == compared(whole)
 
 
-def run_until(simulation: Simulation, stop: int) -> None:
-    from fedrevive_core.progress import Progress
-
-    with Progress("", 1, show=False) as bar:
-        while simulation.num_processed < stop:
-            version = simulation.server.version
-            simulation.process(simulation.num_processed)
-            if simulation.server.version != version:
-                simulation._new_version(bar)
+def run_until(simulation: Simulation, stop: int) -> Simulation:
+    for _ in simulation.steps():
+        if simulation.num_processed == stop:
+            return simulation
+    raise AssertionError(f"the run is over before {stop} arrivals")
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -109,7 +103,6 @@ def test_signals_to_a_real_process_and_its_resumes(tmp_path):
 def two_checkpoints(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints")
     simulation = Simulation(small("fedrevive"))
-    simulation._evaluate(0.0)
     for stop in (4, 8, 12):
         run_until(simulation, stop)
         checkpoint.write(simulation, directory)
@@ -117,7 +110,7 @@ def two_checkpoints(tmp_path_factory) -> Path:
 
 
 def test_the_two_newest_are_kept(two_checkpoints):
-    assert [int(path.name[:9]) for path in checkpoint._found(two_checkpoints)] == [12, 8]
+    assert [int(path.name[:9]) for path in checkpoint.found(two_checkpoints)] == [12, 8]
 
 
 @pytest.mark.parametrize("file", [checkpoint.TENSORS, checkpoint.MANIFEST])
@@ -125,7 +118,7 @@ def test_the_two_newest_are_kept(two_checkpoints):
 def test_damage_is_found_and_the_older_checkpoint_is_used(two_checkpoints, tmp_path, file, damage):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    newest, older = checkpoint._found(directory)
+    newest, older = checkpoint.found(directory)
     content = bytearray((newest / file).read_bytes())
     if damage == "flip":
         content[np.random.default_rng(0).integers(len(content))] ^= 1
@@ -145,7 +138,7 @@ def test_damage_is_found_and_the_older_checkpoint_is_used(two_checkpoints, tmp_p
 def test_if_all_are_damaged_it_is_an_error(two_checkpoints, tmp_path):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    for path in checkpoint._found(directory):
+    for path in checkpoint.found(directory):
         (path / checkpoint.TENSORS).unlink()
     with (
         pytest.warns(UserWarning, match="damaged"),
@@ -174,7 +167,7 @@ def test_nothing_to_restore(tmp_path):
 def test_a_full_disk_is_one_sentence_and_older_checkpoints_stay(two_checkpoints, tmp_path, monkeypatch):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    before = checkpoint._found(directory)
+    before = checkpoint.found(directory)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -182,7 +175,7 @@ def test_a_full_disk_is_one_sentence_and_older_checkpoints_stay(two_checkpoints,
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(ConfigError, match=r"no checkpoint could be written to .*No space left"):
         checkpoint.write(Simulation(small("fedrevive")), directory)
-    assert checkpoint._found(directory) == before
+    assert checkpoint.found(directory) == before
     assert not list(directory.glob(".writing-*"))
 
 
@@ -206,7 +199,7 @@ def test_interrupting_in_process_writes_a_checkpoint(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Simulation, "process", interrupted)
-    with pytest.raises(Interrupted, match="everything up to here is in"):
+    with pytest.raises(Interrupted, match="stopped by signal 2; the same call goes on from"):
         run(config, progress=False, checkpoints=tmp_path)
     monkeypatch.undo()
     resumed = run(config, progress=False, checkpoints=tmp_path)

@@ -404,5 +404,5 @@ def test_every_method_and_preset_is_told() -> None:
     for method in METHODS.values():
         assert method.title
         assert method.rule
-        assert re.fullmatch(r"arXiv \d{4}\.\d{5}", method.source)
+        assert re.match(r"arXiv \d{4}\.\d{5}|OpenReview \w{10}", method.source)
     assert all(preset.title for preset in PRESETS.values())

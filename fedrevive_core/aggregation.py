@@ -1,0 +1,136 @@
+"""From the buffered updates to a new version: what the server remembers of its clients, and how it steps.
+
+Both are parts of a method like any other. Without either a new version is state + lr * mean of the updates. Both work
+on the parameters alone: the probes' statistics are reset in every new version.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedrevive_core.config import ServerConfig
+from fedrevive_core.state import StateLayout
+from fedrevive_core.validation import ConfigError
+
+MOMENTS = ("first", "second", "largest")
+MEMORY_SHARE = 0.5  # of the memory that is free, which the clients' latest updates may take
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A buffered update (size,) with its `client` and `staleness` (versions); `counts` False if it was rejected."""
+
+    client: int
+    staleness: int
+    update: Tensor
+    counts: bool = True
+
+
+class Aggregator:
+    """Makes new versions and keeps what lasts between them.
+
+    latest: parameters (P,) of each client's latest update, if `config.memory` keeps them; total (P,): their sum.
+    first, second, largest: the optimiser's moments (P,), zero before the first step.
+
+    Raises ConfigError if the memory would take more than MEMORY_SHARE of what is free on `device`.
+    """
+
+    def __init__(self, layout: StateLayout, config: ServerConfig, num_clients: int, device: torch.device) -> None:
+        self.layout, self.config, self.num_clients = layout, config, num_clients
+        self.latest: dict[int, Tensor] = {}
+        self.total, self.first, self.second, self.largest = torch.zeros(
+            4, layout.num_parameters, device=device
+        ).unbind()
+        if config.memory != "none":
+            needed, free = 4 * num_clients * layout.num_parameters, _free_bytes(device)
+            if needed > MEMORY_SHARE * free:
+                raise ConfigError(
+                    f"server.memory = '{config.memory}' keeps an update of every client: {num_clients} x "
+                    f"{layout.num_parameters:,} parameters = {needed / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of "
+                    f"the {free / 2**30:.1f} GiB free; use fewer clients, a smaller model or another method"
+                )
+
+    def new_version(self, state: Tensor, buffer: Sequence[Entry]) -> Tensor:
+        """The next state (size,) after `state` from the `buffer`; neither is modified."""
+        config = self.config
+        # Also where memory or moments say how the parameters move: then it is for the other tensors of a state.
+        version = new_version(self.layout, state, [entry.update for entry in buffer], config.lr)
+        if config.memory == "none" and config.optimiser == "sgd" and config.delay_threshold is None:
+            return version
+        step = self._step(self._direction(buffer), max(entry.staleness for entry in buffer))
+        torch.add(self.layout.parameters(state), step, out=self.layout.parameters(version))
+        return version
+
+    def state(self) -> dict[str, Tensor]:
+        """What lasts, by name; the tensors are shared, and replaced, never changed, by later versions."""
+        kept = {}
+        if self.config.memory != "none":
+            kept = {f"latest/{client}": update for client, update in self.latest.items()} | {"total": self.total}
+        if self.config.optimiser != "sgd":
+            kept |= {name: getattr(self, name) for name in MOMENTS}
+        return kept
+
+    def load(self, kept: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, of the same configuration or of one that keeps less or more."""
+        for name, value in kept.items():
+            kind, _, client = name.partition("/")
+            if kind == "latest":
+                self.latest[int(client)] = value
+            else:
+                setattr(self, kind, value)
+
+    def _direction(self, buffer: Sequence[Entry]) -> Tensor:
+        """Where the server steps to, (P,): a mean over the buffer, helped by what is remembered of other clients.
+
+        calibrate (CA2FL): mean over all N clients of their latest updates (zero before the first), plus the mean over
+        the buffer of each update's difference from the latest of its client. average (MIFA): mean of the latest updates
+        over all clients seen so far.
+        """
+        updates = [self.layout.parameters(entry.update) for entry in buffer]
+        if self.config.memory == "none":
+            return torch.stack(updates).mean(dim=0)
+        change = torch.zeros_like(self.total)
+        for entry, update in zip(buffer, updates, strict=True):
+            if entry.counts:
+                before = self.latest.get(entry.client)
+                change += update if before is None else update - before
+                self.latest[entry.client] = update.clone()
+        before_change = self.total
+        self.total = self.total + change
+        if self.config.memory == "calibrate":
+            return before_change / self.num_clients + change / len(buffer)
+        return self.total / max(len(self.latest), 1)
+
+    def _step(self, direction: Tensor, max_staleness: int) -> Tensor:
+        """What is added to the parameters (P,), moments updated: no bias correction, as in arXiv 2003.00295."""
+        config = self.config
+        threshold = config.delay_threshold
+        lr = config.lr if threshold is None or max_staleness <= threshold else min(config.lr, 1 / max_staleness)
+        if config.optimiser == "sgd":
+            return lr * direction
+        if config.optimiser == "momentum":
+            self.first = config.momentum * self.first + direction
+            return lr * self.first
+        self.first = config.momentum * self.first + (1 - config.momentum) * direction
+        self.second = config.second_momentum * self.second + (1 - config.second_momentum) * direction**2
+        self.largest = torch.maximum(self.largest, self.second) if config.optimiser == "amsgrad" else self.second
+        return lr * self.first / (self.largest.sqrt() + config.eps)
+
+
+def new_version(layout: StateLayout, state: Tensor, updates: Sequence[Tensor], lr: float) -> Tensor:
+    """state + lr * mean of `updates`, with the probes' statistics reset. Returns a new tensor."""
+    mean = updates[0] if len(updates) == 1 else torch.stack(list(updates)).mean(dim=0)
+    version = lr * mean
+    version += state
+    return layout.reset_statistics_(version)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
