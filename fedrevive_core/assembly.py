@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from fedrevive_core.config import RunConfig
-from fedrevive_core.data import FederatedData, Preparation
+from fedrevive_core.data import FederatedData
+from fedrevive_core.data.tokens import encoder_path
 from fedrevive_core.distillation import Distiller
-from fedrevive_core.models import build_model
+from fedrevive_core.inputs import Inputs
+from fedrevive_core.models import build_model, build_text_model
 from fedrevive_core.pool import SamplePool
 from fedrevive_core.revival import Reviver
 from fedrevive_core.seeding import stream
-from fedrevive_core.state import StateLayout
-from fedrevive_core.synthesis import Generator, Synthesizer
+from fedrevive_core.state import StateLayout, seeded
+from fedrevive_core.synthesis import Synthesizer
 from fedrevive_core.teachers import ClassProportions
 from fedrevive_core.validation import ConfigError
 
@@ -30,31 +32,34 @@ def pick_device(name: str) -> torch.device:
 
 def initialised(config: RunConfig, data: FederatedData) -> nn.Module:
     """`config.model` for `data`, with weights drawn from the run's seed (not from PyTorch's global generator)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(config.seed, "initialisation", 0).integers(2**63)))
-        return build_model(config.model, data.image_shape[0], data.image_shape[-1], data.num_classes)
+    tokenizer, shape = data.tokenizer, data.sample_shape
+    with seeded(stream(config.seed, "initialisation", 0)):
+        if tokenizer is None:
+            return build_model(config.model, shape[0], shape[-1], data.num_classes)
+        size, pad, prefix = len(tokenizer.vocabulary), tokenizer.pad, tokenizer.prefix
+        path = encoder_path(config.data.tokenizer)
+        return build_text_model(config.model, size, shape[0], pad, prefix, data.num_classes, path)
 
 
 def build_reviver(
-    config: RunConfig, layout: StateLayout, data: FederatedData, client_prepare: Preparation, device: torch.device
+    config: RunConfig, layout: StateLayout, data: FederatedData, inputs: Inputs, device: torch.device
 ) -> Reviver | None:
     """The reviver that `config.revival` asks for, or None."""
     revival = config.revival
     if revival.source == "none":
         return None
     true = data.class_proportions if revival.proportions == "true" else None
-    proportions = ClassProportions(layout, data.image_shape, revival, config.seed, true)
+    proportions = ClassProportions(layout, inputs.probe, revival, config.seed, true)
     if revival.source == "held_back":
         real = data.held_back
-        pool = SamplePool(len(real.labels), data.image_shape, data.num_classes, device)
-        pool.add(real.images, real.labels.cpu().numpy())
-        synthesizer, prepare = None, client_prepare
+        pool = SamplePool(len(real.labels), data.sample_shape, data.num_classes, device, real.inputs.dtype)
+        pool.add(real.inputs, real.labels.cpu().numpy())
+        synthesizer, prepare = None, inputs.prepare
     else:
-        pool = SamplePool(config.synthesis.pool_size, data.image_shape, data.num_classes, device)
-        prepare = Preparation(config.data, device, synthetic=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(stream(config.seed, "initialisation", 1).integers(2**63)))
-            generator = Generator(config.synthesis.noise_dim, config.synthesis.width, *data.image_shape[:2])
+        pool = SamplePool(config.synthesis.pool_size, inputs.synthetic_shape, data.num_classes, device)
+        prepare = inputs.prepare_synthetic
+        with seeded(stream(config.seed, "initialisation", 1)):
+            generator = inputs.generator()
         synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
     distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard)
     return Reviver(revival, config.synthesis, proportions, pool, synthesizer, distiller, config.seed)

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from fedrevive_core.config_data import TEXT_DATA, TEXT_MODELS, DataConfig
 from fedrevive_core.faults import FaultsConfig
 from fedrevive_core.schedules import SCHEDULES, Schedule
 from fedrevive_core.validation import (
     ConfigError,
-    Finite,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -80,30 +80,6 @@ class FederationConfig(Section):
                 "schedule allows jobs that take no time at all, which never reach max_sim_time: set max_versions"
             )
         return self
-
-
-class AugmentationConfig(Section):
-    """Random changes of training images; all off by default."""
-
-    crop_padding: NonNegativeInt = Field(0, description="pixels of padding before a random crop [authors]")
-    flip: Switch = Field(False, description="mirror horizontally with probability 1/2 [authors]")
-    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation in degrees [authors]")
-
-
-class DataConfig(Section):
-    """Which samples, how they are dealt to clients, how they are fed to a model."""
-
-    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100"] = Field(
-        description="data set [authors; digits and fashion_mnist: ours]"
-    )
-    split: Literal["dirichlet", "iid"] = Field("dirichlet", description="how samples are dealt [authors]")
-    alpha: PositiveFloat = Field(0.5, description="Dirichlet concentration; small is skewed [authors]")
-    samples_per_client: PositiveInt = Field(350, description="size of every shard [authors]")
-    split_seed: NonNegativeInt = Field(0, description="seed of the split, shared by all runs [ours]")
-    image_size: PositiveInt | None = Field(None, description="resize images to this side; unset keeps it [ours]")
-    mean: tuple[Finite, ...] = Field((0.0,), min_length=1, description="subtracted per channel [authors]")
-    std: tuple[PositiveFloat, ...] = Field((1.0,), min_length=1, description="divided by per channel [authors]")
-    augmentation: AugmentationConfig = Field(AugmentationConfig(), description="of training images [authors]")
 
 
 class TrainingConfig(Section):
@@ -194,6 +170,9 @@ class RevivalConfig(Section):
     )
 
 
+SEEDS = ("random-tokens", "class-words")
+
+
 class SynthesisConfig(Section):
     """Data-free synthesis of training samples."""
 
@@ -212,11 +191,24 @@ class SynthesisConfig(Section):
     )
     pool_size: PositiveInt = Field(16_000, description="synthetic samples kept, first in first out [authors]")
     meta_eps: NonNegativeFloat = Field(1e-8, description="eps of the Reptile step's Adam [ours; the authors used 0]")
+    tokens: PositiveInt = Field(128, description="length of a synthetic text, prompts included [authors]")
+    prompt_tokens: PositiveInt = Field(4, description="meta-learned prompt vectors, first in every text [authors]")
+    min_tokens: PositiveInt = Field(64, description="smallest active length, prompts not counted [authors]")
+    seeds: str = Field(
+        "random-tokens",
+        description="what texts start from: 'random-tokens', 'class-words' or a .jsonl file of texts and labels [ours]",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> SynthesisConfig:
         if self.pool_size < self.batch_size:
             raise ValueError(f"pool_size = {self.pool_size} must be at least batch_size = {self.batch_size}")
+        if self.prompt_tokens >= self.tokens:
+            raise ValueError(f"prompt_tokens = {self.prompt_tokens} must be below tokens = {self.tokens}")
+        if self.min_tokens > self.tokens:
+            raise ValueError(f"min_tokens = {self.min_tokens} must be at most tokens = {self.tokens}")
+        if self.seeds not in SEEDS and not self.seeds.endswith(".jsonl"):
+            raise ValueError(f"seeds = '{self.seeds}' is unknown: {choices(self.seeds, (*SEEDS, 'FILE.jsonl'))}")
         return self
 
 
@@ -255,7 +247,9 @@ class RunConfig(Section):
     num_threads: PositiveInt | None = Field(
         None, description="CPU threads; unset takes PyTorch's choice; recorded [ours]"
     )
-    model: Literal["labnet", "convnet", "resnet18"] = Field("labnet", description="architecture [authors]")
+    model: Literal["labnet", "convnet", "resnet18", "labtext", "encoder"] = Field(
+        "labnet", description="architecture; encoder: the one that data.tokenizer names [authors; lab...: ours]"
+    )
     federation: FederationConfig
     data: DataConfig
     training: TrainingConfig
@@ -270,6 +264,16 @@ class RunConfig(Section):
     def _check(self) -> RunConfig:
         if self.revival.source != "none" and self.server.update_from == "current":
             raise ValueError("server.update_from = 'current' mixes models and cannot be combined with revival.source")
+        texts = self.data.name in TEXT_DATA
+        if texts != (self.model in TEXT_MODELS):
+            allowed = f"one of texts: {', '.join(TEXT_MODELS)}" if texts else "one of images, such as labnet"
+            raise ValueError(f"model = '{self.model}' does not fit data.name = '{self.data.name}': choose {allowed}")
+        if self.model == "encoder" and self.data.tokenizer == "words":
+            raise ValueError("model = 'encoder' needs data.tokenizer to name one, such as 'minilm' or 't5-small'")
+        if texts and self.synthesis.tokens > self.data.max_tokens:
+            raise ValueError(
+                f"synthesis.tokens = {self.synthesis.tokens} must be at most data.max_tokens = {self.data.max_tokens}"
+            )
         return self
 
     @classmethod

@@ -52,8 +52,8 @@ class Distiller:
         """Train a copy of `global_state` (size,) on the soft labels of `teachers` (M states); neither is modified.
 
         Args:
-            samples: (M, steps, b, C, S, S) in [0, 1]; samples[m, i] are teacher m's in step i.
-            augmentation: (M, steps, b, 4) from `Preparation.draw`.
+            samples: (M, steps, b, ...), images in [0, 1] or texts; samples[m, i] are teacher m's in step i.
+            augmentation: (M, steps, b, ...) from `Preparation.draw`.
 
         The loss of a step is T^2 * sum over teachers and samples of KL(teacher || student) at temperature T, divided by
         their number.

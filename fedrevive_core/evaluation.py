@@ -1,4 +1,4 @@
-"""Evaluation of the global model on labelled images."""
+"""Evaluation of the global model on labelled samples."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from torch.nn import functional as F
 from fedrevive_core.data import Preparation
 from fedrevive_core.state import StateLayout
 
-BATCH = 2000  # images at once
 PATIENCE = 10  # evaluations in a row that must say a run has diverged
 CHANCE = 1.5  # an accuracy at most this multiple of one class in all is no better than guessing
 
 
 @torch.no_grad()
 def evaluate(
-    layout: StateLayout, state: Tensor, prepare: Preparation, images: Tensor, labels: Tensor, num_classes: int
+    layout: StateLayout, state: Tensor, prepare: Preparation, inputs: Tensor, labels: Tensor, num_classes: int
 ) -> tuple[float, float, list[float]]:
-    """Accuracy, mean cross-entropy, and accuracy of each class (NaN without samples) of `state` on labelled images."""
+    """Accuracy, mean cross-entropy, and accuracy of each class (NaN without samples) of `state` on labelled samples."""
     views = layout.views(state)
-    logits = torch.cat([layout.call(views, prepare(batch)) for batch in images.split(BATCH)])
+    logits = torch.cat([layout.call(views, prepare(batch)) for batch in inputs.split(prepare.largest_batch)])
     correct = (logits.argmax(dim=1) == labels).double()
     totals = torch.zeros(2, num_classes, dtype=torch.float64, device=labels.device)
     totals.index_add_(1, labels, torch.stack([correct, torch.ones_like(correct)]))

@@ -111,9 +111,9 @@ def _tensors(simulation: Simulation) -> dict[str, Tensor]:
     tensors |= {f"returned/{job}": state for job, state in simulation.returned.items()}
     if simulation.receipts:
         tensors["metrics"] = torch.stack([receipt.metrics for receipt in simulation.receipts])
-    for place, (_, images, labels) in enumerate(simulation.samples):
+    for place, (_, shown, labels) in enumerate(simulation.samples):
         tensors |= {
-            f"sample/{place}/images": torch.from_numpy(images),
+            f"sample/{place}/shown": torch.from_numpy(shown),
             f"sample/{place}/labels": torch.from_numpy(labels),
         }
     return tensors
@@ -189,7 +189,7 @@ def put(simulation: Simulation, moment: Moment) -> None:
     ]
     samples = {name: tensor.cpu().numpy() for name, tensor in _below(tensors, "sample/").items()}
     simulation.samples = [
-        (version, samples[f"{n}/images"], samples[f"{n}/labels"]) for n, version in enumerate(values["sample_versions"])
+        (version, samples[f"{n}/shown"], samples[f"{n}/labels"]) for n, version in enumerate(values["sample_versions"])
     ]
     for part, (seconds, calls) in values["timings"].items():
         simulation.stopwatch.seconds[part], simulation.stopwatch.calls[part] = seconds, calls

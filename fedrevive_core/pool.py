@@ -10,8 +10,15 @@ from torch import Tensor
 class SamplePool:
     """At most `capacity` samples of `shape`, preallocated on `device`; labels are on the host, where they are drawn."""
 
-    def __init__(self, capacity: int, shape: tuple[int, ...], num_classes: int, device: torch.device) -> None:
-        self.samples = torch.zeros(capacity, *shape, device=device)
+    def __init__(
+        self,
+        capacity: int,
+        shape: tuple[int, ...],
+        num_classes: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.samples = torch.zeros(capacity, *shape, device=device, dtype=dtype)
         self.labels = np.zeros(capacity, dtype=np.int64)
         self.num_classes = num_classes
         self.num_added = 0

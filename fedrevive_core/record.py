@@ -14,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -202,16 +202,17 @@ def summarise(evaluations: pd.DataFrame, sim_time: float) -> dict[str, Any]:
 
 
 def stack_samples(
-    samples: Sequence[tuple[int, np.ndarray, np.ndarray]], shown: int, image_shape: tuple[int, ...]
+    samples: Sequence[tuple[int, np.ndarray, np.ndarray]],
+    count: int,
+    stack: Callable[[Sequence[np.ndarray], int], Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """`samples` of a Record from (version, images, labels) at each moment; at most `shown` images a moment."""
-    images = np.zeros((len(samples), shown, *image_shape), dtype=np.uint8)
-    labels = np.full((len(samples), shown), -1, dtype=np.int64)
-    for moment, (_, pixels, wanted) in enumerate(samples):
-        images[moment, : len(wanted)], labels[moment, : len(wanted)] = pixels, wanted
+    """`samples` of a Record from (version, shown, labels) at each moment; `stack` joins what is shown, `count` each."""
+    labels = np.full((len(samples), count), -1, dtype=np.int64)
+    for moment, (_, _, wanted) in enumerate(samples):
+        labels[moment, : len(wanted)] = wanted
     return {
         "version": np.array([version for version, _, _ in samples], dtype=np.int64),
-        "images": images,
+        **stack([shown for _, shown, _ in samples], count),
         "labels": labels,
     }
 

@@ -16,6 +16,7 @@ from fedrevive_core.config import RevivalConfig, SynthesisConfig
 from fedrevive_core.distillation import Distiller
 from fedrevive_core.pool import SamplePool
 from fedrevive_core.seeding import stream
+from fedrevive_core.state import seeded
 from fedrevive_core.synthesis import Synthesizer
 from fedrevive_core.teachers import ClassProportions, Teacher, TeacherBuffer, teacher_weights
 
@@ -88,7 +89,7 @@ class Reviver:
         adversarial = self.config.warmup is None or version >= self.config.warmup
         made = synthesizer.synthesise(draws, states, weights, global_state, adversarial=adversarial)
         if made.usable:
-            self.pool.add(made.images, draws.labels)
+            self.pool.add(made.samples, draws.labels)
         names = ("feature_loss", "label_loss", "adversarial_loss")
         revival.metrics.update(zip(names, made.losses, strict=True))
         _count_rejected(revival.metrics, made.num_rejected)
@@ -101,9 +102,10 @@ class Reviver:
         slots = np.stack([self.pool.draw(share, steps * size, rng) for share in shares])
         samples = self.pool.samples[torch.from_numpy(slots).to(global_state.device)]
         augmentation = torch.from_numpy(self.distiller.prepare.draw(rng, len(states), steps, size))
-        made = self.distiller.distil(
-            global_state, states, samples.unflatten(1, (steps, size)), augmentation.to(global_state.device)
-        )
+        with seeded(stream(self.seed, "dropout", 1, arrival), global_state.device):
+            made = self.distiller.distil(
+                global_state, states, samples.unflatten(1, (steps, size)), augmentation.to(global_state.device)
+            )
         revival.update = made.update
         revival.metrics["distillation_loss"] = made.losses.mean()
         _count_rejected(revival.metrics, made.num_rejected)

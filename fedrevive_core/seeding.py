@@ -24,6 +24,7 @@ Purpose = Literal[
     "probing",  # Gaussian inputs of the class-proportion proxy, one stream an arrival
     "synthesis",  # labels, noise and augmentation, one stream an arrival
     "distillation",  # pool draws and augmentation, one stream an arrival
+    "dropout",  # of one job (index 0, job) and of one distillation (index 1, arrival)
 ]
 
 

@@ -10,27 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from fedrevive_core import checkpoint
 from fedrevive_core.assembly import build_reviver, initialised, num_threads, pick_device
 from fedrevive_core.certificate import link
 from fedrevive_core.config import RunConfig
-from fedrevive_core.data import FederatedData, Preparation, load_federated
+from fedrevive_core.data import FederatedData, load_federated
 from fedrevive_core.evaluation import diverged, evaluate
-from fedrevive_core.faults import FAULTS
+from fedrevive_core.inputs import Inputs, build_inputs
 from fedrevive_core.models import check_model
 from fedrevive_core.moment import branched
+from fedrevive_core.outcome import SAMPLES_SHOWN, arrivals_table, record_of
 from fedrevive_core.progress import Progress, Stopwatch
-from fedrevive_core.record import Record, provenance, stack_samples, state_sha256, summarise
-from fedrevive_core.server import METRICS, Receipt, Server, Upload
+from fedrevive_core.record import Record, state_sha256
+from fedrevive_core.server import Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
-from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
+from fedrevive_core.timeline import Timeline, simulate_timeline
 from fedrevive_core.training import Job, LocalTrainer, corrupted
 
-SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
 
 
@@ -75,12 +73,12 @@ class Simulation:
         self.model_name = config.model if model is None else type(model).__qualname__
         if model is None:
             model = initialised(config, self.data)
-        check_model(model, self.data.image_shape, self.data.num_classes)
+        check_model(model, self.data.sample_shape, self.data.num_classes, self.data.clients.inputs.dtype)
         self.layout = StateLayout(model, self.device)
-        prepare = Preparation(config.data, self.device)
-        self.prepare = prepare
-        self.trainer = LocalTrainer(self.layout, self.data, prepare, config.training, config.seed)
-        self.reviver = build_reviver(config, self.layout, self.data, prepare, self.device)
+        self.inputs: Inputs = build_inputs(config, self.data, self.layout.template, self.device)
+        self.prepare = self.inputs.prepare
+        self.trainer = LocalTrainer(self.layout, self.data, self.prepare, config.training, config.seed)
+        self.reviver = build_reviver(config, self.layout, self.data, self.inputs, self.device)
         self.server = Server(
             self.layout.pack(model), self.layout, config.server, config.staleness, config.federation, self.reviver
         )
@@ -118,9 +116,9 @@ class Simulation:
                     accuracy = self.evaluations[-1]["accuracy"]
                     bar.advance(self.server.version, f"time {self._now():.1f}, accuracy {accuracy:.3f}")
                 keep(is_new)
-            if stopped := self._reason_to_stop():
+            if stopped := self.reason_to_stop():
                 bar.say(f"stopped at time {self._now():.4g}, {stopped}")
-        return self._record()
+        return record_of(self)
 
     def steps(self) -> Iterator[bool]:
         """Process the arrivals that are left, evaluating where it is due; each step says if it made a new version.
@@ -129,7 +127,7 @@ class Simulation:
         """
         if not self.evaluations:
             self._evaluate()
-        while self.num_processed < len(self.timeline.arrivals) and not self._reason_to_stop():
+        while self.num_processed < len(self.timeline.arrivals) and not self.reason_to_stop():
             before = self.server.version
             self.process(self.num_processed)
             version = self.server.version
@@ -152,7 +150,7 @@ class Simulation:
         last = self.timeline.arrivals[self.num_processed - 1]
         return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
 
-    def _reason_to_stop(self) -> str:
+    def reason_to_stop(self) -> str:
         """Why the run ends before its budget does; '' if it does not."""
         evaluation, last = self.config.evaluation, self.evaluations[-1]
         if evaluation.target_accuracy and last["version"] > 0 and last["accuracy"] >= evaluation.target_accuracy:
@@ -205,7 +203,7 @@ class Simulation:
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation
         with self.stopwatch("evaluation"):
             accuracy, loss, class_accuracy = evaluate(
-                self.layout, self.server.state, self.prepare, part.images, part.labels, self.data.num_classes
+                self.layout, self.server.state, self.prepare, part.inputs, part.labels, self.data.num_classes
             )
         evaluation = {
             "version": self.server.version,
@@ -216,12 +214,12 @@ class Simulation:
             "class_accuracy": class_accuracy,
             "state_sha256": state_sha256(self.server.state.cpu().numpy()),
         }
-        self.evaluations.append(evaluation | {"chain": self._link(evaluation)})
+        self.evaluations.append(evaluation | {"chain": self.certificate(evaluation)})
 
-    def _link(self, row: dict[str, Any]) -> str:
+    def certificate(self, row: dict[str, Any]) -> str:
         """The certificate up to now; see certificate.py."""
         last: dict[str, Any] = self.evaluations[-1] if self.evaluations else {"chain": "", "num_arrivals": 0}
-        return link(last["chain"], row, _arrivals_table(self.timeline, self.receipts, last["num_arrivals"]))
+        return link(last["chain"], row, arrivals_table(self.timeline, self.receipts, last["num_arrivals"]))
 
     def _keep_samples(self) -> None:
         if self.reviver is None or self.reviver.synthesizer is None or len(self.reviver.pool) == 0:
@@ -230,75 +228,5 @@ class Simulation:
         spacing = self.timeline.num_versions / SAMPLE_MOMENTS
         if self.samples and version - self.samples[-1][0] < spacing and version != self.timeline.num_versions:
             return
-        images, labels = self.reviver.pool.newest(SAMPLES_SHOWN)
-        self.samples.append((version, images.mul(255).round().byte().cpu().numpy(), labels))
-
-    def _record(self) -> Record:
-        config, timeline = self.config, self.timeline
-        state = self.server.state.cpu()
-        evaluated = pd.DataFrame(self.evaluations)
-        # A run that its budget in time ended lasts until then; any other, until its last version.
-        out_of_time = (
-            self.num_processed == len(timeline.arrivals)
-            and self.server.version != config.federation.max_versions
-            and not timeline.ran_dry
-        )
-        sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
-        class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
-        per_client = self.data.class_proportions @ np.nan_to_num(class_accuracy)
-        groups = speed_groups(timeline.mean_duration)
-        arrivals = _arrivals_table(timeline, self.receipts)
-        summary = {
-            **summarise(evaluated, sim_time),
-            "num_versions": self.server.version,
-            "num_arrivals": self.num_processed,
-            "sim_time": sim_time,
-            "mean_staleness": float(arrivals["staleness"].mean()),
-            "class_accuracy": dict(zip(self.data.class_names, class_accuracy.tolist(), strict=True)),
-            # Expected test accuracy of a client: class accuracies weighted by its own class proportions.
-            "speed_group_accuracy": {name: float(per_client[clients].mean()) for name, clients in groups.items()},
-            "stopped": self._reason_to_stop(),
-            "faults": timeline.fault_counts(self.num_processed),
-            "rejected_uploads": int((arrivals["rejected"] != "").sum()),
-            "rejected": arrivals.loc[arrivals["rejected"] != "", "rejected"].value_counts().to_dict(),
-            "clipped_updates": int((arrivals["client_norm"] > (config.server.clip_norm or np.inf)).sum()),
-            "rejected_terms": int(np.nansum(arrivals["rejected_terms"])),
-            "model": self.model_name,
-            "num_parameters": self.layout.num_parameters,
-            "state_sha256": state_sha256(state.numpy()),
-        }
-        summary["certificate"] = self._link({"state_sha256": summary["state_sha256"]})
-        device = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
-        return Record(
-            config=config,
-            summary=summary,
-            provenance=provenance(device, torch.get_num_threads())
-            | {"num_resumed": self.num_resumed, "branches": self.branches},
-            evaluations=evaluated,
-            arrivals=arrivals,
-            timings=self.stopwatch.table(),
-            samples=stack_samples(self.samples, SAMPLES_SHOWN, self.data.image_shape),
-            model={name: tensor.clone().numpy() for name, tensor in self.layout.views(state).items()},
-        )
-
-
-def _arrivals_table(timeline: Timeline, receipts: list[Receipt], first: int = 0) -> pd.DataFrame:
-    """A row per arrival from number `first` on."""
-    jobs, receipts = timeline.arrivals[first : len(receipts)], receipts[first:]
-    rows = [receipt.metrics for receipt in receipts]
-    metrics = torch.stack(rows).cpu().numpy() if rows else np.empty((0, len(METRICS)), np.float32)
-    return pd.DataFrame(
-        {
-            "job": jobs,
-            "client": timeline.client[jobs],
-            "sim_time": timeline.arrival_time[jobs],
-            "version": np.arange(len(jobs)) // timeline.federation.buffer_size,
-            "staleness": timeline.arrival_staleness[: len(jobs)],
-            "beta": [receipt.beta for receipt in receipts],
-            "revived": [receipt.revived for receipt in receipts],
-            "fault": np.array(FAULTS)[timeline.arrival_fault[: len(jobs)]],
-            "rejected": [receipt.rejected for receipt in receipts],
-            "pool_size": [receipt.pool_size for receipt in receipts],
-            **{name: metrics[:, column] for column, name in enumerate(METRICS)},
-        }
-    )
+        samples, labels = self.reviver.pool.newest(SAMPLES_SHOWN)
+        self.samples.append((version, self.inputs.show(samples), labels))

@@ -8,24 +8,37 @@ running statistics). Blends, differences and means are single vector operations;
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
 
 from fedrevive_core.models.probes import StatisticProbe
+
+
+@contextmanager
+def seeded(rng: np.random.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
+    """While open, what PyTorch itself draws (initialisation, dropout) follows from `rng`; then all is as before."""
+    devices = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(rng.integers(2**63)))
+        yield
 
 
 class StateLayout:
     """Where every tensor of `model` stands in the flat vector. Keeps a private copy of the model as a template.
 
-    Integer buffers (BatchNorm's counters in a user's model) are not part of the state.
+    Frozen parameters (pretrained embeddings) and integer buffers (BatchNorm's counters in a user's model) are not part
+    of the state: they stay as they are in the template.
     """
 
     def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
-        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
         self.names = [*parameters, *buffers]
         self.shapes = [tensor.shape for tensor in (*parameters.values(), *buffers.values())]
@@ -34,6 +47,7 @@ class StateLayout:
         self.num_parameters = sum(self.lengths[: self.num_tensors])
         self.size = sum(self.lengths)
         self.template = copy.deepcopy(model).to(device).requires_grad_(False)
+        self.draws = any(isinstance(m, _DropoutNd) and m.p > 0 for m in self.template.modules())  # in training mode
         self._mode: tuple[bool, bool] | None = None
         probes = {name: m for name, m in self.template.named_modules() if isinstance(m, StatisticProbe)}
         self._probes = list(probes.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import Tensor
 from fedrevive_core.config import RevivalConfig
 from fedrevive_core.seeding import stream
 from fedrevive_core.state import StateLayout
+
+ProbeInputs = Callable[[np.random.Generator, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,19 @@ class ClassProportions:
     first is the running estimate, the mean of both is final.
 
     Args:
-        layout: the model. image_shape: (C, S, S) of an input. true: (N, C) histograms, or None for the proxy.
+        layout: the model. probe_inputs: draws that many Gaussian inputs of it. true: (N, C) histograms, or None for
+            the proxy.
     """
 
     def __init__(
         self,
         layout: StateLayout,
-        image_shape: tuple[int, ...],
+        probe_inputs: ProbeInputs,
         config: RevivalConfig,
         seed: int,
         true: np.ndarray | None = None,
     ) -> None:
-        self.layout, self.image_shape, self.config, self.seed, self.true = layout, image_shape, config, seed, true
+        self.layout, self.probe_inputs, self.config, self.seed, self.true = layout, probe_inputs, config, seed, true
         self.estimates: dict[int, list[np.ndarray]] = {}
 
     def observe(self, arrival: int, teacher: Teacher) -> None:
@@ -57,7 +60,7 @@ class ClassProportions:
     @torch.no_grad()
     def _probe(self, arrival: int, state: Tensor) -> np.ndarray:
         rng = stream(self.seed, "probing", arrival)
-        inputs = rng.standard_normal((self.config.num_probe_inputs, *self.image_shape), dtype=np.float32)
+        inputs = self.probe_inputs(rng, self.config.num_probe_inputs)
         logits = self.layout.call(self.layout.views(state), torch.from_numpy(inputs).to(state.device))
         probs = (logits.double() / self.config.probe_temperature).softmax(dim=1).cpu().numpy()
         probs = probs[np.isfinite(probs).all(axis=1)]

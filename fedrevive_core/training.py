@@ -20,7 +20,7 @@ from fedrevive_core.config import TrainingConfig
 from fedrevive_core.data import FederatedData, Preparation
 from fedrevive_core.data.augmentation import channels_last
 from fedrevive_core.seeding import stream
-from fedrevive_core.state import StateLayout
+from fedrevive_core.state import StateLayout, seeded
 
 # Stacking saves overhead, and overhead only matters for small models: a vectorised convolution is a grouped one, which
 # is slower than one model after the other once a model has more parameters (CPU measured, docs/SPEED.md; CUDA not yet).
@@ -40,7 +40,7 @@ class LocalTrainer:
     """Trains jobs on their clients' shards: `config.steps` Adam steps on cross-entropy, fresh optimiser for each job.
 
     Args:
-        layout: the model. data: shards. prepare: augmentation and normalisation of client images. seed: of the batches.
+        layout: the model. data: shards. prepare: of clients' samples. seed: of the batches.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class LocalTrainer:
     ) -> None:
         self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
         self.device = data.clients.labels.device
-        self.stacks = layout.num_parameters <= LARGEST_STACKED[self.device.type]
+        # Dropout draws for a whole stack at once, so a job's result would depend on which jobs it was trained with.
+        self.stacks = layout.num_parameters <= LARGEST_STACKED[self.device.type] and not layout.draws
 
     def train(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""
@@ -58,7 +59,8 @@ class LocalTrainer:
             stacks.setdefault(len(self.data.shards[job.client]) if self.stacks else -1 - place, []).append(place)
         returned: dict[int, Tensor] = {}
         for places in stacks.values():
-            states = self._train_stack([jobs[place] for place in places])
+            with seeded(stream(self.seed, "dropout", 0, jobs[places[0]].number), self.device):
+                states = self._train_stack([jobs[place] for place in places])
             # Copies, so that the stack is freed although its jobs arrive at different times.
             returned.update(zip(places, (state.clone() for state in states), strict=True))
         return [returned[place] for place in range(len(jobs))]
@@ -74,24 +76,24 @@ class LocalTrainer:
         first = 0
         for size in sizes:
             chosen = slice(first, first + size)
-            images, labels = self._batch(numbers[:, chosen], draws[:, chosen])
+            inputs, labels = self._batch(numbers[:, chosen], draws[:, chosen])
             tensors = self.layout.parameter_views(parameters) | buffers
             if len(jobs) == 1:
                 # Indexing loses the memory format of one-channel images.
-                loss = self._loss({name: t[0] for name, t in tensors.items()}, channels_last(images[0]), labels[0])
+                loss = self._loss({name: t[0] for name, t in tensors.items()}, channels_last(inputs[0]), labels[0])
             else:
                 # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
-                loss = vmap(self._loss, randomness="different")(tensors, images, labels).sum()
+                loss = vmap(self._loss, randomness="different")(tensors, inputs, labels).sum()
             parameters.grad = torch.autograd.grad(loss, parameters)[0]
             optimiser.step()
             first += size
         return torch.cat([parameters.detach(), *(buffer.flatten(1) for buffer in buffers.values())], dim=1)
 
-    def _loss(self, tensors: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.layout.call(tensors, images, training=True), labels)
+    def _loss(self, tensors: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(self.layout.call(tensors, inputs, training=True), labels)
 
     def _draw(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
-        """Sample numbers (n,) and augmentation draws (n, 4) of all n = sum(batch_sizes) samples a job sees."""
+        """Sample numbers (n,) and augmentation draws (n, ...) of all n = sum(batch_sizes) samples a job sees."""
         rng = stream(self.seed, "batches", job.number)
         shard = self.data.shards[job.client]
         total = sum(batch_sizes(len(shard), self.config.steps, self.config.batch_size))
@@ -99,10 +101,10 @@ class LocalTrainer:
         return np.concatenate(passes)[:total], self.prepare.draw(rng, total)
 
     def _batch(self, numbers: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared images (J, b, C, S, S) and labels (J, b) of sample numbers (J, b)."""
+        """Prepared inputs (J, b, ...) and labels (J, b) of sample numbers (J, b)."""
         source = self.data.clients
-        images = self.prepare(source.images[numbers].flatten(0, 1), draws.flatten(0, 1))
-        return images.unflatten(0, numbers.shape), source.labels[numbers]
+        inputs = self.prepare(source.inputs[numbers].flatten(0, 1), draws.flatten(0, 1))
+        return inputs.unflatten(0, numbers.shape), source.labels[numbers]
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)

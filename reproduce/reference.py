@@ -165,7 +165,7 @@ class ReferenceRun:
             weights = torch.from_numpy(teacher_weights(shares)).float()
             late = version >= (config.revival.warmup or 0)
             made = reviver.synthesizer.synthesise(draws, states, weights, self._flat(self.state), adversarial=late)
-            self.images.extend(made.images)
+            self.images.extend(made.samples)
             self.labels.extend(draws.labels.tolist())
         if version <= (config.revival.warmup or 0) or not self.images:
             return None

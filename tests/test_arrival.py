@@ -68,7 +68,7 @@ def plain_model(simulation: Simulation, state: torch.Tensor) -> nn.Module:
 def slow_synthesis(teachers, student, generator, weights, draws, config, adversarial):
     """(images of the better step, generator's parameters after the Reptile step)."""
     fast = copy.deepcopy(generator).train()
-    z, e = draws.noise.clone().requires_grad_(), draws.embeddings.clone().requires_grad_()
+    z, e = (latent.clone().requires_grad_() for latent in draws.latents)
     parameters = list(fast.parameters())
     fast_adam = SlowAdam(parameters, config.generator_lr, (0.5, 0.999))
     noise_adam = SlowAdam([z, e], config.noise_lr, (0.5, 0.999))

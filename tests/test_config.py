@@ -286,7 +286,7 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
         ({"data__augmentation__flips": 1}, ["data.augmentation.flips is unknown", "did you mean 'flip'?"]),
         ({"trainig__lr": 1}, ["trainig is unknown", "did you mean 'training'?"]),
         ({"federation__schedule": "shiftet"}, ["schedule = 'shiftet' is unknown", "'shifted'", "allowed: default"]),
-        ({"data__name": "cifar"}, ["data.name = 'cifar'", "'digits', 'fashion_mnist', 'cifar10' or 'cifar100'"]),
+        ({"data__name": "cifar"}, ["data.name = 'cifar'", "'digits', 'fashion_mnist', 'cifar10', 'cifar100'"]),
         ({"model": "resnet"}, ["model = 'resnet'", "'resnet18'"]),
         ({"staleness__rule": "cos"}, ["staleness.rule = 'cos'", "'cosine'"]),
         ({"revival__source": "real"}, ["revival.source = 'real'", "'none', 'synthetic' or 'held_back'"]),

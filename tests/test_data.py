@@ -243,7 +243,7 @@ def test_class_proportions_are_the_histograms_of_the_shards() -> None:
 
 def test_shapes_and_classes_are_told() -> None:
     data = digits(image_size=12)
-    assert data.image_shape == (1, 12, 12)
+    assert data.sample_shape == (1, 12, 12)
     assert data.num_classes == 10
 
 

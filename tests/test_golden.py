@@ -91,8 +91,7 @@ class Golden:
     def draws(self) -> Draws:
         return Draws(
             labels=self.arrays["synth0/targets"],
-            noise=self["synth0/z"],
-            embeddings=self["synth0/class_embeddings"],
+            latents=(self["synth0/z"], self["synth0/class_embeddings"]),
             augmentation=torch.zeros(2, 16, 4),
         )
 
@@ -123,10 +122,13 @@ def test_losses_of_the_first_step(golden):
     generator = golden.synthesizer().generator.train()
     draws = golden.draws()
     labels = golden["synth0/targets"]
-    x = generator(draws.noise + EMBEDDING_WEIGHT * draws.embeddings[labels])
+    noise, embeddings = draws.latents
+    x = generator(noise + EMBEDDING_WEIGHT * embeddings[labels])
     torch.testing.assert_close(x.detach(), golden["synth0/images"][0], **TOLERANCE)
     views = [golden.layout.views(teacher) for teacher in golden.teachers]
-    losses = synthesis_losses(golden.layout, x, labels, views, golden.weights, golden.layout.views(golden.student))
+    losses = synthesis_losses(
+        golden.layout, x, labels, views, golden.weights, golden.layout.views(golden.student), generator
+    )
     expected = torch.stack([golden[f"synth0/loss_{name}"][0] for name in ("bn", "oh", "adv")])
     torch.testing.assert_close(losses.detach(), expected, **LOSS_TOLERANCE)
 
@@ -143,18 +145,18 @@ def test_agreement_of_teachers_and_student(golden):
 def test_synthesis_keeps_the_better_step(golden, synthesised):
     _, made = synthesised
     kept = int(golden["synth0/kept_step"])
-    torch.testing.assert_close(made.images, golden["synth0/images"][kept], **TOLERANCE)
+    torch.testing.assert_close(made.samples, golden["synth0/images"][kept], **TOLERANCE)
     expected = torch.stack([golden[f"synth0/loss_{name}"][kept] for name in ("bn", "oh", "adv")])
     torch.testing.assert_close(made.losses, expected, **LOSS_TOLERANCE)
-    torch.testing.assert_close(made.images, golden["pool/images"], **TOLERANCE)
+    torch.testing.assert_close(made.samples, golden["pool/images"], **TOLERANCE)
     assert made.usable
     assert made.num_rejected == 0
 
 
 def test_fast_copy_noise_and_embeddings(golden, synthesised):
     _, made = synthesised
-    torch.testing.assert_close(made.noise, golden["synth0/z_after"], **TOLERANCE)
-    torch.testing.assert_close(made.embeddings, golden["synth0/class_embeddings_after"], **TOLERANCE)
+    torch.testing.assert_close(made.latents[0], golden["synth0/z_after"], **TOLERANCE)
+    torch.testing.assert_close(made.latents[1], golden["synth0/class_embeddings_after"], **TOLERANCE)
     for name, expected in golden.generator("synth0/fast_after").items():
         torch.testing.assert_close(made.fast.state_dict()[name], expected, **TOLERANCE)
 

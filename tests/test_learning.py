@@ -133,7 +133,9 @@ class Constant(nn.Module):
 def test_proxy_is_the_mean_of_the_first_two_uploads_and_then_frozen():
     layout = StateLayout(Constant([0.0, 0.0]))
     config = small("fedrevive").revival
-    proportions = ClassProportions(layout, (1, 8, 8), config, seed=0)
+    proportions = ClassProportions(
+        layout, lambda rng, n: rng.standard_normal((n, 1, 8, 8), dtype=np.float32), config, seed=0
+    )
     temperature = config.probe_temperature
     uploads = [torch.tensor([0.0, temperature * math.log(3.0)]), torch.tensor([0.0, 0.0]), torch.tensor([9.0, 0.0])]
     seen = []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
 
-from fedrevive_core.config import DataConfig, RunConfig, TrainingConfig
+from fedrevive_core.config import TEXT_MODELS, DataConfig, RunConfig, TrainingConfig
 from fedrevive_core.data import Preparation, load_federated
 from fedrevive_core.models import (
     ARCHITECTURES,
@@ -440,4 +440,4 @@ def test_statistics_of_jobs_trained_together_are_those_of_jobs_trained_alone(kin
 
 def test_names_of_the_architectures_are_those_of_the_configuration() -> None:
     allowed = re.findall(r"'(\w+)'", str(RunConfig.model_fields["model"].annotation))
-    assert sorted(allowed) == sorted(ARCHITECTURES)
+    assert sorted(allowed) == sorted([*ARCHITECTURES, *TEXT_MODELS])

@@ -23,6 +23,8 @@ class Preparation:
     Departs from the authors: their rotation of real images takes the nearest pixel.
     """
 
+    largest_batch = 2000  # samples that a pass without gradients may take at once
+
     def __init__(self, data: DataConfig, device: torch.device, *, synthetic: bool = False) -> None:
         self.options = data.augmentation
         self.synthetic = synthetic
@@ -74,8 +76,25 @@ class Preparation:
         return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
+class TextPreparation(Preparation):
+    """Texts are fed as they are; `length` is the most tokens of one."""
+
+    def __init__(self, length: int) -> None:
+        self.largest_batch = max(1, 65_536 // length)
+
+    def draw(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
+        """Nothing is random: float32 (*shape, 0)."""
+        return np.zeros((*shape, 0), dtype=np.float32)
+
+    def __call__(self, texts: Tensor, draws: Tensor | None = None) -> Tensor:
+        """`texts`, token numbers (B, L) or soft texts (B, L, d + 1)."""
+        return texts
+
+
 def channels_last(images: Tensor) -> Tensor:
-    """`images` (B, C, H, W) with channels last in memory; a copy if they are not."""
+    """`images` (B, C, H, W) with channels last in memory, a copy if they are not; anything else as it is."""
+    if images.dim() != 4:
+        return images
     if images.shape[1] > 1:
         return images.contiguous(memory_format=torch.channels_last)
     # One channel lies in memory the same both ways, so PyTorch leaves the strides, by which it recognises the format.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedrevive_core.config import DataConfig
+from fedrevive_core.data.cache import data_directory
+from fedrevive_core.data.samples import Images
 from fedrevive_core.validation import ConfigError
 
 if TYPE_CHECKING:  # scikit-learn and torchvision take seconds to import, so each is imported by who reads with it
@@ -27,28 +29,29 @@ IDX_KINDS = ("images-idx3", "labels-idx1")
 
 
 @dataclass(frozen=True)
-class Images:
-    """Labelled images: `images` (n, C, S, S) float32 in [0, 1], `labels` (n,) int64 in [0, num_classes)."""
-
-    images: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
 class ImageData:
-    """A data set: official training and test part (`test` is None where there is no official one)."""
+    """A data set: official training and test part (`test` is None where there is no official one).
+
+    Where samples have a natural owner, `owners` (n,) numbers it for each of `train` and `writers` names it.
+    """
 
     train: Images
     test: Images | None
     class_names: tuple[str, ...]
+    owners: np.ndarray | None = None
+    writers: tuple[str, ...] = ()
 
-
-def data_directory() -> Path:
-    """The directory in which data sets are looked for and saved: $FEDREVIVE_DATA, or the user's cache folder."""
-    if os.environ.get("FEDREVIVE_DATA"):
-        return Path(os.environ["FEDREVIVE_DATA"]).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "fedrevive"
+    def check_fits(self, config: DataConfig) -> None:
+        """Raise ConfigError if `config` wants another number of channels or larger images."""
+        _, channels, side, _ = self.train.images.shape
+        padding = config.augmentation.crop_padding
+        if padding >= side:
+            raise ConfigError(f"data.augmentation.crop_padding = {padding} must be below {side}")
+        for field, values in (("mean", config.mean), ("std", config.std)):
+            if len(values) not in (1, channels):
+                raise ConfigError(
+                    f"data.{field} = {values} must hold 1 value or {channels}, one per channel of {config.name}"
+                )
 
 
 def load_images(name: str, image_size: int | None = None, *, download: bool = True) -> ImageData:

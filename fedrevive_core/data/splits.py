@@ -2,9 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from fedrevive_core.config import DataConfig
 from fedrevive_core.validation import ConfigError
+
+# Shares of clients, validation, held back (and test, where there is no official one).
+OFFICIAL_TEST = (0.75, 0.15, 0.10)  # authors' settings
+NO_OFFICIAL_TEST = (0.60, 0.15, 0.05, 0.20)  # ours, for digits and docstrings; by class
+NATURAL = (0.60, 0.15, 0.10, 0.15)  # authors' settings for FEMNIST; of all writers' samples together
+
+
+@dataclass(frozen=True)
+class Division:
+    """Sample numbers of the training set: one array per client, and those that the server keeps.
+
+    `test` is empty where there is an official test set.
+    """
+
+    shards: list[np.ndarray]
+    validation: np.ndarray
+    held_back: np.ndarray
+    test: np.ndarray
+
+    @property
+    def clients(self) -> np.ndarray:
+        """All numbers that clients hold, in order."""
+        return np.unique(np.concatenate(self.shards))
+
+
+def divide(
+    config: DataConfig,
+    labels: np.ndarray,
+    num_classes: int,
+    num_clients: int,
+    rng: np.random.Generator,
+    *,
+    official_test: bool,
+    owners: np.ndarray | None = None,
+) -> Division:
+    """Who holds which of the samples with `labels` (n,); `owners` (n,) are their writers, for natural splits.
+
+    Raises ConfigError if a shard cannot be filled.
+    """
+    if config.split == "natural":
+        if owners is None:
+            raise ConfigError(f"data.split = 'natural' needs samples with writers, as femnist has; not {config.name}")
+        candidates, validation, held_back, test = portions(np.arange(len(labels)), NATURAL, rng)
+        return Division(natural_shards(owners, candidates, num_clients), validation, held_back, test)
+    if official_test:
+        candidates, validation, held_back = portions(np.arange(len(labels)), OFFICIAL_TEST, rng)
+        test = candidates[:0]
+    else:
+        parts = [portions(np.flatnonzero(labels == y), NO_OFFICIAL_TEST, rng) for y in range(num_classes)]
+        candidates, validation, held_back, test = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if config.split == "iid":
+        shards = iid_shards(candidates, num_clients, config.samples_per_client, rng)
+    else:
+        shards = dirichlet_shards(labels, candidates, num_clients, config.samples_per_client, config.alpha, rng)
+    return Division(shards, validation, held_back, test)
+
+
+def natural_shards(owners: np.ndarray, candidates: np.ndarray, num_clients: int) -> list[np.ndarray]:
+    """What each of `num_clients` writers has among `candidates`; `owners` (n,) numbers them from 0.
+
+    A writer with less than a batch trains on short batches. Raises ConfigError if one has nothing at all.
+    """
+    shards = [candidates[owners[candidates] == client] for client in range(num_clients)]
+    for client, shard in enumerate(shards):
+        if len(shard) == 0:
+            raise ConfigError(
+                f"writer {client} has {(owners == client).sum()} samples and none of them for training: "
+                "choose another data.split_seed, or fewer federation.num_clients"
+            )
+    return shards
 
 
 def class_counts(alpha: float, size: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from fedrevive_core.models.convnets import ConvNet, LabNet
+from fedrevive_core.models.encoder import EncoderText, load_encoder
 from fedrevive_core.models.probes import StatisticProbe, observe
 from fedrevive_core.models.resnet import ResNet18
+from fedrevive_core.models.text import LabText, TextModel
 from fedrevive_core.validation import ConfigError
 
 ARCHITECTURES: dict[str, Callable[[int, int, int], nn.Module]] = {
@@ -31,19 +33,48 @@ def build_model(name: str, in_channels: int, image_size: int, num_classes: int) 
         raise ConfigError(f"model = '{name}' does not take images of side {image_size}: {error}") from None
 
 
-def check_model(model: nn.Module, image_shape: tuple[int, ...], num_classes: int) -> None:
-    """Feed `model` two blank images (C, H, W). Raises ConfigError unless it returns shape (2, num_classes)."""
+def build_text_model(
+    name: str, vocabulary_size: int, length: int, pad: int, prefix: int | None, num_classes: int, path: str
+) -> nn.Module:
+    """`labtext`, or the `encoder` at `path` with a head, for texts of at most `length` tokens.
+
+    Raises ConfigError if there is no such encoder, or if it does not accept embeddings.
+    """
+    if name == "labtext":
+        return LabText(vocabulary_size, length, pad, num_classes)
+    try:
+        return EncoderText(load_encoder(path), pad, prefix or 0, num_classes)
+    except (ImportError, OSError, ValueError) as error:
+        raise ConfigError(f"data.tokenizer = '{path}' gives no encoder: {error}") from None
+
+
+def check_model(model: nn.Module, shape: tuple[int, ...], num_classes: int, dtype: torch.dtype = torch.float32) -> None:
+    """Feed `model` two blank samples of `shape`. Raises ConfigError unless it returns shape (2, num_classes)."""
+    kind = "images" if dtype.is_floating_point else "texts"
     try:
         with torch.no_grad():
-            logits = copy.deepcopy(model).cpu().eval()(torch.zeros(2, *image_shape))
+            logits = copy.deepcopy(model).cpu().eval()(torch.zeros(2, *shape, dtype=dtype))
     except RuntimeError as error:
-        raise ConfigError(f"model does not take images of shape {image_shape}: {error}") from None
+        raise ConfigError(f"model does not take {kind} of shape {shape}: {error}") from None
     if not isinstance(logits, torch.Tensor):
         raise ConfigError(f"model returns a {type(logits).__name__}, not a tensor of logits (2, {num_classes})")
     if tuple(logits.shape) != (2, num_classes):
         raise ConfigError(
-            f"model returns shape {tuple(logits.shape)} for 2 images, not (2, {num_classes}): one logit per class"
+            f"model returns shape {tuple(logits.shape)} for 2 {kind}, not (2, {num_classes}): one logit per class"
         )
 
 
-__all__ = ["ARCHITECTURES", "ConvNet", "LabNet", "ResNet18", "StatisticProbe", "build_model", "check_model", "observe"]
+__all__ = [
+    "ARCHITECTURES",
+    "ConvNet",
+    "EncoderText",
+    "LabNet",
+    "LabText",
+    "ResNet18",
+    "StatisticProbe",
+    "TextModel",
+    "build_model",
+    "build_text_model",
+    "check_model",
+    "observe",
+]

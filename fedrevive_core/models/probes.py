@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,13 +49,13 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def observe(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """While open, collect (mean, var) of what passes each probe of `model`, by the probe's name, differentiably."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
+def observe(model: nn.Module, measure: Callable[[Tensor], Any] = channel_statistics) -> Iterator[dict[str, Any]]:
+    """While open, collect `measure`, by default (mean, var), of what passes each probe, by its name, differentiably."""
+    seen: dict[str, Any] = {}
 
     def collector(name: str) -> Callable[..., None]:
         def collect(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-            seen[name] = channel_statistics(inputs[0])
+            seen[name] = measure(inputs[0])
 
         return collect
 

@@ -1,0 +1,50 @@
+"""Files that a loader makes once and reads offline afterwards: written whole or not at all, never pickled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from fedrevive_core.validation import ConfigError
+
+
+def data_directory() -> Path:
+    """The directory in which data sets are looked for and saved: $FEDREVIVE_DATA, or the user's cache folder."""
+    if os.environ.get("FEDREVIVE_DATA"):
+        return Path(os.environ["FEDREVIVE_DATA"]).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fedrevive"
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write `arrays` as a compressed npz at `path`, which appears whole or not at all. ConfigError if it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, work = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **arrays)
+            Path(work).chmod(0o644)  # mkstemp makes it private
+            os.replace(work, path)
+        finally:
+            Path(work).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error}): make room, or set FEDREVIVE_DATA elsewhere") from None
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Arrays `names` of an npz that `write_arrays` wrote; the checksums in it are verified.
+
+    Raises ConfigError naming the file if it is damaged or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error) as error:
+        raise ConfigError(f"{path} is damaged ({error}): delete it, and it is made again at the next use") from None
