@@ -18,6 +18,7 @@ from fedrevive_core.certificate import link
 from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, load_federated
 from fedrevive_core.evaluation import diverged, evaluate
+from fedrevive_core.faults import FAULTS
 from fedrevive_core.inputs import Inputs, build_inputs
 from fedrevive_core.models import check_model
 from fedrevive_core.moment import branched
