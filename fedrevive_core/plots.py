@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedrevive_core.config import FederationConfig, StalenessConfig
+from fedrevive_core.faults import CRASH, NEVER_RETURN
 from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record, confidence_interval
 from fedrevive_core.staleness import beta
@@ -28,10 +29,17 @@ from fedrevive_core.timeline import Timeline, expected_staleness, speed_groups
 SIM_TIME = "simulated time (unitless)"
 X_LABELS = {"sim_time": SIM_TIME, "num_arrivals": "uploads processed (count)", "version": "version of the global model"}
 
+LOST = {
+    NEVER_RETURN: ("lost: never returns, given up after the timeout", "////"),
+    CRASH: ("lost: client crashes", "xx"),
+}
+
 
 @mpl.rc_context(STYLE)
 def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | None = None) -> Figure:
     """A lane per client with a bar per job from dispatch to arrival, coloured by its staleness at arrival.
+
+    Bars of lost jobs are outlined in red and hatched: of crashed ones to the crash, of others until they are given up.
 
     Args:
         max_clients: most lanes; if more clients work, some are shown, evenly spread over expected job duration.
@@ -56,7 +64,8 @@ def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | N
     top, bottom = lane[timeline.client[jobs]] - 0.4, lane[timeline.client[jobs]] + 0.4
     bars = np.stack([left, top, right, top, right, bottom, left, bottom], axis=1).reshape(-1, 4, 2)
     staleness = timeline.staleness[jobs]
-    arrives = staleness >= 0
+    arrives, fate = staleness >= 0, np.where(np.isin(jobs, timeline.lost), timeline.fault[jobs], 0)
+    still = ~arrives & (fate == 0)
 
     figure = Plot(figsize=(10, min(12, 2 + 0.14 * max(len(shown), 12))), layout="constrained")
     axes = figure.subplots()
@@ -65,7 +74,13 @@ def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | N
     coloured.set_array(staleness[arrives])
     coloured.set_clim(0, max(1, staleness.max()))
     axes.add_collection(coloured)
-    axes.add_collection(PolyCollection(list(bars[~arrives]), facecolors="#c4c4c4", edgecolors="white", linewidths=0.6))
+    axes.add_collection(PolyCollection(list(bars[still]), facecolors="#c4c4c4", edgecolors="white", linewidths=0.6))
+    handles = [Patch(color="#c4c4c4", label="still in flight at the end of the run")] if still.any() else []
+    for code, (label, hatch) in LOST.items():
+        if (fate == code).any():
+            look: Any = {"facecolor": "white", "edgecolor": "#cc0000", "hatch": hatch, "linewidth": 1.0}
+            axes.add_collection(PolyCollection(list(bars[fate == code]), **look))
+            handles.append(Patch(label=label, **look))
     axes.set(xlim=(0, until), ylim=(len(shown) - 0.4, -0.6), xlabel=SIM_TIME)
     whole = until >= timeline.sim_time
     part = "the whole run" if whole else f"the start of the run, to time {until:.3g} of {timeline.sim_time:.3g}"
@@ -75,9 +90,8 @@ def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | N
     _mark_versions(axes, made[made <= until])
     bar = figure.colorbar(coloured, ax=axes, aspect=30, pad=0.02, ticks=MaxNLocator(6, integer=True))
     bar.set_label("staleness at arrival (versions)")
-    if not arrives.all():
-        grey = Patch(color="#c4c4c4", label="still in flight at the end of the run")
-        figure.legend(handles=[grey], loc="outside lower center")
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -142,7 +156,7 @@ def plot_staleness(runs: Timeline | Record | Sequence[Record] | Mapping[str, Tim
 
 
 def _staleness(run: Timeline | Record) -> np.ndarray:
-    return run.staleness[run.arrivals] if isinstance(run, Timeline) else run.arrivals["staleness"].to_numpy()
+    return run.arrival_staleness if isinstance(run, Timeline) else run.arrivals["staleness"].to_numpy()
 
 
 def _groups(runs: Any) -> list[tuple[str, str, list[Any]]]:

@@ -54,6 +54,24 @@ def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     assert compared(resumed) == compared(whole)
 
 
+def test_a_resumed_run_with_faults_has_the_same_bits(tmp_path):
+    """Stopped wherever the first of a duplicated upload has arrived and its copy has not."""
+    probabilities = {"crash": 0.1, "duplicate": 0.2, "non_finite": 0.1, "wrong_size": 0.1, "scaled": 0.1}
+    faults = {f"federation__faults__{name}": value for name, value in probabilities.items()}
+    config = small("fedrevive", server__clip_norm=1.0, **faults)
+    whole = run(config, progress=False)
+    stops = np.flatnonzero(Simulation(config).timeline.is_copy)
+    assert len(stops) > 1
+    for stop in stops:
+        simulation = Simulation(config)
+        checkpoint.restore(simulation, tmp_path)
+        run_until(simulation, stop)
+        checkpoint.write(simulation, tmp_path)
+    resumed = run(config, progress=False, checkpoints=tmp_path)
+    assert compared(resumed) == compared(whole)
+    assert whole.summary["rejected"]["duplicate upload"] == len(stops)
+
+
 def run_until(simulation: Simulation, stop: int) -> Simulation:
     for _ in simulation.steps():
         if simulation.num_processed == stop:

@@ -281,7 +281,7 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
     ("settings", "words"),
     [
         # Unknown fields and names.
-        ({"server__learning_rate": 1}, ["server.learning_rate is unknown", "allowed: lr, update_from"]),
+        ({"server__learning_rate": 1}, ["server.learning_rate is unknown", "allowed: lr, clip_norm, update_from"]),
         ({"federation__num_client": 1}, ["federation.num_client is unknown", "did you mean 'num_clients'?"]),
         ({"data__augmentation__flips": 1}, ["data.augmentation.flips is unknown", "did you mean 'flip'?"]),
         ({"trainig__lr": 1}, ["trainig is unknown", "did you mean 'training'?"]),
@@ -356,7 +356,7 @@ def test_values_that_cannot_work_are_refused_before_anything_is_computed(setting
         ({"odds": [0.5, 0.5]}, ["odds = (0.5, 0.5)", "one probability per mean in (1.0,)"]),
         ({"means": [-1.0]}, ["federation.schedule.upload.means.0 = -1.0", "greater than or equal to 0"]),
         ({"kind": "uniform", "half_width": 2.0}, ["half_width = 2.0", "negative durations", "at most 1.0"]),
-        ({"kind": "normal"}, ["federation.schedule.upload.kind = 'normal'", "'constant', 'exponential' or 'uniform'"]),
+        ({"kind": "normal"}, ["federation.schedule.upload.kind = 'normal'", "'uniform', 'lognormal' or 'pareto'"]),
     ],
     ids=fields_of,
 )

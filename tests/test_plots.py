@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from fedrevive_core import plots
 from fedrevive_core.config import FederationConfig, RunConfig, StalenessConfig
+from fedrevive_core.faults import FAULTS
 from fedrevive_core.presets import METHODS, build
 from fedrevive_core.record import Record
 from fedrevive_core.timeline import Timeline, play, simulate_timeline
@@ -127,6 +128,26 @@ def test_hand_drawn_timeline_is_drawn_as_in_its_docstring() -> None:
     lanes = [path.get_extents().intervaly.mean().round(6) for path in coloured.get_paths()]
     lane_of = dict(zip(extents(coloured), lanes, strict=True))
     assert lane_of == {(0, 1): 0, (0, 3): 1, (1, 2): 0, (2, 3): 0, (3, 4): 0}, "the fast client is on top"
+
+
+def test_lost_jobs_are_outlined_in_red_and_named() -> None:
+    """The slow client's job crashes at 1.5; of the fast one's, the second never returns and is given up at 1 + 2."""
+    schedule = {
+        part: {"kind": "constant", "means": [1.0], "odds": [1.0]} for part in ("training", "download", "upload")
+    }
+    config = FederationConfig(
+        num_clients=2, concurrency=2, schedule=schedule, max_sim_time=6.5, faults={"never_return": 0.1, "timeout": 2.0}
+    )
+    codes = iter([0, FAULTS.index("crash"), FAULTS.index("never_return")] + [0] * 20)
+    lasts = iter([1.0, 3.0] + [1.0] * 20)
+    timeline = play(config, lambda _: next(lasts), lambda: 0.0, np.ones(2), lambda: next(codes), lambda: 0.5)
+    figure = plots.plot_timeline(timeline, until=100.0)
+    _, _, given_up, crashed = (c for c in figure.axes[0].collections if isinstance(c, PolyCollection))
+    assert extents(crashed) == [(0, 1.5)]
+    assert extents(given_up) == [(1, 3)]
+    assert all(collection.get_hatch() for collection in (given_up, crashed))
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[1:] == ["lost: never returns, until given up", "lost: client crashes"]
 
 
 @pytest.mark.parametrize("until", [None, 2.0, 1e9])

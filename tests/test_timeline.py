@@ -152,7 +152,8 @@ def test_in_flight_counts_from_dispatch_to_just_before_arrival() -> None:
 def test_the_table_of_jobs_says_the_same() -> None:
     jobs = scripted(federation(3, 2, max_versions=4), LASTS, PICKS).jobs()
     assert jobs.index.name == "job"
-    assert list(jobs) == ["client", "dispatch_time", "base_version", "arrival_time", "arrival_version", "staleness"]
+    columns = ["client", "dispatch_time", "base_version", "arrival_time", "arrival_version", "staleness", "fault"]
+    assert list(jobs) == columns
     assert jobs["staleness"].tolist() == [2, 0, 0, 1, -1]
 
 
