@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +20,18 @@ from torch import Tensor
 from fedrevive_core.config import RunConfig
 from fedrevive_core.record import state_sha256
 from fedrevive_core.revival import Reviver
-from fedrevive_core.server import Receipt
+from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.synthesis import Synthesizer
 from fedrevive_core.teachers import Teacher
 from fedrevive_core.validation import ConfigError
 
 if TYPE_CHECKING:
     from fedrevive_core.simulate import Simulation
+
+SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment of the record
+SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
+STATES = ("state", "buffer/", "snapshot/", "returned/", "teacher/")  # tensors that are states of the model
+HEADER = 2**20  # bytes for names, and for tensors too small to count
 
 # What has made the present moment and makes the arrivals to come. The split is here because a branch goes on with the
 # table of evaluations.
@@ -44,6 +50,25 @@ class Moment:
 def take(simulation: Simulation) -> Moment:
     """The present moment of `simulation`, between two arrivals."""
     return Moment(_values(simulation), _tensors(simulation) | _reviver_tensors(simulation.reviver))
+
+
+def most_bytes(simulation: Simulation) -> int:
+    """Upper bound of what the tensors of a moment of `simulation` take; docs/DURABILITY.md has it as a formula."""
+    config, timeline, data = simulation.config, simulation.timeline, simulation.data
+    federation, image = config.federation, prod(data.image_shape)
+    # Jobs in flight: a version that each starts from and a model that each returns.
+    states = 2 * federation.concurrency + federation.buffer_size + config.revival.num_teachers + 2
+    size = 4 * simulation.layout.size * states + 4 * len(METRICS) * len(timeline.arrivals)
+    size += (SAMPLE_MOMENTS + 2) * SAMPLES_SHOWN * (image + 8)
+    if simulation.reviver is not None:
+        pool = simulation.reviver.pool
+        size += pool.samples.nbytes + pool.labels.nbytes
+        size += 2 * 8 * data.num_classes * federation.num_clients
+        if simulation.reviver.synthesizer is not None:  # with the two moments of its Adam
+            size += (
+                3 * 4 * sum(tensor.numel() for tensor in simulation.reviver.synthesizer.generator.state_dict().values())
+            )
+    return size + HEADER
 
 
 def branched(simulation: Simulation, config: RunConfig) -> Simulation:
@@ -160,9 +185,13 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def put(simulation: Simulation, moment: Moment) -> None:
-    """Bring a fresh `simulation` to `moment`, which is not modified."""
+    """Bring `simulation` to `moment`, which is not modified. Raises an error of some kind if it cannot be its own."""
     values, tensors = moment.values, moment.tensors
     server, timeline = simulation.server, simulation.timeline
+    counted = values["num_processed"] == len(values["receipts"]) <= len(timeline.arrivals)
+    states = [tensor for name, tensor in tensors.items() if name.startswith(STATES)]
+    if not counted or any(state.shape != server.state.shape for state in states):
+        raise ValueError("its counts or shapes are others")
     simulation.num_processed = server.num_received = values["num_processed"]
     simulation.num_resumed, simulation.branches = values["num_resumed"], values["branches"]
     left = timeline.base_version[timeline.arrivals[simulation.num_processed :]]

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 
 from fedrevive_core.config import RunConfig
+from fedrevive_core.untrusted import check, read_json
 from fedrevive_core.validation import ConfigError
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -80,7 +81,9 @@ class Record:
 
         directory = Path(directory)
         try:
-            header = json.loads((directory / "run.json").read_text())
+            header = read_json(directory / "run.json")
+            for name in (*(f"{table}.parquet" for table in TABLES), "samples.npz", "model.safetensors"):
+                check(directory / name)
             tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in TABLES}
             with np.load(directory / "samples.npz", allow_pickle=False) as archive:
                 samples = dict(archive)

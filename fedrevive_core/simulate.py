@@ -21,16 +21,13 @@ from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, Preparation, load_federated
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.models import check_model
-from fedrevive_core.moment import branched
+from fedrevive_core.moment import SAMPLE_MOMENTS, SAMPLES_SHOWN, branched
 from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, provenance, state_sha256, summarise
 from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
 from fedrevive_core.training import Job, LocalTrainer
-
-SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
-SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
 
 
 def run(
