@@ -53,13 +53,18 @@ class Record:
     model: dict[str, np.ndarray]
 
     def save(self, directory: Path | str) -> None:
-        """Write the record as `directory`, which appears whole or not at all. Raises ConfigError if it holds a run."""
+        """Write the record as `directory`, which appears whole or not at all.
+
+        Raises ConfigError if it holds a run, or cannot be written.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         directory = check_free(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        work = None
         try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
             for name in TABLES:
                 getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
             np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
@@ -70,8 +75,11 @@ class Record:
             if directory.exists():
                 directory.rmdir()
             os.replace(work, directory)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"no record could be written to {directory} ({error}): make room or free it") from None
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            if work is not None:
+                shutil.rmtree(work, ignore_errors=True)
 
     @classmethod
     def load(cls, directory: Path | str) -> Record:

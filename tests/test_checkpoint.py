@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, small
+from helpers import SMALL, compared, run_until, small
 
 from fedrevive_core import checkpoint
 from fedrevive_core.presets import METHODS
@@ -32,13 +32,6 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def compared(record: Record) -> tuple:
-    """All of a record that must not depend on interruptions."""
-    evaluations = record.evaluations.assign(class_accuracy=record.evaluations["class_accuracy"].map(tuple))
-    samples = {name: array.tobytes() for name, array in record.samples.items()}
-    return record.summary, evaluations.to_dict("list"), record.arrivals.to_json(double_precision=15), samples
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     """Stopped after 5 and again after 11 arrivals (FedAvg: rounds of 8), each time taken up by a fresh simulation."""
@@ -52,13 +45,6 @@ def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     resumed = run(config, progress=False, checkpoints=tmp_path)
     assert resumed.provenance["num_resumed"] == 2
     assert compared(resumed) == compared(whole)
-
-
-def run_until(simulation: Simulation, stop: int) -> Simulation:
-    for _ in simulation.steps():
-        if simulation.num_processed == stop:
-            return simulation
-    raise AssertionError(f"the run is over before {stop} arrivals")
 
 
 def command(out: Path, *more: str) -> list[str]:
