@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lab lint clean
+.PHONY: quickstart test torture lab lint clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -11,6 +11,9 @@ quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 test: $(VENV)/.test  ## lint, types, all tests
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py
 
 lab: $(VENV)/.notebooks  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks

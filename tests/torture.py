@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from reproduce import cli
 
 RESULTS = Path(__file__).parent / "results" / "torture.json"
 ARRIVALS = 60
+PAPER_STATE = 11_173_952  # numbers in a state of the preset cifar10: ResNet-18 and its probes' statistics
 
 
 def call(*arguments: object) -> tuple[int, str]:
@@ -297,28 +298,31 @@ def malformed(directory: Path, number: int) -> dict[str, Any]:
     return {"malformed": sum(counts.values()), **counts, "wrong": len(wrong), "examples_of_wrong": wrong[:5]}
 
 
-def disk(directory: Path) -> dict[str, Any]:
+STEPS: dict[str, tuple[Any, str]] = {
+    "tensors": (checkpoint, "save_file"),
+    "manifest": (Path, "write_text"),
+    "flush": (os, "fsync"),
+    "rename": (os, "replace"),
+    "record": (pd.DataFrame, "to_parquet"),
+}
+
+
+def disk(directory: Path, steps: Sequence[str] = tuple(STEPS), *, real: bool = True) -> dict[str, Any]:
     """No space and no permission, injected at every step of writing and, where rights allow, on a real file system."""
     reference = directory / "reference"
     assert call(*arguments_of("fedrevive", reference))[0] == 0
     whole = compared(Record.load(reference))
     injected = {}
-    for name, where in {
-        "tensors": (checkpoint, "save_file"),
-        "manifest": (Path, "write_text"),
-        "flush": (os, "fsync"),
-        "rename": (os, "replace"),
-        "record": (pd.DataFrame, "to_parquet"),
-    }.items():
+    for name in steps:
         out = directory / name
-        with _failing(*where, after=0 if name == "record" else 7):
+        with _failing(*STEPS[name], after=0 if name == "record" else 7):
             code, error = call(*arguments_of("fedrevive", out))
         good = code == 2 and one_sentence(error) and not out.exists()
         partial = out.with_name(out.name + ".partial")
         intact = len(checkpoint.found(partial)) == 2 and not list(partial.glob(".writing-*"))
         resumed = call(*arguments_of("fedrevive", out), "--resume")[0] == 0 and compared(Record.load(out)) == whole
         injected[name] = bool(good and intact and resumed)
-    return {"injected": injected, "real": _real_disk(directory, whole)}
+    return {"injected": injected, **({"real": _real_disk(directory, whole)} if real else {})}
 
 
 @contextlib.contextmanager
@@ -425,7 +429,7 @@ def cost(directory: Path, versions: int = 400) -> dict[str, Any]:
     with _replaced(checkpoint, "take", lambda _: type(moment)(moment.values, moment.tensors | states)):
         checkpoint.write(simulation, directory / "large")
     rate = 0.5e9 / (time.perf_counter() - began)
-    state = 4 * 11_181_952  # cifar10: ResNet-18 and its probes' statistics, checked below
+    state = 4 * PAPER_STATE
     paper = build("cifar10", "fedrevive").federation.concurrency
     size = state * (2 * paper + 1 + 8 + 2)
     found["paper_scale"] = {
@@ -460,15 +464,15 @@ def main(chosen: list[str]) -> None:
     if set(chosen) - set(parts):
         sys.exit(f"parts are {', '.join(parts)}")
     torch.set_num_threads(1)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in chosen or parts:
         print(f"{name} ...", flush=True)
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as directory:
             found = parts[name](Path(directory))
-        results[name] = found | {"seconds": round(time.monotonic() - began)}
-        print(f"{name}: {json.dumps(results[name])}", flush=True)
-        results["made_with"] = {"python": platform.python_version(), "torch": torch.__version__}
+        found["seconds"] = round(time.monotonic() - began)
+        print(f"{name}: {json.dumps(found)}", flush=True)
+        results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}  # of the other parts
+        results |= {name: found, "made_with": {"python": platform.python_version(), "torch": torch.__version__}}
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
