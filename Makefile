@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-notebooks test-browser lab lint clean
+.PHONY: quickstart test test-notebooks test-browser torture lab lint clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -17,6 +17,9 @@ test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and s
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
 	$(BIN)/python -m pytest -m browser
+
+torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py
 
 lab: $(VENV)/.notebooks  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks

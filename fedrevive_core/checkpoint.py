@@ -29,7 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedrevive_core.config import RunConfig
-from fedrevive_core.moment import Moment, put, take
+from fedrevive_core.moment import Moment, most_bytes, put, take
+from fedrevive_core.untrusted import check, read_json
 from fedrevive_core.validation import ConfigError, Interrupted
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 FORMAT = 2  # raised when a change makes older checkpoints unreadable
 KEPT = 2
 STAYING = "checkpoints"  # below a run's directory, and later below its record
+MANIFEST_LIMIT = 2**28  # bytes; some 40 for every arrival and 20 for every class at every evaluation
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 
 
@@ -171,14 +173,18 @@ def restore(simulation: Simulation, directory: Path) -> bool:
     paths = found(directory)
     for path in paths:
         try:
-            manifest, tensors = _read(path)
+            manifest, tensors = _read(path, most_bytes(simulation))
         except (Damaged, OSError, ValueError, SafetensorError) as error:
             warnings.warn(f"checkpoint {path} is damaged ({error}): trying an older one", stacklevel=2)
             continue
         _check_same(simulation, manifest, path)
         device = simulation.device
         # Copies, so that nothing points into the file, which a later checkpoint replaces.
-        put(simulation, Moment(manifest, {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}))
+        copies = {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
+        try:
+            put(simulation, Moment(manifest, copies))
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ConfigError(f"{path} does not hold what a checkpoint of this run holds ({error!r})") from None
         simulation.num_resumed += 1
         return True
     if paths:
@@ -216,13 +222,15 @@ def at_version(directory: Path, version: int | None) -> tuple[Path, dict[str, An
 
 
 def _manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path / MANIFEST, MANIFEST_LIMIT)
     if _sha256(path / MANIFEST) != path.name.partition("-")[2]:
         raise Damaged(f"{MANIFEST} has changed")
-    return json.loads((path / MANIFEST).read_text())
+    return manifest
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path, limit: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
     manifest = _manifest(path)
+    check(path / TENSORS, limit)
     if _sha256(path / TENSORS) != manifest["tensors"]:
         raise Damaged(f"{TENSORS} has changed")
     return manifest, load_file(path / TENSORS)

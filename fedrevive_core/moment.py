@@ -8,9 +8,9 @@ The timeline, the data and every random stream follow from the configuration.
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +21,18 @@ from fedrevive_core.aggregation import Entry
 from fedrevive_core.config import RunConfig
 from fedrevive_core.record import state_sha256
 from fedrevive_core.revival import Reviver
-from fedrevive_core.server import Receipt
+from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.synthesis import Synthesizer
 from fedrevive_core.teachers import Teacher
 from fedrevive_core.validation import ConfigError
 
 if TYPE_CHECKING:
     from fedrevive_core.simulate import Simulation
+
+SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment of the record
+SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
+STATES = ("state", "buffer/", "snapshot/", "returned/", "teacher/")  # tensors that are states of the model
+HEADER = 2**20  # bytes for names, and for tensors too small to count
 
 # What has made the present moment and makes the arrivals to come. The split is here because a branch goes on with the
 # table of evaluations.
@@ -48,13 +53,34 @@ def take(simulation: Simulation) -> Moment:
     return Moment(_values(simulation), _tensors(simulation) | _reviver_tensors(simulation.reviver))
 
 
+def most_bytes(simulation: Simulation) -> int:
+    """Upper bound of what the tensors of a moment of `simulation` take; docs/DURABILITY.md has it as a formula."""
+    config, timeline, data = simulation.config, simulation.timeline, simulation.data
+    federation = config.federation
+    # Jobs in flight: a version that each starts from and a model that each returns.
+    states = 2 * federation.concurrency + federation.buffer_size + config.revival.num_teachers + 2
+    size = 4 * simulation.layout.size * states + 4 * len(METRICS) * len(timeline.arrivals)
+    remembered = federation.num_clients if config.server.memory != "none" else 0
+    size += 4 * simulation.layout.num_parameters * (remembered + 4)  # of the aggregator, with its moments
+    if simulation.reviver is not None:
+        pool = simulation.reviver.pool
+        size += pool.samples.nbytes + pool.labels.nbytes
+        size += (SAMPLE_MOMENTS + 2) * SAMPLES_SHOWN * 8 * (prod(pool.samples.shape[1:]) + 1)
+        size += 2 * 8 * data.num_classes * federation.num_clients
+        if simulation.reviver.synthesizer is not None:  # with the two moments of its Adam
+            size += (
+                3 * 4 * sum(tensor.numel() for tensor in simulation.reviver.synthesizer.generator.state_dict().values())
+            )
+    return size + HEADER
+
+
 def branched(simulation: Simulation, config: RunConfig) -> Simulation:
     """See `Simulation.branched`."""
     changed = simulation.config.differences(config)
     forbidden = [text for text in changed if text.startswith(FIXED)]
     if forbidden:
         raise ConfigError(f"a branch cannot differ in {', '.join(forbidden)}: it goes on with the same jobs and models")
-    other = type(simulation)(config, copy.deepcopy(simulation.layout.template))
+    other = type(simulation)(config, simulation.layout.model())
     other.model_name = simulation.model_name
     values, tensors = _values(simulation), _tensors(simulation)
     origin = {
@@ -164,9 +190,13 @@ def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def put(simulation: Simulation, moment: Moment) -> None:
-    """Bring a fresh `simulation` to `moment`, which is not modified."""
+    """Bring `simulation` to `moment`, which is not modified. Raises an error of some kind if it cannot be its own."""
     values, tensors = moment.values, moment.tensors
     server, timeline = simulation.server, simulation.timeline
+    counted = values["num_processed"] == len(values["receipts"]) <= len(timeline.arrivals)
+    states = [tensor for name, tensor in tensors.items() if name.startswith(STATES)]
+    if not counted or any(state.shape != server.state.shape for state in states):
+        raise ValueError("its counts or shapes are others")
     simulation.num_processed = server.num_received = values["num_processed"]
     simulation.num_resumed, simulation.branches = values["num_resumed"], values["branches"]
     server.jobs = set(timeline.arrivals[: server.num_received].tolist())

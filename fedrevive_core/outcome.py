@@ -9,14 +9,13 @@ import pandas as pd
 import torch
 
 from fedrevive_core.faults import FAULTS
+from fedrevive_core.moment import SAMPLES_SHOWN
 from fedrevive_core.record import Record, provenance, stack_samples, state_sha256, summarise
 from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.timeline import Timeline, speed_groups
 
 if TYPE_CHECKING:
     from fedrevive_core.simulate import Simulation
-
-SAMPLES_SHOWN = 32  # newest samples of the pool kept at a moment
 
 
 def arrivals_table(timeline: Timeline, receipts: list[Receipt], first: int = 0) -> pd.DataFrame:

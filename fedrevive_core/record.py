@@ -25,6 +25,7 @@ import pandas as pd
 import pyarrow.parquet
 
 from fedrevive_core.config import RunConfig
+from fedrevive_core.untrusted import check, read_json
 from fedrevive_core.validation import ConfigError
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -54,13 +55,18 @@ class Record:
     model: dict[str, np.ndarray]
 
     def save(self, directory: Path | str, *, with_model: bool = True) -> None:
-        """Write the record as `directory`, which appears whole or not at all. Raises ConfigError if it holds a run."""
+        """Write the record as `directory`, which appears whole or not at all.
+
+        Raises ConfigError if it holds a run, or cannot be written.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         directory = check_free(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        work = None
         try:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
             for name in TABLES:
                 getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
             np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
@@ -72,8 +78,11 @@ class Record:
             if directory.exists():
                 directory.rmdir()
             os.replace(work, directory)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"no record could be written to {directory} ({error}): make room or free it") from None
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            if work is not None:
+                shutil.rmtree(work, ignore_errors=True)
 
     @classmethod
     def load(cls, directory: Path | str) -> Record:
@@ -83,12 +92,15 @@ class Record:
 
         directory = Path(directory)
         try:
-            header = json.loads((directory / "run.json").read_text())
+            header = read_json(directory / "run.json")
+            stored = directory / "model.safetensors"
+            optional = [stored.name] if stored.exists() else []
+            for name in (*(f"{table}.parquet" for table in TABLES), "samples.npz", *optional):
+                check(directory / name)
             tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in TABLES}
             with np.load(directory / "samples.npz", allow_pickle=False) as archive:
                 samples = dict(archive)
-            stored = directory / "model.safetensors"
-            model = load_file(stored) if stored.exists() else {}
+            model = load_file(stored) if optional else {}
             config = RunConfig.from_dict(header["config"])
             return cls(config, header["summary"], header["provenance"], **tables, samples=samples, model=model)
         except (OSError, KeyError, TypeError, ValueError, BadZipFile, SafetensorError) as error:

@@ -21,16 +21,14 @@ from fedrevive_core.evaluation import diverged, evaluate
 from fedrevive_core.faults import FAULTS
 from fedrevive_core.inputs import Inputs, build_inputs
 from fedrevive_core.models import check_model
-from fedrevive_core.moment import branched
-from fedrevive_core.outcome import SAMPLES_SHOWN, arrivals_table, record_of
+from fedrevive_core.moment import SAMPLE_MOMENTS, SAMPLES_SHOWN, branched
+from fedrevive_core.outcome import arrivals_table, record_of
 from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, state_sha256
 from fedrevive_core.server import Receipt, Server, Upload
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline
 from fedrevive_core.training import Job, LocalTrainer, corrupted
-
-SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
 
 
 def run(

@@ -53,6 +53,13 @@ class StateLayout:
         self._probes = list(probes.values())
         self._statistics = [(f"{name}.running_mean", f"{name}.running_var") for name in probes]
 
+    def model(self) -> nn.Module:
+        """A copy of the model as it was given, up to the values of its tensors: frozen are the frozen ones alone."""
+        model = copy.deepcopy(self.template)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in self.names)
+        return model
+
     def pack(self, model: nn.Module) -> Tensor:
         """Copy the state of `model` into a new flat vector (size,) on the layout's device."""
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
-NonNegativeInt = Annotated[int, Field(ge=0, strict=True)]
+# Bounded, because what is counted takes memory or time; seeds may be as large as a signed 64-bit integer.
+PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
@@ -65,7 +66,9 @@ def _section_at(section: type[BaseModel], path: tuple[Any, ...]) -> type[BaseMod
 
 def sentences(model: type[BaseModel], error: ValidationError) -> str:
     """Every problem in `error`, from validating `model`, as 'field = value: what is allowed', joined by semicolons."""
-    return "; ".join(_sentence(model, item) for item in error.errors())
+    text = "; ".join(_sentence(model, item) for item in error.errors())
+    # What was given may hold line breaks and control characters.
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _sentence(model: type[BaseModel], item: Any) -> str:

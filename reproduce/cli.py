@@ -54,6 +54,9 @@ def main() -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        print(f"error: not enough memory ({error}): choose fewer clients, or a smaller model or pool", file=sys.stderr)
+        sys.exit(2)
     except Interrupted as stopped:
         again = command_line() + ("" if "--resume" in sys.argv else " --resume")
         print(

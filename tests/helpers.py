@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from fedrevive_core.config import FederationConfig, RunConfig
 from fedrevive_core.presets import build
+from fedrevive_core.record import Record
+from fedrevive_core.simulate import Simulation
 
 
 def constant(duration: float) -> dict[str, Any]:
@@ -53,3 +57,22 @@ SMALL: dict[str, Any] = {
 def small(method: str, **overrides: Any) -> RunConfig:
     """SMALL on lab-digits, with `overrides` such as server__lr=0.1."""
     return build("lab-digits", method, overrides=SMALL | {k.replace("__", "."): v for k, v in overrides.items()})
+
+
+def compared(record: Record) -> tuple:
+    """All of a record that must not depend on interruptions."""
+    evaluations = record.evaluations.assign(class_accuracy=record.evaluations["class_accuracy"].map(tuple))
+    samples = {name: array.tobytes() for name, array in record.samples.items()}
+    return record.summary, evaluations.to_dict("list"), record.arrivals.to_json(double_precision=15), samples
+
+
+def run_until(simulation: Simulation, stop: int) -> Simulation:
+    for _ in simulation.steps():
+        if simulation.num_processed == stop:
+            return simulation
+    raise AssertionError(f"the run is over before {stop} arrivals")
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds at the moment."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import small
-from test_checkpoint import compared, one_thread, run_until  # noqa: F401
+from helpers import compared, run_until, small
+from test_checkpoint import one_thread  # noqa: F401
 
 from fedrevive_core import checkpoint
 from fedrevive_core.presets import METHODS

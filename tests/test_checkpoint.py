@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import SMALL, small
+from helpers import SMALL, compared, run_until, small
 
 from fedrevive_core import checkpoint
 from fedrevive_core.presets import METHODS
@@ -30,13 +31,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def compared(record: Record) -> tuple:
-    """All of a record that must not depend on interruptions."""
-    evaluations = record.evaluations.assign(class_accuracy=record.evaluations["class_accuracy"].map(tuple))
-    samples = {name: array.tobytes() for name, array in record.samples.items()}
-    return record.summary, evaluations.to_dict("list"), record.arrivals.to_json(double_precision=15), samples
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -70,13 +64,6 @@ def test_a_resumed_run_with_faults_has_the_same_bits(tmp_path):
     resumed = run(config, progress=False, checkpoints=tmp_path)
     assert compared(resumed) == compared(whole)
     assert whole.summary["rejected"]["duplicate upload"] == len(stops)
-
-
-def run_until(simulation: Simulation, stop: int) -> Simulation:
-    for _ in simulation.steps():
-        if simulation.num_processed == stop:
-            return simulation
-    raise AssertionError(f"the run is over before {stop} arrivals")
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -232,3 +219,72 @@ def test_resume_without_a_partial_run(tmp_path, capsys, monkeypatch):
         cli.main()
     assert "--resume: there is no" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+CELL = """
+import time
+from pathlib import Path
+from fedrevive_core.simulate import Simulation, run
+from helpers import small
+process = Simulation.process
+def slow(self, number):
+    process(self, number)
+    if number == 6:
+        print("now", flush=True)
+        time.sleep(1)
+Simulation.process = slow
+run(small("fedbuff"), checkpoints=Path({checkpoints!r}))
+"""
+
+
+def reply_to(client: Any, request: str) -> dict[str, Any]:
+    while True:
+        message = client.get_shell_msg(timeout=60)
+        if message["parent_header"].get("msg_id") == request:
+            return message["content"]
+
+
+def test_interrupting_a_notebook_cell(tmp_path):
+    """In a real kernel: the checkpoint is there, the error says how to go on, and the same cell then does."""
+    from jupyter_client.manager import start_new_kernel
+
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
+    manager, client = start_new_kernel(kernel_name="python3", env=os.environ | {"PYTHONPATH": path})
+    try:
+        cell = client.execute(CELL.format(checkpoints=str(tmp_path)))
+        while client.get_iopub_msg(timeout=60)["content"].get("text", "").strip() != "now":
+            pass
+        manager.interrupt_kernel()
+        reply = reply_to(client, cell)
+        assert reply["ename"] == "Interrupted"
+        (written,) = checkpoint.found(tmp_path)
+        assert reply["evalue"] == f"stopped by signal 2; the same call goes on from {written}"
+        again = client.execute(
+            "Simulation.process = process\nrecord = " + CELL.splitlines()[-1].format(checkpoints=str(tmp_path))
+        )
+        assert reply_to(client, again)["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    record = run(small("fedbuff"), progress=False, checkpoints=tmp_path)
+    assert compared(record) == compared(run(small("fedbuff"), progress=False))
+
+
+def test_an_interval_in_seconds(tmp_path):
+    """With hardly any time between them there is one at every version, of which the two newest stay."""
+    clock = iter(range(0, 10_000, 20))
+    written = []
+    simulation = Simulation(small("fedbuff"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.time, "monotonic", lambda: next(clock))
+        patch.setattr(checkpoint, "write", lambda s, *_, **__: written.append(s.server.version))
+        with checkpoint.kept(simulation, tmp_path, "60s", 0) as keep:
+            for is_new in simulation.steps():
+                keep(is_new)
+    assert written == [3, 6, 9, 12, 15]  # the clock is read at every version and after every checkpoint
+
+
+@pytest.mark.parametrize("every", ["0", 0, -1, "0s", "s", "1.5", "five", "10m"])
+def test_an_interval_that_is_none(tmp_path, every):
+    with pytest.raises(ConfigError, match=rf"checkpoint_every = {every} must be versions, such as 100, or seconds"):
+        run(small("fedbuff"), progress=False, checkpoints=tmp_path, checkpoint_every=every)

@@ -1,0 +1,67 @@
+"""Short versions of `make torture`, which see that it would notice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torture
+from safetensors.torch import load_file
+
+from fedrevive_core import checkpoint, moment
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    torture.ARRIVALS = 24
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_kill(tmp_path):
+    found = torture.kill(tmp_path, 2)
+    assert (found["kills"], found["identical"]) == (2, 2)
+
+
+def test_corrupt(tmp_path):
+    found = torture.corrupt(tmp_path, 10)
+    assert (found["found"], found["older_used"] + found["refused"]) == (10, 10)
+    assert (found["wrong_results"], found["tracebacks"]) == (0, 0)
+
+
+def test_corruption_would_be_noticed_without_hashes(tmp_path, monkeypatch):
+    def trusting(path, _):
+        return json.loads((path / checkpoint.MANIFEST).read_text()), load_file(path / checkpoint.TENSORS)
+
+    monkeypatch.setattr(checkpoint, "_read", trusting)
+    found = torture.corrupt(tmp_path, 8)
+    assert found["found"] < 8
+    assert found["wrong_results"] > 0
+
+
+def test_malformed(tmp_path):
+    found = torture.malformed(tmp_path, 150)
+    assert found["malformed"] == 150
+    assert found["wrong"] == 0, found["examples_of_wrong"]
+
+
+def test_disk(tmp_path):
+    found = torture.disk(tmp_path, steps=("tensors", "record"), real=False)
+    assert found["injected"] == {"tensors": True, "record": True}
+
+
+def test_paper_scale_is_that_of_the_preset():
+    """The state's size is written out in torture.cost, which would otherwise need CIFAR-10."""
+    from fedrevive_core.models import build_model
+    from fedrevive_core.state import StateLayout
+
+    assert StateLayout(build_model("resnet18", 3, 32, 10)).size == torture.PAPER_STATE
+
+
+def test_what_a_moment_takes_is_bounded_by_what_is_counted():
+    simulation = torture.run_until(torture.Simulation(torture.small("fedrevive")), 12)
+    taken = moment.take(simulation).tensors
+    assert sum(tensor.nbytes for tensor in taken.values()) <= moment.most_bytes(simulation) - moment.HEADER
