@@ -470,8 +470,8 @@ def until(condition, seconds: float = 120.0) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")
 def test_killed_and_stopped_and_resumed_gives_the_same_tables(tmp_path):
     """SIGKILL to the driver leaves no worker behind; `stop` leaves checkpoints; then it goes on to the same end."""
-    scale = {"preset": "lab-digits", "seeds": [0, 1], "checkpoint_every": 15}
-    scale["settings"] = SHORT | {"federation.max_versions": 90}
+    scale = {"preset": "lab-digits", "seeds": [0, 1], "checkpoint_every": 8}
+    scale["settings"] = SHORT | {"federation.max_versions": 40}
     path = write_experiment(tmp_path, scales={"lab": scale}, arms={"fedrevive": {"method": "fedrevive"}})
     sweep = plan(load_experiment(path), "lab", "cpu")
     whole, out = tmp_path / "whole" / "out", tmp_path / "killed" / "out"
