@@ -1,12 +1,8 @@
 """Save a run in the middle and go on exactly: killed at any moment and resumed, it ends with the same bits on a CPU.
 
-A checkpoint holds what cannot be computed again: the global model and the versions still in use, models that are
-trained and have not arrived, the buffer, teachers, class proportions, pool, generator and its optimiser, guards, and
-the tables so far. The timeline, the data and every random stream follow from the configuration.
-
-On disk: `DIR/ARRIVALS-HASH/` with `tensors.safetensors` and `manifest.json`. The manifest names the hash of the tensors
-and the directory's name holds the hash of the manifest, so any damage is found. A checkpoint is written beside and
-renamed once; the two newest are kept.
+What a checkpoint holds is in moment.py. On disk: `DIR/ARRIVALS-HASH/` with `tensors.safetensors` and `manifest.json`.
+The manifest names the hash of the tensors and the directory's name holds the hash of the manifest, so any damage is
+found. A checkpoint is written beside and renamed once; the two newest are kept.
 """
 
 from __future__ import annotations
@@ -18,29 +14,26 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGINT, SIGTERM, signal
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fedrevive_core.config import RunConfig
-from fedrevive_core.revival import Reviver
-from fedrevive_core.server import Receipt
-from fedrevive_core.teachers import Teacher
+from fedrevive_core.moment import Moment, put, take
 from fedrevive_core.validation import ConfigError
 
 if TYPE_CHECKING:
     from fedrevive_core.simulate import Simulation
 
-FORMAT = 1  # raised when a change makes older checkpoints unreadable
+FORMAT = 2  # raised when a change makes older checkpoints unreadable
 KEPT = 2
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 
@@ -65,16 +58,29 @@ def lock(directory: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def signals(checkpoints: Path | None) -> Iterator[list[int]]:
+    """The signals to stop that came in, instead of what they would do; none are caught without `checkpoints`."""
+    received: list[int] = []
+    caught = (SIGINT, SIGTERM) if checkpoints and current_thread() is main_thread() else ()
+    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)
+
+
 def write(simulation: Simulation, directory: Path) -> Path:
     """Write a checkpoint of `simulation` (between two arrivals) below `directory` and return its path.
 
     Raises ConfigError if it cannot be written (disk full, read-only); older checkpoints stay as they are.
     """
-    work = None
+    work, moment = None, take(simulation)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
-        arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in _tensors(simulation).items()}
+        arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in moment.tensors.items()}
         save_file(arrays, work / TENSORS)
         manifest = json.dumps(
             {
@@ -82,7 +88,7 @@ def write(simulation: Simulation, directory: Path) -> Path:
                 "config": simulation.config.to_dict(),
                 "data": simulation.data.fingerprint,
                 "tensors": _sha256(work / TENSORS),
-                **_values(simulation),
+                **moment.values,
             }
         )
         (work / MANIFEST).write_text(manifest)
@@ -121,7 +127,8 @@ def restore(simulation: Simulation, directory: Path) -> bool:
         _check_same(simulation, manifest, path)
         device = simulation.device
         # Copies, so that nothing points into the file, which a later checkpoint replaces.
-        _restore(simulation, manifest, {name: tensor.to(device, copy=True) for name, tensor in tensors.items()})
+        put(simulation, Moment(manifest, {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}))
+        simulation.num_resumed += 1
         return True
     if found:
         raise ConfigError(f"every checkpoint in {directory} is damaged: remove the directory and start again")
@@ -155,111 +162,7 @@ def _check_same(simulation: Simulation, manifest: dict[str, Any], path: Path) ->
     differing = simulation.config.differences(RunConfig.from_dict(manifest["config"]))
     if manifest["data"] != simulation.data.fingerprint:
         differing.append("the data itself")
+    if manifest["branches"] != simulation.branches:
+        differing.append("the moment it was branched from")
     if differing:
         raise ConfigError(f"{path} belongs to another run, which differs in {', '.join(differing)}")
-
-
-def _tensors(simulation: Simulation) -> dict[str, Tensor]:
-    server = simulation.server
-    tensors = {"state": server.state}
-    tensors |= {f"buffer/{place}": update for place, update in enumerate(server.buffer)}
-    tensors |= {f"snapshot/{version}": state for version, state in simulation.snapshots.items()}
-    tensors |= {f"returned/{job}": state for job, state in simulation.returned.items()}
-    if simulation.receipts:
-        tensors["metrics"] = torch.stack([receipt.metrics for receipt in simulation.receipts])
-    for place, (_, images, labels) in enumerate(simulation.samples):
-        tensors |= {
-            f"sample/{place}/images": torch.from_numpy(images),
-            f"sample/{place}/labels": torch.from_numpy(labels),
-        }
-    if simulation.reviver is not None:
-        tensors |= _reviver_tensors(simulation.reviver)
-    return tensors
-
-
-def _reviver_tensors(reviver: Reviver) -> dict[str, Tensor]:
-    tensors = {f"teacher/{place}": teacher.state for place, teacher in enumerate(reviver.buffer)}
-    tensors |= {"distillation/" + name: value for name, value in reviver.distiller.guard.state().items()}
-    for client, estimates in reviver.proportions.estimates.items():
-        tensors |= {f"proportions/{client}/{n}": torch.from_numpy(estimate) for n, estimate in enumerate(estimates)}
-    if reviver.synthesizer is not None:
-        synthesizer, pool = reviver.synthesizer, reviver.pool
-        tensors |= {"synthesis/" + name: value for name, value in synthesizer.guard.state().items()}
-        tensors |= {"generator/" + name: value for name, value in synthesizer.generator.state_dict().items()}
-        for number, values in synthesizer.meta_optimiser.state_dict()["state"].items():
-            tensors |= {f"meta/{number}/{name}": value for name, value in values.items()}
-        tensors |= {
-            "pool/samples": pool.samples[: len(pool)],
-            "pool/labels": torch.from_numpy(pool.labels[: len(pool)]),
-        }
-    return tensors
-
-
-def _values(simulation: Simulation) -> dict[str, Any]:
-    """What is not a tensor."""
-    reviver = simulation.reviver
-    return {
-        "num_processed": simulation.num_processed,
-        "version": simulation.server.version,
-        "evaluations": simulation.evaluations,
-        "receipts": [[r.beta, r.revived, r.rejected, r.pool_size] for r in simulation.receipts],
-        "sample_versions": [version for version, _, _ in simulation.samples],
-        "teachers": [teacher.client for teacher in reviver.buffer] if reviver else [],
-        "pool_added": reviver.pool.num_added if reviver else 0,
-        "timings": {part: [s, simulation.stopwatch.calls[part]] for part, s in simulation.stopwatch.seconds.items()},
-        "num_resumed": simulation.num_resumed,
-    }
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _restore(simulation: Simulation, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    server, timeline = simulation.server, simulation.timeline
-    simulation.num_processed = server.num_received = manifest["num_processed"]
-    simulation.num_resumed = manifest["num_resumed"] + 1
-    left = timeline.base_version[timeline.arrivals[simulation.num_processed :]]
-    simulation.users = np.bincount(left, minlength=timeline.num_versions + 1)
-    server.state, server.version = tensors["state"], manifest["version"]
-    buffer = _below(tensors, "buffer/")
-    server.buffer = [buffer[str(place)] for place in range(len(buffer))]
-    simulation.snapshots = {int(version): state for version, state in _below(tensors, "snapshot/").items()}
-    simulation.returned = {int(job): state for job, state in _below(tensors, "returned/").items()}
-    simulation.evaluations = manifest["evaluations"]
-    metrics = tensors["metrics"].unbind() if manifest["receipts"] else ()
-    for (beta, revived, rejected, pool_size), row in zip(manifest["receipts"], metrics, strict=True):
-        simulation.receipts.append(Receipt(beta, revived, rejected, pool_size, row))
-    samples = {name: tensor.cpu().numpy() for name, tensor in _below(tensors, "sample/").items()}
-    simulation.samples = [
-        (version, samples[f"{n}/images"], samples[f"{n}/labels"])
-        for n, version in enumerate(manifest["sample_versions"])
-    ]
-    for part, (seconds, calls) in manifest["timings"].items():
-        simulation.stopwatch.seconds[part] += seconds
-        simulation.stopwatch.calls[part] += calls
-    if simulation.reviver is not None:
-        _restore_reviver(simulation.reviver, manifest, tensors)
-
-
-def _restore_reviver(reviver: Reviver, manifest: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    states = _below(tensors, "teacher/")
-    teachers = [Teacher(client, states[str(place)]) for place, client in enumerate(manifest["teachers"])]
-    reviver.buffer.teachers = deque(teachers, maxlen=reviver.config.num_teachers)
-    reviver.distiller.guard.load(_below(tensors, "distillation/"))
-    for name, estimate in sorted(_below(tensors, "proportions/").items()):
-        reviver.proportions.estimates.setdefault(int(name.split("/")[0]), []).append(estimate.cpu().numpy())
-    if reviver.synthesizer is None:
-        return
-    synthesizer, pool = reviver.synthesizer, reviver.pool
-    synthesizer.guard.load(_below(tensors, "synthesis/"))
-    synthesizer.generator.load_state_dict(_below(tensors, "generator/"))
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below(tensors, "meta/").items():
-        number, _, kind = name.partition("/")
-        moments.setdefault(int(number), {})[kind] = tensor
-    groups = synthesizer.meta_optimiser.state_dict()["param_groups"]
-    synthesizer.meta_optimiser.load_state_dict({"state": moments, "param_groups": groups})
-    length = len(tensors["pool/labels"])
-    pool.samples[:length], pool.labels[:length] = tensors["pool/samples"], tensors["pool/labels"].cpu().numpy()
-    pool.num_added = manifest["pool_added"]

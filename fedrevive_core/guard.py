@@ -46,5 +46,5 @@ class LossGuard:
         return {"window": self.window, "num_accepted": self.num_accepted}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` gave."""
-        self.window, self.num_accepted = state["window"], state["num_accepted"]
+        """Put back what `state` gave, copied."""
+        self.window, self.num_accepted = state["window"].clone(), state["num_accepted"].clone()

@@ -6,10 +6,7 @@ The only module that knows both the timeline and the server.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT, SIGTERM, signal
-from threading import current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -23,6 +20,7 @@ from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, Preparation, load_federated
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.models import check_model
+from fedrevive_core.moment import branched
 from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, provenance, state_sha256, summarise
 from fedrevive_core.server import METRICS, Receipt, Server, Upload
@@ -99,6 +97,7 @@ class Simulation:
         self.returned: dict[int, Tensor] = {}
         # The record so far.
         self.num_processed = self.num_resumed = 0
+        self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
         self.evaluations: list[dict[str, Any]] = []
         self.receipts: list[Receipt] = []
         self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
@@ -107,27 +106,46 @@ class Simulation:
         """Process every arrival that is left and return the record; see `run` above for the arguments."""
         config, timeline = self.config, self.timeline
         title = f"{config.preset}/{config.method}/seed {config.seed}"
-        with Progress(title, timeline.num_versions, show=progress) as bar, _signals(checkpoints) as received:
-            if not self.evaluations:
-                self._evaluate(0.0)
-            while self.num_processed < len(timeline.arrivals) and not self._target_reached():
+        with Progress(title, timeline.num_versions, show=progress) as bar, checkpoint.signals(checkpoints) as received:
+            for is_new in self.steps():
                 version = self.server.version
-                self.process(self.num_processed)
-                if self.server.version != version:
-                    self._new_version(bar)
-                    if checkpoints and self.server.version % checkpoint_every == 0:
+                if is_new:
+                    bar.advance(version, f"time {self._now():.1f}, accuracy {self.evaluations[-1]['accuracy']:.3f}")
+                    if checkpoints and version % checkpoint_every == 0:
                         checkpoint.write(self, checkpoints)
                 if checkpoints and received:
                     raise Interrupted(received[0], str(checkpoint.write(self, checkpoints)))
         return self._record()
 
-    def _new_version(self, bar: Progress) -> None:
-        version = self.server.version
-        now = float(self.timeline.arrival_time[self.timeline.arrivals[self.num_processed - 1]])
-        if version % self.config.evaluation.every == 0 or version == self.timeline.num_versions:
-            self._evaluate(now)
-            self._keep_samples()
-        bar.advance(version, f"time {now:.1f}, accuracy {self.evaluations[-1]['accuracy']:.3f}")
+    def steps(self) -> Iterator[bool]:
+        """Process the arrivals that are left, evaluating where it is due; each step says if it made a new version.
+
+        Stop anywhere; another `steps`, `run` or `branched` goes on from there.
+        """
+        if not self.evaluations:
+            self._evaluate()
+        while self.num_processed < len(self.timeline.arrivals) and not self._target_reached():
+            before = self.server.version
+            self.process(self.num_processed)
+            version = self.server.version
+            is_new = version != before
+            if is_new and (version % self.config.evaluation.every == 0 or version == self.timeline.num_versions):
+                self._evaluate()
+                self._keep_samples()
+            yield is_new
+
+    def branched(self, config: RunConfig) -> Simulation:
+        """A simulation that goes on from the present moment of this one as `config` says; this one is left as it is.
+
+        Seed, device, model, federation, data, training and the split evaluated on must be the same; what the server
+        does may differ. docs/DURABILITY.md says what is carried over. Raises ConfigError naming what must not differ.
+        """
+        return branched(self, config)
+
+    def _now(self) -> float:
+        """Simulated time of the last arrival processed."""
+        last = self.timeline.arrivals[self.num_processed - 1]
+        return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
 
     def _target_reached(self) -> bool:
         target, last = self.config.evaluation.target_accuracy, self.evaluations[-1]
@@ -167,7 +185,7 @@ class Simulation:
             returned = self.trainer.train(jobs)
         self.returned.update({job.number: state for job, state in zip(jobs, returned, strict=True)})
 
-    def _evaluate(self, sim_time: float) -> None:
+    def _evaluate(self) -> None:
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation
         with self.stopwatch("evaluation"):
             accuracy, loss, class_accuracy = evaluate(
@@ -176,7 +194,7 @@ class Simulation:
         self.evaluations.append(
             {
                 "version": self.server.version,
-                "sim_time": sim_time,
+                "sim_time": self._now(),
                 "num_arrivals": self.num_processed,
                 "accuracy": accuracy,
                 "loss": loss,
@@ -226,26 +244,14 @@ class Simulation:
         return Record(
             config=config,
             summary=summary,
-            provenance=provenance(device, torch.get_num_threads()) | {"num_resumed": self.num_resumed},
+            provenance=provenance(device, torch.get_num_threads())
+            | {"num_resumed": self.num_resumed, "branches": self.branches},
             evaluations=evaluated,
             arrivals=arrivals,
             timings=self.stopwatch.table(),
             samples=_stack_samples(self.samples, self.data.image_shape),
             model={name: tensor.clone().numpy() for name, tensor in self.layout.views(state).items()},
         )
-
-
-@contextmanager
-def _signals(checkpoints: Path | None) -> Iterator[list[int]]:
-    """The signals to stop that came in, instead of what they would do; none are caught without `checkpoints`."""
-    received: list[int] = []
-    caught = (SIGINT, SIGTERM) if checkpoints and current_thread() is main_thread() else ()
-    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal(number, handler)
 
 
 def _arrivals_table(timeline: Timeline, receipts: list[Receipt]) -> pd.DataFrame:

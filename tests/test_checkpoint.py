@@ -47,8 +47,6 @@ def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     for stop in (5, 11):
         simulation = Simulation(config)
         checkpoint.restore(simulation, tmp_path)
-        if not simulation.evaluations:
-            simulation._evaluate(0.0)
         run_until(simulation, stop)
         checkpoint.write(simulation, tmp_path)
     resumed = run(config, progress=False, checkpoints=tmp_path)
@@ -56,15 +54,11 @@ def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     assert compared(resumed) == compared(whole)
 
 
-def run_until(simulation: Simulation, stop: int) -> None:
-    from fedrevive_core.progress import Progress
-
-    with Progress("", 1, show=False) as bar:
-        while simulation.num_processed < stop:
-            version = simulation.server.version
-            simulation.process(simulation.num_processed)
-            if simulation.server.version != version:
-                simulation._new_version(bar)
+def run_until(simulation: Simulation, stop: int) -> Simulation:
+    for _ in simulation.steps():
+        if simulation.num_processed == stop:
+            return simulation
+    raise AssertionError(f"the run is over before {stop} arrivals")
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -109,7 +103,6 @@ def test_signals_to_a_real_process_and_its_resumes(tmp_path):
 def two_checkpoints(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("checkpoints")
     simulation = Simulation(small("fedrevive"))
-    simulation._evaluate(0.0)
     for stop in (4, 8, 12):
         run_until(simulation, stop)
         checkpoint.write(simulation, directory)
