@@ -29,6 +29,7 @@ from fedrevive_core.validation import ConfigError
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TABLES = ("evaluations", "arrivals", "timings")
+SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 PACKAGES = ("fedrevive", "torch", "torchvision", "numpy", "scikit-learn", "pandas")
 
 
@@ -211,6 +212,21 @@ def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, fl
     if sample.size == 1:
         return float(sample[0]), math.nan
     return float(sample.mean()), float(stdtrit(sample.size - 1, 0.975) * sample.std(ddof=1) / math.sqrt(sample.size))
+
+
+def stack_samples(
+    samples: list[tuple[int, np.ndarray, np.ndarray]], image_shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """A record's `samples` from (version, images (n, C, S, S) uint8, labels (n,)), padded to SAMPLES_SHOWN each."""
+    images = np.zeros((len(samples), SAMPLES_SHOWN, *image_shape), dtype=np.uint8)
+    labels = np.full((len(samples), SAMPLES_SHOWN), -1, dtype=np.int64)
+    for moment, (_, pixels, wanted) in enumerate(samples):
+        images[moment, : len(wanted)], labels[moment, : len(wanted)] = pixels, wanted
+    return {
+        "version": np.array([version for version, _, _ in samples], dtype=np.int64),
+        "images": images,
+        "labels": labels,
+    }
 
 
 def state_sha256(state: np.ndarray) -> str:

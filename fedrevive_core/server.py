@@ -60,7 +60,8 @@ class Server:
     """Holds the global model `state` (size,), its `version`, and the buffer of updates on their way into the next one.
 
     Args:
-        state: version 0. reviver: fills the weight beta; None leaves it empty (down-weighting).
+        state: version 0. reviver: fills the weight beta; None leaves it empty (down-weighting). weights: beta of
+            staleness 0, 1, ... by a rule of your own, instead of `staleness`.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class Server:
         staleness: StalenessConfig,
         federation: FederationConfig,
         reviver: Reviver | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.layout, self.config, self.staleness, self.federation = layout, server, staleness, federation
-        self.reviver = reviver
+        self.reviver, self.weights = reviver, weights
         self.state = layout.reset_statistics_(state.clone())
         self.version = 0
         self.num_received = 0
@@ -85,7 +87,8 @@ class Server:
         A non-finite upload is left out (it counts as an update of zero, so that versions keep the timeline's pace), and
         so is a non-finite distilled update. Nothing passed in is modified.
         """
-        weight = beta(upload.staleness, self.staleness, self.federation)
+        tau = upload.staleness
+        weight = self.weights[tau] if self.weights is not None else beta(tau, self.staleness, self.federation)
         start = self.state if self.config.update_from == "current" else upload.downloaded
         client_update = upload.returned - start
         revival, rejected = Revival(), ""

@@ -5,7 +5,7 @@ The only module that knows both the timeline and the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from fedrevive_core import checkpoint
-from fedrevive_core.assembly import build_reviver, initialised, pick_device
+from fedrevive_core.assembly import build_reviver, federated, fingerprints, initialised, pick_device
 from fedrevive_core.config import RunConfig
-from fedrevive_core.data import FederatedData, Preparation, load_federated
+from fedrevive_core.data import FederatedData, Preparation
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.models import check_model
 from fedrevive_core.moment import branched
 from fedrevive_core.progress import Progress, Stopwatch
-from fedrevive_core.record import Record, provenance, state_sha256, summarise
+from fedrevive_core.record import SAMPLES_SHOWN, Record, provenance, stack_samples, state_sha256, summarise
 from fedrevive_core.server import METRICS, Receipt, Server, Upload
+from fedrevive_core.staleness import tabulate
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline, speed_groups
 from fedrevive_core.training import Job, LocalTrainer
 from fedrevive_core.validation import Interrupted
 
-SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
 
 
@@ -37,6 +37,8 @@ def run(
     config: RunConfig,
     *,
     model: nn.Module | None = None,
+    data: FederatedData | None = None,
+    beta: Callable[[int], float] | None = None,
     progress: bool = True,
     checkpoints: Path | None = None,
     checkpoint_every: int = 100,
@@ -45,6 +47,8 @@ def run(
 
     Args:
         model: your own network instead of `config.model`, as initialised; it must return (B, num_classes) logits.
+        data: your own data instead of `config.data.name`, from `federate`, a shard for each client.
+        beta: your own staleness rule instead of `config.staleness`, from staleness (versions) to a weight from 0 to 1.
         progress: show versions, simulated time and accuracy while it runs.
         checkpoints: a directory; every `checkpoint_every` versions, and on SIGINT or SIGTERM, all that is needed to go
             on is written there, and a run that finds a checkpoint goes on from it. Unset writes none.
@@ -55,7 +59,7 @@ def run(
     threads = torch.get_num_threads()
     torch.set_num_threads(config.num_threads or threads)
     try:
-        simulation = Simulation(config, model)
+        simulation = Simulation(config, model, data, beta)
         if checkpoints is None:
             return simulation.run(progress=progress)
         with checkpoint.lock(checkpoints):
@@ -66,16 +70,27 @@ def run(
 
 
 class Simulation:
-    """One run, taken apart: its timeline, data, trainer and server are attributes that a lesson can look at."""
+    """One run, taken apart: its timeline, data, trainer and server are attributes that a lesson can look at.
 
-    def __init__(self, config: RunConfig, model: nn.Module | None = None) -> None:
+    `own` names what the configuration does not say (a model, data or rule of your own), each with its fingerprint.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: nn.Module | None = None,
+        data: FederatedData | None = None,
+        beta: Callable[[int], float] | None = None,
+    ) -> None:
         self.config = config
         self.stopwatch = Stopwatch()
         self.device = pick_device(config.device)
         with self.stopwatch("timeline"):
             self.timeline: Timeline = simulate_timeline(config.federation, config.seed)
         with self.stopwatch("data"):
-            self.data: FederatedData = load_federated(config.data, config.federation.num_clients, self.device)
+            self.data = federated(config, data, self.device)
+        weights = None if beta is None else tabulate(beta, int(self.timeline.staleness.max()))
+        self.own = fingerprints(model, data, weights)
         self.model_name = config.model if model is None else type(model).__qualname__
         if model is None:
             model = initialised(config, self.data)
@@ -85,8 +100,9 @@ class Simulation:
         self.prepare = prepare
         self.trainer = LocalTrainer(self.layout, self.data, prepare, config.training, config.seed)
         self.reviver = build_reviver(config, self.layout, self.data, prepare, self.device)
+        first = self.layout.pack(model)
         self.server = Server(
-            self.layout.pack(model), self.layout, config.server, config.staleness, config.federation, self.reviver
+            first, self.layout, config.server, config.staleness, config.federation, self.reviver, weights
         )
         # Versions that jobs still need, each shared by all jobs that start from it and freed with the last one. Memory
         # is (versions in use + models trained and not yet arrived, each at most K) x the size of a state.
@@ -134,13 +150,14 @@ class Simulation:
                 self._keep_samples()
             yield is_new
 
-    def branched(self, config: RunConfig) -> Simulation:
+    def branched(self, config: RunConfig, beta: Callable[[int], float] | None = None) -> Simulation:
         """A simulation that goes on from the present moment of this one as `config` says; this one is left as it is.
 
         Seed, device, model, federation, data, training and the split evaluated on must be the same; what the server
-        does may differ. docs/DURABILITY.md says what is carried over. Raises ConfigError naming what must not differ.
+        does may differ, also by a staleness rule `beta` of your own. docs/DURABILITY.md says what is carried over.
+        Raises ConfigError naming what must not differ.
         """
-        return branched(self, config)
+        return branched(self, config, beta)
 
     def _now(self) -> float:
         """Simulated time of the last arrival processed."""
@@ -245,11 +262,11 @@ class Simulation:
             config=config,
             summary=summary,
             provenance=provenance(device, torch.get_num_threads())
-            | {"num_resumed": self.num_resumed, "branches": self.branches},
+            | {"own": self.own, "num_resumed": self.num_resumed, "branches": self.branches},
             evaluations=evaluated,
             arrivals=arrivals,
             timings=self.stopwatch.table(),
-            samples=_stack_samples(self.samples, self.data.image_shape),
+            samples=stack_samples(self.samples, self.data.image_shape),
             model={name: tensor.clone().numpy() for name, tensor in self.layout.views(state).items()},
         )
 
@@ -271,17 +288,3 @@ def _arrivals_table(timeline: Timeline, receipts: list[Receipt]) -> pd.DataFrame
             **{name: metrics[:, column] for column, name in enumerate(METRICS)},
         }
     )
-
-
-def _stack_samples(
-    samples: list[tuple[int, np.ndarray, np.ndarray]], image_shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    images = np.zeros((len(samples), SAMPLES_SHOWN, *image_shape), dtype=np.uint8)
-    labels = np.full((len(samples), SAMPLES_SHOWN), -1, dtype=np.int64)
-    for moment, (_, pixels, wanted) in enumerate(samples):
-        images[moment, : len(wanted)], labels[moment, : len(wanted)] = pixels, wanted
-    return {
-        "version": np.array([version for version, _, _ in samples], dtype=np.int64),
-        "images": images,
-        "labels": labels,
-    }

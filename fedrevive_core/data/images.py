@@ -41,6 +41,34 @@ class ImageData:
     class_names: tuple[str, ...]
 
 
+def check_images(data: ImageData) -> None:
+    """Raise ConfigError unless the parts of `data` are as `Images` says, with the same shape of image."""
+    for name, part in (("train", data.train), ("test", data.test)):
+        if part is None:
+            continue
+        images, labels = part.images, part.labels
+        square = images.dim() == 4 and images.shape[2] == images.shape[3] and len(images) > 0
+        if not square or images.dtype != torch.float32 or images.shape[1:] != data.train.images.shape[1:]:
+            raise ConfigError(
+                f"{name} images must be float32 of shape (n, C, S, S), with C and S the same in training and test "
+                f"part, and not {images.dtype} {tuple(images.shape)}"
+            )
+        lowest, highest = images.aminmax()
+        if not 0 <= float(lowest) <= float(highest) <= 1:
+            raise ConfigError(f"{name} images must lie in [0, 1], and not in [{float(lowest):g}, {float(highest):g}]")
+        if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+            raise ConfigError(
+                f"{name} labels must be int64 of shape ({len(images)},), one per image, and not {labels.dtype} "
+                f"{tuple(labels.shape)}"
+            )
+        first, last = labels.aminmax()
+        if not 0 <= int(first) <= int(last) < len(data.class_names):
+            raise ConfigError(
+                f"{name} labels must lie in 0 .. {len(data.class_names) - 1}, a number for each of the "
+                f"{len(data.class_names)} class names, and not in {int(first)} .. {int(last)}"
+            )
+
+
 def data_directory() -> Path:
     """The directory in which data sets are looked for and saved: $FEDREVIVE_DATA, or the user's cache folder."""
     if os.environ.get("FEDREVIVE_DATA"):
