@@ -126,7 +126,7 @@ class Simulation:
             for is_new in self.steps():
                 version = self.server.version
                 if is_new:
-                    bar.advance(version, f"time {self._now():.1f}, accuracy {self.evaluations[-1]['accuracy']:.3f}")
+                    bar.advance(version, f"time {self.now:.1f}, accuracy {self.evaluations[-1]['accuracy']:.3f}")
                     if checkpoints and version % checkpoint_every == 0:
                         checkpoint.write(self, checkpoints)
                 if checkpoints and received:
@@ -159,8 +159,9 @@ class Simulation:
         """
         return branched(self, config, beta)
 
-    def _now(self) -> float:
-        """Simulated time of the last arrival processed."""
+    @property
+    def now(self) -> float:
+        """Simulated time of the last arrival processed, 0 before any."""
         last = self.timeline.arrivals[self.num_processed - 1]
         return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
 
@@ -211,7 +212,7 @@ class Simulation:
         self.evaluations.append(
             {
                 "version": self.server.version,
-                "sim_time": self._now(),
+                "sim_time": self.now,
                 "num_arrivals": self.num_processed,
                 "accuracy": accuracy,
                 "loss": loss,
