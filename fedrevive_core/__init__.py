@@ -24,6 +24,9 @@ _HOME = {
     "Simulation": "simulate",
     "run": "simulate",
     "StatisticProbe": "models",
+    "ImageData": "data",
+    "Images": "data",
+    "federate": "data",
 }
 
 __all__ = sorted(_HOME)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from fedrevive_core.config import RunConfig
-from fedrevive_core.data import FederatedData
+from fedrevive_core.data import FederatedData, load_federated
 from fedrevive_core.data.tokens import encoder_path
 from fedrevive_core.distillation import Distiller
 from fedrevive_core.inputs import Inputs
@@ -30,6 +32,18 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def federated(config: RunConfig, data: FederatedData | None, device: torch.device) -> FederatedData:
+    """Your own `data`, or what `config.data` names, on `device`. Raises ConfigError if clients and shards differ."""
+    num_clients = config.federation.num_clients
+    if data is None:
+        return load_federated(config.data, num_clients, device)
+    if len(data.shards) != num_clients:
+        raise ConfigError(
+            f"federation.num_clients = {num_clients}, but your data has {len(data.shards)} shards: one for each client"
+        )
+    return data.to(device)
+
+
 def initialised(config: RunConfig, data: FederatedData) -> nn.Module:
     """`config.model` for `data`, with weights drawn from the run's seed (not from PyTorch's global generator)."""
     tokenizer, shape = data.tokenizer, data.sample_shape
@@ -39,6 +53,21 @@ def initialised(config: RunConfig, data: FederatedData) -> nn.Module:
         size, pad, prefix = len(tokenizer.vocabulary), tokenizer.pad, tokenizer.prefix
         path = encoder_path(config.data.tokenizer)
         return build_text_model(config.model, size, shape[0], pad, prefix, data.num_classes, path)
+
+
+def fingerprints(
+    model: nn.Module | None, data: FederatedData | None, weights: Sequence[float] | None
+) -> dict[str, str]:
+    """SHA-256 of what a run was given beside its configuration: a model's architecture, data, values of a rule beta."""
+    own: dict[str, str] = {}
+    if model is not None:
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+        own["model"] = hashlib.sha256(f"{model}{shapes}".encode()).hexdigest()
+    if data is not None:
+        own["data"] = data.fingerprint
+    if weights is not None:
+        own["beta"] = hashlib.sha256(json.dumps(list(weights)).encode()).hexdigest()
+    return own
 
 
 def build_reviver(

@@ -137,6 +137,7 @@ def write(simulation: Simulation, directory: Path, *, stays: bool = False) -> Pa
                 "format": FORMAT,
                 "config": simulation.config.to_dict(),
                 "data": simulation.data.fingerprint,
+                "own": simulation.own,
                 "tensors": _sha256(work / TENSORS),
                 **moment.values,
             }
@@ -249,6 +250,8 @@ def _check_same(simulation: Simulation, manifest: dict[str, Any], path: Path) ->
     differing = simulation.config.differences(RunConfig.from_dict(manifest["config"]))
     if manifest["data"] != simulation.data.fingerprint:
         differing.append("the data itself")
+    there, here = manifest["own"], simulation.own
+    differing += [f"{name} of your own" for name in ("model", "beta") if there.get(name) != here.get(name)]
     if manifest["branches"] != simulation.branches:
         differing.append("the moment it was branched from")
     if differing:

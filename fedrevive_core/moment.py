@@ -9,6 +9,7 @@ The timeline, the data and every random stream follow from the configuration.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -74,14 +75,21 @@ def most_bytes(simulation: Simulation) -> int:
     return size + HEADER
 
 
-def branched(simulation: Simulation, config: RunConfig) -> Simulation:
+def branched(simulation: Simulation, config: RunConfig, beta: Callable[[int], float] | None) -> Simulation:
     """See `Simulation.branched`."""
     changed = simulation.config.differences(config)
     forbidden = [text for text in changed if text.startswith(FIXED)]
     if forbidden:
         raise ConfigError(f"a branch cannot differ in {', '.join(forbidden)}: it goes on with the same jobs and models")
-    other = type(simulation)(config, simulation.layout.model())
-    other.model_name = simulation.model_name
+    own = simulation.own
+    other = type(simulation)(
+        config,
+        simulation.layout.model() if "model" in own else None,
+        simulation.data if "data" in own else None,
+        beta,
+    )
+    if own.get("beta") != other.own.get("beta"):
+        changed.append("beta of your own")
     values, tensors = _values(simulation), _tensors(simulation)
     origin = {
         "version": simulation.server.version,

@@ -82,7 +82,7 @@ def record_of(simulation: Simulation) -> Record:
         config=config,
         summary=summary,
         provenance=provenance(device, torch.get_num_threads())
-        | {"num_resumed": simulation.num_resumed, "branches": simulation.branches},
+        | {"own": simulation.own, "num_resumed": simulation.num_resumed, "branches": simulation.branches},
         evaluations=evaluated,
         arrivals=arrivals,
         timings=simulation.stopwatch.table(),

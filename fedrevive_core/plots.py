@@ -181,7 +181,8 @@ def _groups(runs: Any) -> list[tuple[str, str, list[Any]]]:
     for title, _, group in groups:
         configs = [run.config.to_dict() for run in group if isinstance(run, Record)]
         seeds = [(config.pop("seed"), config["data"].pop("split_seed")) for config in configs]
-        same = [{**config, "device": None, "num_threads": None} for config in configs]
+        own = [run.provenance.get("own", {}) for run in group if isinstance(run, Record)]
+        same = [{**c, "device": None, "num_threads": None, "own": o} for c, o in zip(configs, own, strict=True)]
         if any(config != same[0] for config in same):
             raise ValueError(f"runs of '{title}' differ in more than seeds: pass {{title: runs}} to keep them apart")
         if len(set(seeds)) < len(seeds):

@@ -8,6 +8,7 @@ it has a memory or moments.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +70,8 @@ class Server:
     """Holds the global model `state` (size,), its `version`, and the buffer of updates on their way into the next one.
 
     Args:
-        state: version 0. reviver: fills the weight beta; None leaves it empty (down-weighting).
+        state: version 0. reviver: fills the weight beta; None leaves it empty (down-weighting). weights: beta of
+            staleness 0, 1, ... by a rule of your own, instead of `staleness`.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class Server:
         staleness: StalenessConfig,
         federation: FederationConfig,
         reviver: Reviver | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.layout, self.config, self.staleness, self.federation = layout, server, staleness, federation
-        self.reviver = reviver
+        self.reviver, self.weights = reviver, weights
         self.state = layout.reset_statistics_(state.clone())
         self.version = 0
         self.num_received = 0
@@ -97,7 +100,8 @@ class Server:
         of zero, so that versions keep the timeline's pace. So is a distilled update that is not finite or too large.
         The global model stays finite whatever is uploaded. Nothing passed in is modified.
         """
-        weight = beta(upload.staleness, self.staleness, self.federation)
+        tau = upload.staleness
+        weight = self.weights[tau] if self.weights is not None else beta(tau, self.staleness, self.federation)
         start = self.state if self.config.update_from == "current" else upload.downloaded
         revival, rejected = Revival(), self._unreadable(upload)
         update = client_update = torch.zeros_like(self.state) if rejected else upload.returned - start

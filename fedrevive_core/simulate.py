@@ -5,7 +5,7 @@ The only module that knows both the timeline and the server.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from fedrevive_core import checkpoint
-from fedrevive_core.assembly import build_reviver, initialised, num_threads, pick_device
+from fedrevive_core.assembly import build_reviver, federated, fingerprints, initialised, num_threads, pick_device
 from fedrevive_core.certificate import link
 from fedrevive_core.config import RunConfig
-from fedrevive_core.data import FederatedData, load_federated
+from fedrevive_core.data import FederatedData
 from fedrevive_core.evaluation import diverged, evaluate
 from fedrevive_core.faults import FAULTS
 from fedrevive_core.inputs import Inputs, build_inputs
@@ -26,6 +26,7 @@ from fedrevive_core.outcome import arrivals_table, record_of
 from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, state_sha256
 from fedrevive_core.server import Receipt, Server, Upload
+from fedrevive_core.staleness import tabulate
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline
 from fedrevive_core.training import Job, LocalTrainer, corrupted
@@ -35,6 +36,8 @@ def run(
     config: RunConfig,
     *,
     model: nn.Module | None = None,
+    data: FederatedData | None = None,
+    beta: Callable[[int], float] | None = None,
     progress: bool = True,
     checkpoints: Path | None = None,
     checkpoint_every: int | str = 100,
@@ -44,6 +47,8 @@ def run(
 
     Args:
         model: your own network instead of `config.model`, as initialised; it must return (B, num_classes) logits.
+        data: your own data instead of `config.data.name`, from `federate`, a shard for each client.
+        beta: your own staleness rule instead of `config.staleness`, from staleness (versions) to a weight from 0 to 1.
         progress: show versions, simulated time and accuracy while it runs.
         checkpoints: a directory; every `checkpoint_every` versions (or seconds: '300s'), and on SIGINT or SIGTERM, all
             that is needed to go on is written there, and a run that finds a checkpoint goes on from it. Unset writes
@@ -53,22 +58,33 @@ def run(
     before any training if the configuration cannot be carried out, Interrupted after a signal.
     """
     with num_threads(config.num_threads):
-        return Simulation(config, model).run(
+        return Simulation(config, model, data, beta).run(
             progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every, keep_every=keep_every
         )
 
 
 class Simulation:
-    """One run, taken apart: its timeline, data, trainer and server are attributes that a lesson can look at."""
+    """One run, taken apart: its timeline, data, trainer and server are attributes that a lesson can look at.
 
-    def __init__(self, config: RunConfig, model: nn.Module | None = None) -> None:
+    `own` names what the configuration does not say (a model, data or rule of your own), each with its fingerprint.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: nn.Module | None = None,
+        data: FederatedData | None = None,
+        beta: Callable[[int], float] | None = None,
+    ) -> None:
         self.config = config
         self.stopwatch = Stopwatch()
         self.device = pick_device(config.device)
         with self.stopwatch("timeline"):
             self.timeline: Timeline = simulate_timeline(config.federation, config.seed)
         with self.stopwatch("data"):
-            self.data: FederatedData = load_federated(config.data, config.federation.num_clients, self.device)
+            self.data = federated(config, data, self.device)
+        weights = None if beta is None else tabulate(beta, int(self.timeline.arrival_staleness.max()))
+        self.own = fingerprints(model, data, weights)
         self.model_name = config.model if model is None else type(model).__qualname__
         if model is None:
             model = initialised(config, self.data)
@@ -78,8 +94,9 @@ class Simulation:
         self.prepare = self.inputs.prepare
         self.trainer = LocalTrainer(self.layout, self.data, self.prepare, config.training, config.seed)
         self.reviver = build_reviver(config, self.layout, self.data, self.inputs, self.device)
+        first = self.layout.pack(model)
         self.server = Server(
-            self.layout.pack(model), self.layout, config.server, config.staleness, config.federation, self.reviver
+            first, self.layout, config.server, config.staleness, config.federation, self.reviver, weights
         )
         # Versions that jobs still need, each shared by all jobs that start from it and freed with the last one. Memory
         # is (versions in use + models trained and not yet arrived, each at most K) x the size of a state.
@@ -113,10 +130,10 @@ class Simulation:
             for is_new in self.steps():
                 if is_new:
                     accuracy = self.evaluations[-1]["accuracy"]
-                    bar.advance(self.server.version, f"time {self._now():.1f}, accuracy {accuracy:.3f}")
+                    bar.advance(self.server.version, f"time {self.now:.1f}, accuracy {accuracy:.3f}")
                 keep(is_new)
             if stopped := self.reason_to_stop():
-                bar.say(f"stopped at time {self._now():.4g}, {stopped}")
+                bar.say(f"stopped at time {self.now:.4g}, {stopped}")
         return record_of(self)
 
     def steps(self) -> Iterator[bool]:
@@ -136,16 +153,18 @@ class Simulation:
                 self._keep_samples()
             yield is_new
 
-    def branched(self, config: RunConfig) -> Simulation:
+    def branched(self, config: RunConfig, beta: Callable[[int], float] | None = None) -> Simulation:
         """A simulation that goes on from the present moment of this one as `config` says; this one is left as it is.
 
         Seed, device, model, federation, data, training and the split evaluated on must be the same; what the server
-        does may differ. docs/DURABILITY.md says what is carried over. Raises ConfigError naming what must not differ.
+        does may differ, also by a staleness rule `beta` of your own. docs/DURABILITY.md says what is carried over.
+        Raises ConfigError naming what must not differ.
         """
-        return branched(self, config)
+        return branched(self, config, beta)
 
-    def _now(self) -> float:
-        """Simulated time of the last arrival processed."""
+    @property
+    def now(self) -> float:
+        """Simulated time of the last arrival processed, 0 before any."""
         last = self.timeline.arrivals[self.num_processed - 1]
         return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
 
@@ -206,7 +225,7 @@ class Simulation:
             )
         evaluation = {
             "version": self.server.version,
-            "sim_time": self._now(),
+            "sim_time": self.now,
             "num_arrivals": self.num_processed,
             "accuracy": accuracy,
             "loss": loss,

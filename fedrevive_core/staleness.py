@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from fedrevive_core.config import FederationConfig, StalenessConfig
+from fedrevive_core.validation import ConfigError
 
 Rule = Callable[[float, StalenessConfig, FederationConfig], float]
 
@@ -47,3 +48,14 @@ def beta(tau: float, staleness: StalenessConfig, federation: FederationConfig) -
     paper's rules, and arXiv 1903.03934 for polynomial and hinge.
     """
     return min(1.0, max(0.0, RULES[staleness.rule](tau, staleness, federation)))
+
+
+def tabulate(rule: Callable[[int], float], longest: int) -> list[float]:
+    """beta of staleness 0, 1, ..., `longest` by a `rule` of your own. Raises ConfigError unless all are from 0 to 1."""
+    weights = []
+    for tau in range(longest + 1):
+        weight = rule(tau)
+        if not isinstance(weight, int | float) or not 0 <= weight <= 1:
+            raise ConfigError(f"beta({tau}) = {weight!r}: a rule of your own must give a number from 0 to 1")
+        weights.append(float(weight))
+    return weights

@@ -93,6 +93,7 @@ TORCH_FREE = (
     "staleness",
     "record",
     "plots",
+    "plots_travel",
     "config",
     "config_data",
     "presets",

@@ -252,7 +252,7 @@ def test_shapes_and_classes_are_told() -> None:
     [
         (
             {"mean": (0.5, 0.5, 0.5)},
-            r"data\.mean = \(0\.5, 0\.5, 0\.5\) must hold 1 value or 1, one per channel of digits",
+            r"data\.mean = \(0\.5, 0\.5, 0\.5\) must hold 1 value or 1, one per channel of the images",
         ),
         ({"std": (0.5, 0.5)}, r"data\.std = \(0\.5, 0\.5\) must hold 1 value or 1"),
         ({"split": "iid", "samples_per_client": 2000}, r"samples_per_client = 2000 must be at most the \d+ samples"),

@@ -15,7 +15,7 @@ from fedrevive_core.data.augmentation import Preparation
 from fedrevive_core.data.cache import data_directory
 from fedrevive_core.data.docstrings import load_docstrings
 from fedrevive_core.data.femnist import load_femnist
-from fedrevive_core.data.images import load_images
+from fedrevive_core.data.images import ImageData, load_images
 from fedrevive_core.data.samples import Images, Samples, Texts
 from fedrevive_core.data.splits import Division, divide
 from fedrevive_core.data.styles import draw_styles, restyled
@@ -80,9 +80,22 @@ def load_federated(config: DataConfig, num_clients: int, device: torch.device) -
     return load(config, num_clients, stream(config.split_seed, "split")).to(device)
 
 
+def federate(data: ImageData, config: DataConfig, num_clients: int) -> FederatedData:
+    """Deal labelled images, your own for example, to `num_clients` clients and to the server as `config` says.
+
+    The split is the same for every run with this configuration; `config.name` and `config.image_size` play no part.
+    Raises ConfigError if images or labels are not as `Images` wants them, or a shard cannot be filled.
+    """
+    return _federate(data, config, num_clients, stream(config.split_seed, "split"))
+
+
 def _load_images(config: DataConfig, num_clients: int, rng: np.random.Generator) -> FederatedData:
     natural = config.name == "femnist"
     source = load_femnist(num_clients, rng) if natural else load_images(config.name, config.image_size)
+    return _federate(source, config, num_clients, rng)
+
+
+def _federate(source: ImageData, config: DataConfig, num_clients: int, rng: np.random.Generator) -> FederatedData:
     source.check_fits(config)
     labels, official = source.train.labels.numpy(), source.test is not None
     num_classes = len(source.class_names)
@@ -138,4 +151,14 @@ def in_styles(data: FederatedData, rng: np.random.Generator) -> FederatedData:
     return replace(data, clients=restyled(data.clients, data.shards, styles), shards=shards, **parts)
 
 
-__all__ = ["FederatedData", "Images", "Preparation", "Texts", "data_directory", "load_federated", "load_images"]
+__all__ = [
+    "FederatedData",
+    "ImageData",
+    "Images",
+    "Preparation",
+    "Texts",
+    "data_directory",
+    "federate",
+    "load_federated",
+    "load_images",
+]

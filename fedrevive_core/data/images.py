@@ -42,7 +42,33 @@ class ImageData:
     writers: tuple[str, ...] = ()
 
     def check_fits(self, config: DataConfig) -> None:
-        """Raise ConfigError if `config` wants another number of channels or larger images."""
+        """Raise ConfigError unless both parts are as `Images` says, with one shape that suits `config`."""
+        for name, part in (("train", self.train), ("test", self.test)):
+            if part is None:
+                continue
+            images, labels = part.images, part.labels
+            square = images.dim() == 4 and images.shape[2] == images.shape[3] and len(images) > 0
+            if not square or images.dtype != torch.float32 or images.shape[1:] != self.train.images.shape[1:]:
+                raise ConfigError(
+                    f"{name} images must be float32 of shape (n, C, S, S), with C and S the same in training and test "
+                    f"part, and not {images.dtype} {tuple(images.shape)}"
+                )
+            lowest, highest = images.aminmax()
+            if not 0 <= float(lowest) <= float(highest) <= 1:
+                raise ConfigError(
+                    f"{name} images must lie in [0, 1], and not in [{float(lowest):g}, {float(highest):g}]"
+                )
+            if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
+                raise ConfigError(
+                    f"{name} labels must be int64 of shape ({len(images)},), one per image, and not {labels.dtype} "
+                    f"{tuple(labels.shape)}"
+                )
+            first, last = labels.aminmax()
+            if not 0 <= int(first) <= int(last) < len(self.class_names):
+                raise ConfigError(
+                    f"{name} labels must lie in 0 .. {len(self.class_names) - 1}, a number for each of the "
+                    f"{len(self.class_names)} class names, and not in {int(first)} .. {int(last)}"
+                )
         _, channels, side, _ = self.train.images.shape
         padding = config.augmentation.crop_padding
         if padding >= side:
@@ -50,7 +76,7 @@ class ImageData:
         for field, values in (("mean", config.mean), ("std", config.std)):
             if len(values) not in (1, channels):
                 raise ConfigError(
-                    f"data.{field} = {values} must hold 1 value or {channels}, one per channel of {config.name}"
+                    f"data.{field} = {values} must hold 1 value or {channels}, one per channel of the images"
                 )
 
 
