@@ -8,7 +8,7 @@ persistent generator takes one Reptile step towards the fast copy (arXiv 1803.02
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,13 +121,21 @@ class Synthesizer:
         )
 
     def synthesise(
-        self, draws: Draws, teachers: Sequence[Tensor], weights: Tensor, student: Tensor, *, adversarial: bool
+        self,
+        draws: Draws,
+        teachers: Sequence[Tensor],
+        weights: Tensor,
+        student: Tensor,
+        *,
+        adversarial: bool,
+        watch: Callable[[Tensor, Tensor], None] | None = None,
     ) -> Synthesis:
         """Make images that `teachers` (M states) recognise and take one Reptile step.
 
         Args:
             weights: (M, C) w_m(y), teacher weight per class. student: state of the global model.
-            adversarial: whether L_adv takes part (from version `warmup` on).
+            adversarial: whether L_adv takes part (from version `warmup` on). watch: called in every step with its
+                images and loss terms, detached, as they are before the step's update.
         The states are not modified.
         """
         config = self.config
@@ -151,6 +159,8 @@ class Synthesizer:
             prepared = self.prepare(x, augmentation)
             opponent = student_views if adversarial else None
             terms = synthesis_losses(self.layout, prepared, labels, views, weights, opponent)
+            if watch is not None:
+                watch(x.detach(), terms.detach())
             accepted = self.guard.accept(terms)
             # `where` keeps a rejected value out of the sum; should a NaN still reach a gradient, no step is made.
             total = (term_weights[: len(terms)] * torch.where(accepted, terms, 0)).sum()
