@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,9 @@ from fedrevive_core.teachers import teacher_weights
 
 if TYPE_CHECKING:
     from fedrevive_core.simulate import Simulation
+
+WEIGHTS = ("feature_weight", "label_weight", "adversarial_weight")  # of L_feat, L_hot, L_adv, in the order of a Trace
+Switches = tuple[bool, bool, bool]  # which of the three take part
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,9 @@ def trace_synthesis(
     if run is None:
         raise ValueError(f"method '{simulation.config.method}' synthesises nothing: use revival.source = 'synthetic'")
     labels = np.repeat(np.arange(simulation.data.num_classes), images_per_class)
-    changes = {"steps": steps, "batch_size": len(labels)}
+    config = run.config.model_copy(update={"steps": steps, "batch_size": len(labels)})
     if weights is not None:
-        changes |= dict(zip(("feature_weight", "label_weight", "adversarial_weight"), weights, strict=True))
-    config = run.config.model_copy(update=changes)
+        config = config.model_copy(update=dict(zip(WEIGHTS, weights, strict=True)))
     synthesizer = Synthesizer(run.layout, run.prepare, copy.deepcopy(moment.generator), config, guard=False)
     rng = stream(simulation.config.seed, "synthesis", draw)
     draws = replace(synthesizer.draw(rng, moment.proportions), labels=labels)
@@ -120,3 +124,25 @@ def trace_synthesis(
         clients=moment.clients,
         proportions=moment.proportions,
     )
+
+
+def trace_grid(
+    simulation: Simulation, moments: Iterable[Moment], *, steps: int = 10, images_per_class: int = 6
+) -> dict[tuple[int, Switches], Trace]:
+    """`trace_synthesis` from every moment with every choice of losses (but none), by version and switches.
+
+    The same noise everywhere, and a loss that is switched on has the run's weight.
+    """
+    own = [getattr(simulation.config.synthesis, name) for name in WEIGHTS]
+    choices: list[Switches] = [on for on in product((True, False), (True, False), (True, False)) if any(on)]
+    return {
+        (moment.version, on): trace_synthesis(
+            simulation,
+            moment,
+            steps=steps,
+            images_per_class=images_per_class,
+            weights=(own[0] * on[0], own[1] * on[1], own[2] * on[2]),
+        )
+        for moment in moments
+        for on in choices
+    }

@@ -23,7 +23,7 @@ from fedrevive_core.staleness import beta
 from fedrevive_core.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
-from lessons.exercise import Verdict, check, right, wrong
+from lessons.exercise import Verdict, check, diagnose, right, wrong
 
 STEP = 0.5  # of the joint update whose effect on the loss is measured: as far as ten updates at a server rate of 0.05
 WORKED = 1_000_000  # number of the first job that is trained for measuring alone; jobs of the run have smaller ones
@@ -289,30 +289,26 @@ def plot_delayed(steps: Sequence[float], staleness: int) -> Figure:
 def check_alignment(answer: Callable[..., float]) -> Verdict:
     """A function of (returned, downloaded, current, fresh) that gives the cosine of the update with the fresh one."""
     returned, downloaded, current, fresh = np.random.default_rng(0).normal(size=(4, 6))
-    found = float(answer(returned, downloaded, current, fresh))
-
-    def cosine(update: np.ndarray) -> float:
-        return float(update @ fresh / np.linalg.norm(update) / np.linalg.norm(fresh))
-
     update = returned - downloaded
-    expected = cosine(update)
-    if math.isclose(found, expected, abs_tol=1e-6):
-        return right("You compare directions only: the client's own progress, whatever the server did meanwhile.")
-    if math.isclose(found, -expected, abs_tol=1e-6):
-        return wrong("The sign is turned round: an update is returned minus downloaded, the way the client went.")
-    if math.isclose(found, cosine(returned - current), abs_tol=1e-6):
-        return wrong(
-            "You measured from the current model: that also holds what the server did meanwhile, with a minus sign."
-        )
-    if math.isclose(found, cosine(returned), abs_tol=1e-6):
-        return wrong("That is the cosine of the returned model itself; an update is a difference of two models.")
-    if math.isclose(found, float(update @ fresh), abs_tol=1e-6):
-        return wrong("That is the inner product: divide by both norms, or long updates will look well aligned.")
-    if math.isclose(found * np.linalg.norm(fresh), expected * np.linalg.norm(fresh) ** 2, abs_tol=1e-6) or math.isclose(
-        found * np.linalg.norm(update), expected * np.linalg.norm(update) ** 2, abs_tol=1e-6
-    ):
-        return wrong("Only one of the two norms is divided by.")
-    return wrong(f"Of the vectors I tried, the cosine is {expected:.3f}; your function says {found:.3f}.")
+    norms = np.linalg.norm(update), np.linalg.norm(fresh)
+
+    def cosine(vector: np.ndarray) -> float:
+        return vector @ fresh / np.linalg.norm(vector) / norms[1]
+
+    product = update @ fresh
+    mistakes = {
+        "The sign is turned round: an update is returned minus downloaded, the way the client went.": -cosine(update),
+        "You measured from the current model: that also holds what the server did, with a minus sign.": cosine(
+            returned - current
+        ),
+        "That is the cosine of the returned model itself; an update is a difference of two models.": cosine(returned),
+        "That is the inner product: divide by both norms, or long updates will look well aligned.": product,
+        "Only one of the two norms is divided by; the update's is missing.": product / norms[1],
+        "Only one of the two norms is divided by; the fresh update's is missing.": product / norms[0],
+    }
+    found = float(answer(returned, downloaded, current, fresh))
+    praise = "You compare directions only: the client's own progress, whatever the server did meanwhile."
+    return diagnose(found, cosine(update), mistakes, praise)
 
 
 @check
