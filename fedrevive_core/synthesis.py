@@ -11,7 +11,11 @@ and class embeddings, `text_synthesis.PromptedTexts` makes texts from prompts an
 from __future__ import annotations
 
 import copy
+<<<<<<< HEAD
 from collections.abc import Iterator, Sequence
+=======
+from collections.abc import Callable, Sequence
+>>>>>>> lessons-a
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,13 +171,21 @@ class Synthesizer:
         return Draws(labels, latents, torch.from_numpy(augmentation).to(device))
 
     def synthesise(
-        self, draws: Draws, teachers: Sequence[Tensor], weights: Tensor, student: Tensor, *, adversarial: bool
+        self,
+        draws: Draws,
+        teachers: Sequence[Tensor],
+        weights: Tensor,
+        student: Tensor,
+        *,
+        adversarial: bool,
+        watch: Callable[[Tensor, Tensor], None] | None = None,
     ) -> Synthesis:
         """Make samples that `teachers` (M states) recognise and take one Reptile step.
 
         Args:
             weights: (M, C) w_m(y), teacher weight per class. student: state of the global model.
-            adversarial: whether L_adv takes part (from version `warmup` on).
+            adversarial: whether L_adv takes part (from version `warmup` on). watch: called in every step with its
+                images and loss terms, detached, as they are before the step's update.
         The states are not modified.
         """
         config = self.config
@@ -192,7 +204,13 @@ class Synthesizer:
             x = fast.make(latents, labels)
             prepared = self.prepare(x, augmentation)
             opponent = student_views if adversarial else None
+<<<<<<< HEAD
             terms = synthesis_losses(self.layout, prepared, labels, views, weights, opponent, fast)
+=======
+            terms = synthesis_losses(self.layout, prepared, labels, views, weights, opponent)
+            if watch is not None:
+                watch(x.detach(), terms.detach())
+>>>>>>> lessons-a
             accepted = self.guard.accept(terms)
             # `where` keeps a rejected value out of the sum; should a NaN still reach a gradient, no step is made.
             total = (term_weights[: len(terms)] * torch.where(accepted, terms, 0)).sum()

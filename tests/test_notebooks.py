@@ -19,7 +19,17 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 MOST_LINES = 15  # of a code cell
 
 # Parameters that make a notebook run in a few seconds; everything else is as the reader finds it.
-TINY: dict[str, dict[str, Any]] = {}
+TINY: dict[str, dict[str, Any]] = {
+    "02_why_stale_hurts": {"num_versions": 12, "measure_at": [10, 12], "staleness": [0, 4, 8], "num_clients": 8},
+    "03_synthesis": {
+        "versions": [10, 25],
+        "distillation_steps": 1,
+        "distillation_batch": 2,
+        "steps": 3,
+        "images_per_class": 2,
+        "patience": 3,
+    },
+}
 
 
 def cells(path: Path, kind: str) -> list[Any]:

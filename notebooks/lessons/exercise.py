@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal
+
+import numpy as np
 
 SIGNS = {"open": "&#9711; Not answered yet.", "wrong": "&#10007; Not yet.", "right": "&#10003; Right."}
 
@@ -48,3 +50,27 @@ def check(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
             return wrong(f"Your answer could not be used: {type(error).__name__}: {error}")
 
     return judged
+
+
+def diagnose(found: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
+    """Compare what an answer gave with the right value and with the values of usual mistakes, by their message.
+
+    found, expected and the mistakes' values are numbers or arrays; they agree within 1e-5, relative to 1 and above.
+    """
+    found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
+    if found.shape != expected.shape:
+        return wrong(f"Your answer has shape {found.shape}, not {expected.shape}.")
+
+    def close(value: Any) -> bool:
+        return bool(np.allclose(found, np.asarray(value, dtype=float), rtol=1e-5, atol=1e-5))
+
+    if close(expected):
+        return right(praise)
+    for message, value in mistakes.items():
+        if close(value):
+            return wrong(message)
+    return wrong(f"Wanted {_short(expected)}, got {_short(found)}; that is no mistake which this check knows.")
+
+
+def _short(value: np.ndarray) -> str:
+    return np.array2string(value, precision=4, threshold=6)

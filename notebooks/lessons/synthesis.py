@@ -1,0 +1,440 @@
+"""Looking at the generator: its images, losses, teachers and what it may reveal; and the checks of that lesson."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fedrevive_core import Simulation, StatisticProbe
+from fedrevive_core.config import RunConfig
+from fedrevive_core.models.probes import channel_statistics
+from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.synthesis import kl_divergence
+from fedrevive_core.teachers import teacher_weights
+from fedrevive_core.tracing import Moment, Switches, Trace, capture, trace_synthesis
+from lessons.exercise import Verdict, check, diagnose, wrong
+
+ABLATIONS: dict[str, Switches] = {
+    "all three": (True, True, True),
+    "without L_feat": (False, True, True),
+    "without L_hot": (True, False, True),
+    "without L_adv": (True, True, False),
+}
+
+
+COPIED = 0.25  # share of copied images that the privacy test is tried on
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run with the moments at which it was looked at; pool: the newest (images, labels) at each of them."""
+
+    simulation: Simulation
+    moments: list[Moment]
+    pool: list[tuple[Tensor, np.ndarray]]
+    initial: Moment
+
+
+def watch(config: RunConfig, versions: Sequence[int]) -> Watched:
+    """Run until the last of `versions` (ascending), looking in at each; `initial` holds the generator as it began."""
+    torch.set_num_threads(config.num_threads or 1)
+    simulation = Simulation(config)
+    start = copy.deepcopy(simulation.reviver.synthesizer.generator)
+    moments, pool, number = [], [], 0
+    for version in versions:
+        while simulation.server.version < version:
+            simulation.process(number)
+            number += 1
+        moments.append(capture(simulation))
+        pool.append(simulation.reviver.pool.newest(64))
+    return Watched(simulation, moments, pool, replace(moments[-1], generator=start))
+
+
+@mpl.rc_context(STYLE)
+def plot_pool(watched: Watched) -> Figure:
+    """The newest synthetic image of each class at each moment, under a real one of the class for comparison."""
+    data = watched.simulation.data
+    rows = [("a real digit", data.clients.images, data.clients.labels.numpy())]
+    rows += [(f"version {m.version}", *pool) for m, pool in zip(watched.moments, watched.pool, strict=True)]
+    figure = Plot(figsize=(10, 1.05 * len(rows) + 0.6))
+    grid = figure.subplots(len(rows), data.num_classes, squeeze=False)
+    for (name, images, labels), row in zip(rows, grid, strict=True):
+        for label, axes in enumerate(row):
+            axes.axis("off")
+            for place in np.flatnonzero(labels == label)[:1]:
+                axes.imshow(images[place, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+        row[0].text(-0.15, 0.5, name, ha="right", va="center", transform=row[0].transAxes)
+    for label, axes in enumerate(grid[0]):
+        axes.set_title(data.class_names[label], fontsize=11, loc="center", pad=3)
+    figure.suptitle("What entered the pool: newest image of each class", x=0.01, ha="left", fontsize=13)
+    figure.subplots_adjust(left=0.14, right=0.99, top=0.84, bottom=0.02)
+    return figure
+
+
+def wanted_probability(trace: Trace) -> np.ndarray:
+    """(steps,) how sure the teachers, weighted by w_m(y), are of the class that was wanted; mean over images."""
+    weights = teacher_weights(trace.proportions)[:, trace.labels]  # (M, n)
+    picked = np.take_along_axis(trace.votes[:, :-1], trace.labels[None, None, :, None], axis=3)[..., 0]
+    return (weights * picked).sum(axis=1).mean(axis=1)
+
+
+@mpl.rc_context(STYLE)
+def plot_ablation(grid: dict[tuple[int, Switches], Trace], steps: int) -> Figure:
+    """What each loss does: three measures over the steps, with all losses and with one switched off.
+
+    Bold: mean over moments; thin: each of them. steps: K_synth, which a run would take, to be marked.
+    """
+    measures: dict[str, Callable[[Trace], np.ndarray]] = {
+        "sure of the wanted class (probability)": wanted_probability,
+        "distance of the statistics ($L_\\mathrm{feat}$)": lambda trace: trace.losses[:, 0],
+        "disagreement with the student ($-L_\\mathrm{adv}$)": lambda trace: -trace.losses[:, 2],
+    }
+    versions = sorted({version for version, _ in grid})
+    figure = Plot(figsize=(12, 4.2), layout="constrained")
+    for axes, (title, measure) in zip(figure.subplots(1, 3), measures.items(), strict=True):
+        for (name, on), colour in zip(ABLATIONS.items(), ("#000000", *TITLE_COLOURS), strict=False):
+            curves = np.array([measure(grid[version, on]) for version in versions])
+            axes.plot(curves.T, color=colour, lw=0.7, alpha=0.35)
+            axes.plot(curves.mean(axis=0), "--" if name == "all three" else "-", color=colour, label=name, zorder=3)
+        axes.axvline(steps, color="#888888", lw=1, ls=":")
+        axes.set(title=title, xlabel="steps")
+        axes.title.set_fontsize(11)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def estimates(simulation: Simulation) -> tuple[np.ndarray, np.ndarray]:
+    """Class proportions (n, C) of all clients that sent a model: as the server estimates them, and as they are."""
+    proportions = simulation.reviver.proportions
+    clients = sorted(proportions.estimates)
+    return np.stack([proportions.of(client) for client in clients]), simulation.data.class_proportions[clients]
+
+
+def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Half the sum of absolute differences of distributions (n, C): the share that would have to be moved."""
+    return np.abs(p - q).sum(axis=1) / 2
+
+
+@mpl.rc_context(STYLE)
+def plot_proportions(simulation: Simulation) -> Figure:
+    """Estimated against true class proportions, a dot per client and class; how far off each client's estimate is."""
+    estimated, true = estimates(simulation)
+    correlation = np.corrcoef(estimated.ravel(), true.ravel())[0, 1]
+    figure = Plot(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color="#888888", lw=1, ls="--")
+    left.scatter(true, estimated, 14, color=TITLE_COLOURS[0], alpha=0.35, lw=0)
+    left.set(xlabel="true share of the class", ylabel="estimated from noise", aspect="equal", xlim=(-0.02, 1.02))
+    left.set_title(f"{len(true)} clients x {true.shape[1]} classes: correlation {correlation:.2f}")
+    off = {
+        "estimated from noise": total_variation(estimated, true),
+        "guess: all classes alike": total_variation(np.full_like(true, 1 / true.shape[1]), true),
+    }
+    for (name, distance), colour in zip(off.items(), (TITLE_COLOURS[0], "#999999"), strict=True):
+        label = f"{name}: mean {distance.mean():.2f}"
+        right.hist(distance, np.linspace(0, 1, 26), color=colour, alpha=0.6, label=label)
+    right.set(xlabel="total variation distance from the truth", ylabel="clients (count)")
+    right.set_title("How far off: 0 is exact, 1 is disjoint")
+    right.legend()
+    return figure
+
+
+def diversity(images: np.ndarray, labels: np.ndarray) -> float:
+    """Mean distance (root mean square of grey levels in 0 to 1) between two images of the same class."""
+    flat = torch.from_numpy(images.reshape(len(images), -1) / 255.0)
+    within = [torch.pdist(flat[labels == label]).mean() for label in np.unique(labels)]
+    return float(torch.stack(within).mean()) / math.sqrt(flat.shape[1])
+
+
+def compare_generators(watched: Watched, steps: int, patience: int) -> dict[str, tuple[Trace, int]]:
+    """Traces, each with the step to look at: meta-learned generator, new generator, that one after `patience` steps."""
+    learned = trace_synthesis(watched.simulation, watched.moments[-1], steps=steps + 1)
+    fresh = trace_synthesis(watched.simulation, watched.initial, steps=patience + 1)
+    return {
+        f"meta-learned, {steps} steps": (learned, steps),
+        f"new each time, {steps} steps": (fresh, steps),
+        f"new each time, {patience} steps": (fresh, patience),
+    }
+
+
+@mpl.rc_context(STYLE)
+def plot_generators(watched: Watched, generators: dict[str, tuple[Trace, int]], per_class: int = 2) -> Figure:
+    """Images of each generator, two of each class, with the numbers that compare them; real digits for comparison."""
+    data = watched.simulation.data
+    trace = next(iter(generators.values()))[0]
+    count = int((trace.labels == 0).sum())
+    chosen = np.concatenate([np.flatnonzero(trace.labels == label)[:per_class] for label in range(data.num_classes)])
+    labels = data.clients.labels.numpy()
+    some = np.concatenate([np.flatnonzero(labels == label)[:count] for label in range(data.num_classes)])
+    real = data.clients.images[some].mul(255).byte().numpy()
+    rows = [("real digits", real[chosen], f"diversity {diversity(real, trace.labels):.2f}")]
+    for name, (made, step) in generators.items():
+        numbers = (
+            f"diversity {diversity(made.images[step], made.labels):.2f}\n"
+            f"sure of the class {wanted_probability(made)[step]:.2f}\nstatistics off by {made.losses[step, 0]:.1f}"
+        )
+        rows.append((name, made.images[step][chosen], numbers))
+    figure = Plot(figsize=(11, 1.25 * len(rows)))
+    for axes, (name, images, numbers) in zip(figure.subplots(len(rows), 1), rows, strict=True):
+        tiled = np.pad(images[:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=255)
+        side = tiled.shape[1]
+        mosaic = tiled.reshape(-1, per_class, side, side).transpose(1, 2, 0, 3).reshape(per_class * side, -1)
+        axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.axis("off")
+        axes.text(-0.01, 0.5, name, ha="right", va="center", transform=axes.transAxes)
+        axes.text(1.01, 0.5, numbers, ha="left", va="center", transform=axes.transAxes, fontsize=10)
+    figure.subplots_adjust(left=0.2, right=0.8, top=0.98, bottom=0.02)
+    return figure
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Distances (root mean squares of grey levels) from synthetic images to the nearest real image of a set.
+
+    to_held_out (n,): the set is what no client held. to_train (n,): equally many training images, mean over draws.
+    yardstick: real held-out images to training images. p_value: share of random splits of all these real images in
+    which the chosen part is at least as far from the synthetic images as the held-out part is. p_copied: the same if a
+    share COPIED of the synthetic images were copies of training images. images, matches (k, S, S): some synthetic
+    images, and the nearest of all training images to each.
+    """
+
+    to_train: np.ndarray
+    to_held_out: np.ndarray
+    yardstick: np.ndarray
+    p_value: float
+    p_copied: float
+    images: np.ndarray
+    matches: np.ndarray
+
+
+def neighbours(watched: Watched, num_images: int = 512, shown: int = 8, num_splits: int = 500) -> Neighbours:
+    """Are the pool's newest images nearer to training images than to held-out ones?
+
+    Among more candidates the nearest is nearer, so sets of equal size are compared, with the same number of each class.
+    If the images know nothing of who was held out, the held-out set is one random split among others.
+    """
+    simulation = watched.simulation
+    data, rng = simulation.data, np.random.default_rng(simulation.config.seed)
+    synthetic, _ = simulation.reviver.pool.newest(num_images)
+    held = np.unique(np.concatenate(data.shards))
+    real = torch.cat([data.clients.images[held], data.test.images])
+    labels = np.concatenate([data.clients.labels.numpy()[held], data.test.labels.numpy()])
+    of_test = np.arange(len(real)) >= len(held)
+    distance = _distances(synthetic, real)
+    copied = distance.copy()
+    for row in range(0, len(synthetic), round(1 / COPIED)):
+        copied[row] = _distances(real[[rng.integers(len(held))]], real)[0]
+    splits = [_split(of_test, labels, rng) for _ in range(num_splits)]
+    draws = [_split(of_test, labels, rng, among=~of_test) for _ in range(20)]
+    match = distance[:shown, ~of_test].argmin(axis=1)
+    return Neighbours(
+        to_train=np.mean([distance[:, draw].min(axis=1) for draw in draws], axis=0),
+        to_held_out=distance[:, of_test].min(axis=1),
+        yardstick=np.mean([_distances(real[of_test], real[draw]).min(axis=1) for draw in draws], axis=0),
+        p_value=_p_value(distance, of_test, splits),
+        p_copied=_p_value(copied, of_test, splits),
+        images=synthetic[:shown, 0].numpy(),
+        matches=real[: len(held)][match][:, 0].numpy(),
+    )
+
+
+def _distances(images: Tensor, references: Tensor) -> np.ndarray:
+    return (torch.cdist(images.flatten(1), references.flatten(1)) / math.sqrt(images[0].numel())).numpy()
+
+
+def _split(chosen: np.ndarray, labels: np.ndarray, rng: np.random.Generator, among: Any = True) -> np.ndarray:
+    """Numbers of a random set with as many samples of each class as `chosen` (n,) has, drawn where `among` is true."""
+    return np.concatenate(
+        [
+            rng.choice(np.flatnonzero(among & (labels == label)), (chosen & (labels == label)).sum(), replace=False)
+            for label in np.unique(labels)
+        ]
+    )
+
+
+def _p_value(distance: np.ndarray, chosen: np.ndarray, splits: Sequence[np.ndarray]) -> float:
+    """Of the splits, and `chosen` itself, the share whose mean distance is at least that of `chosen`."""
+    found = distance[:, chosen].min(axis=1).mean()
+    return (1 + sum(distance[:, split].min(axis=1).mean() >= found for split in splits)) / (1 + len(splits))
+
+
+@mpl.rc_context(STYLE)
+def plot_neighbours(found: Neighbours) -> Figure:
+    """Synthetic images above their nearest training image; distances to training and to held-out images."""
+    figure = Plot(figsize=(11, 4), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
+    grid = left.subplots(2, len(found.images))
+    for row, images in zip(grid, (found.images, found.matches), strict=True):
+        for axes, image in zip(row, images, strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes.axis("off")
+    left.suptitle("Newest synthetic images; below, the nearest training image", fontsize=12)
+    axes = right.subplots()
+    edges = np.linspace(0, 1.05 * max(found.to_train.max(), found.to_held_out.max()), 40)
+    kinds = (
+        (found.yardstick, "#999999", "real held-out to training"),
+        (found.to_train, TITLE_COLOURS[1], "synthetic to training"),
+        (found.to_held_out, TITLE_COLOURS[0], "synthetic to held-out"),
+    )
+    for distance, colour, name in kinds:
+        axes.hist(distance, edges, density=True, histtype="step", lw=2, color=colour, label=name)
+    axes.set(xlabel="distance to the nearest (rms of grey levels)", ylabel="density", title="Nearest real image")
+    axes.legend(fontsize=9)
+    return figure
+
+
+def privacy_in_words(found: Neighbours) -> str:
+    """The mean distances, the chance of such a difference, whether the test could have noticed, and the yardstick."""
+    verdict = "no more than chance explains" if found.p_value >= 0.05 else "more than chance explains easily"
+    return (
+        f"Mean distance to the nearest of equally many images: training {found.to_train.mean():.3f}, held-out "
+        f"{found.to_held_out.mean():.3f}. A random split puts the chosen part at least as far away in "
+        f"{found.p_value:.1%} of the cases: {verdict}. If {COPIED:.0%} of the images were copies of training images, "
+        f"it would be {found.p_copied:.1%}. Real held-out images are {found.yardstick.mean():.3f} from their nearest "
+        f"training image: synthetic ones are {found.to_train.mean() / found.yardstick.mean():.1f} times as far."
+    )
+
+
+@check
+def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
+    """A function of logits (M, n, C), labels (n,) and q (M, C) that gives L_hot."""
+    rng = torch.Generator().manual_seed(0)
+    logits, labels = 3 * torch.randn(3, 5, 4, generator=rng), torch.tensor([0, 1, 2, 3, 1])
+    q = torch.rand(3, 4, generator=rng)
+    q = q / q.sum(dim=1, keepdim=True)
+
+    def loss(weights: Tensor, scores: Tensor = logits) -> Tensor:
+        each = torch.stack([F.cross_entropy(own, labels, reduction="none") for own in scores])
+        return (weights[:, labels] * each).sum() / len(labels)
+
+    weights, ones = q / q.sum(dim=0), torch.ones_like(q)
+    mistakes = {
+        "Every teacher counts alike: you forgot the teacher weights w_m(y_b).": loss(ones / 3),
+        "Every teacher counts in full: you forgot the teacher weights w_m(y_b).": loss(ones),
+        "You weighted by q_m(y) itself: divide by its sum over teachers, so that a class's weights sum to 1.": loss(q),
+        "This is the sum over samples: divide by n.": loss(weights) * 5,
+        "You divide by the number of teachers too: the weights already sum to 1 over them.": loss(weights) / 3,
+        "Cross-entropy takes logits: you gave it probabilities, so the softmax is applied twice.": loss(
+            weights, logits.softmax(dim=2)
+        ),
+    }
+    found = answer(logits.clone(), labels.clone(), q.clone()).item()
+    praise = "A teacher that never saw a class has no say in what it should look like."
+    return diagnose(found, loss(weights), mistakes, praise)
+
+
+@check
+def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
+    """A function of features (B, C, H, W), running mean and variance (C,) that gives one probe's term of L_feat."""
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 4, 2, 2, generator=rng) + 0.5
+    mean, var = torch.randn(4, generator=rng), torch.rand(4, generator=rng) + 0.5
+    axes = (0, 2, 3)
+
+    def norm(vector: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(vector)
+
+    m, v = channel_statistics(x)
+    unbiased = x.var(dim=axes)
+    mistakes = {
+        "The probes keep the biased variance (divided by the number of values); yours is unbiased (divided by it "
+        "minus 1): pass correction=0.": norm(m - mean) + norm(unbiased - var),
+        "These are squared norms; the loss takes the norms themselves.": norm(m - mean) ** 2 + norm(v - var) ** 2,
+        "That is the mean squared error; the loss takes Euclidean norms.": F.mse_loss(m, mean) + F.mse_loss(v, var),
+        "You took sums of absolute differences; the loss takes Euclidean norms.": (m - mean).abs().sum()
+        + (v - var).abs().sum(),
+        "You compared standard deviations; the probes keep variances.": norm(m - mean) + norm(v.sqrt() - var.sqrt()),
+        "Only the mean is matched: the variance's term is missing.": norm(m - mean),
+        "You compared with mean 0 and variance 1, to which the probes are reset in every new global version. Match "
+        "the teacher's statistics, which travel with its model.": norm(m) + norm(v - 1),
+    }
+    found = answer(x.clone(), mean.clone(), var.clone()).item()
+    praise = (
+        "Two norms per probe: the loss is 0 only if every channel has the mean and the spread the teacher remembers."
+    )
+    return diagnose(found, norm(m - mean) + norm(v - var), mistakes, praise)
+
+
+@check
+def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
+    """A function of teacher and student logits (n, C) and weights (n,) that gives one teacher's part of L_adv."""
+    rng = torch.Generator().manual_seed(3)
+    teacher = 2 * torch.randn(8, 3, generator=rng)
+    student, w = teacher + 2 * torch.randn(8, 3, generator=rng), torch.rand(8, generator=rng)
+    agree = teacher.argmax(dim=1) == student.argmax(dim=1)
+    kl, reverse = kl_divergence(teacher, student), kl_divergence(student, teacher)
+    mistakes = {
+        "The KL divergence is turned round: it is KL(teacher || student), so the teacher's probabilities weight the "
+        "logarithms. (F.kl_div takes the *student's* log-probabilities first.)": -(w * agree * reverse).mean(),
+        "The sign: the generator minimises its loss and wants disagreement to grow, so there is a minus.": (
+            w * agree * kl
+        ).mean(),
+        "Two mistakes: the sign, and the direction of the KL divergence.": (w * agree * reverse).mean(),
+        "You forgot the condition that student and teacher agree: without it, the generator is paid for images that "
+        "mean nothing to anybody.": -(w * kl).mean(),
+        "The condition is turned round: only samples on which both name the *same* class count.": -(
+            w * ~agree * kl
+        ).mean(),
+        "You forgot the teacher weights w_m(y_b).": -(agree * kl).mean(),
+        "You divide by the number of samples on which they agree; the loss divides by n.": -(w * agree * kl).sum()
+        / agree.sum(),
+        "This is the sum over samples: divide by n.": -(w * agree * kl).sum(),
+        "You averaged over classes too: sum over classes, then take the mean over samples.": -(w * agree * kl).mean()
+        / 3,
+    }
+    found = answer(teacher.clone(), student.clone(), w.clone()).item()
+    praise = (
+        "It looks for images that both still read alike, but of which the teacher is sure in a way the student is not."
+    )
+    return diagnose(found, -(w * agree * kl).mean(), mistakes, praise)
+
+
+@check
+def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
+    """A function of a model, noise (n, 1, 4, 4) and T_probe that gives the estimated class proportions (C,)."""
+    rng = torch.Generator().manual_seed(4)
+    head, probe = nn.Linear(16, 3), StatisticProbe(1)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=rng))
+    model = nn.Sequential(probe, nn.Flatten(), head).train()  # as it comes from the client: in training mode
+    noise, temperature = torch.randn(64, 1, 4, 4, generator=rng), 0.8
+    found = answer(model, noise.clone(), temperature).detach()
+    if not torch.equal(probe.running_mean, torch.zeros(1)):
+        return wrong(
+            "The model was in training mode: your noise went into its probes' running statistics, which L_feat needs "
+            "as the client left them. Call model.eval() first."
+        )
+    with torch.no_grad():
+        logits = head(noise.flatten(1))
+    mistakes = {
+        "You forgot to divide the logits by T_probe.": logits.softmax(dim=1).mean(dim=0),
+        "You multiplied the logits by T_probe: divide, so that a T below 1 makes the votes sharper.": (
+            logits * temperature
+        )
+        .softmax(dim=1)
+        .mean(dim=0),
+        "You averaged the logits first: softmax each input's logits, then average the probabilities.": (
+            logits.mean(dim=0) / temperature
+        ).softmax(dim=0),
+        "You counted hard votes (argmax); the proxy averages probabilities.": torch.bincount(
+            logits.argmax(dim=1), minlength=3
+        )
+        / len(logits),
+        "You divided the probabilities by T_probe, not the logits.": logits.softmax(dim=1).mean(dim=0) / temperature,
+        "The softmax runs over inputs; it must run over classes (dim=1).": (logits / temperature)
+        .softmax(dim=0)
+        .mean(dim=0),
+    }
+    praise = "No data were needed: trained on few classes, a network says these classes even to noise."
+    return diagnose(found, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)
