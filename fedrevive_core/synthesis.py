@@ -11,11 +11,7 @@ and class embeddings, `text_synthesis.PromptedTexts` makes texts from prompts an
 from __future__ import annotations
 
 import copy
-<<<<<<< HEAD
-from collections.abc import Iterator, Sequence
-=======
-from collections.abc import Callable, Sequence
->>>>>>> lessons-a
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,13 +200,9 @@ class Synthesizer:
             x = fast.make(latents, labels)
             prepared = self.prepare(x, augmentation)
             opponent = student_views if adversarial else None
-<<<<<<< HEAD
             terms = synthesis_losses(self.layout, prepared, labels, views, weights, opponent, fast)
-=======
-            terms = synthesis_losses(self.layout, prepared, labels, views, weights, opponent)
             if watch is not None:
                 watch(x.detach(), terms.detach())
->>>>>>> lessons-a
             accepted = self.guard.accept(terms)
             # `where` keeps a rejected value out of the sum; should a NaN still reach a gradient, no step is made.
             total = (term_weights[: len(terms)] * torch.where(accepted, terms, 0)).sum()

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+
 from fedrevive_core.config import FederationConfig, RunConfig
 from fedrevive_core.presets import build
 from fedrevive_core.record import Record
@@ -76,3 +79,59 @@ def run_until(simulation: Simulation, stop: int) -> Simulation:
 def resident() -> int:
     """Bytes of memory that this process holds at the moment."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# The same for texts, on the docstrings that `tiny_texts` puts in their place.
+SMALL_TEXT: dict[str, Any] = {
+    **{name: value for name, value in SMALL.items() if name not in ("synthesis.noise_dim", "synthesis.width")},
+    "data.samples_per_client": 12,
+    "data.max_tokens": 8,
+    "training.batch_size": 8,
+    "synthesis.tokens": 8,
+    "synthesis.min_tokens": 4,
+    "synthesis.batch_size": 8,
+}
+
+
+def small_text(method: str, **overrides: Any) -> RunConfig:
+    """SMALL_TEXT on lab-text, with `overrides` such as server__lr=0.1."""
+    return build("lab-text", method, overrides=SMALL_TEXT | {k.replace("__", "."): v for k, v in overrides.items()})
+
+
+def tiny_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the docstrings: 120 texts of three classes, of ten words each class has of its own."""
+    from fedrevive_core import data
+    from fedrevive_core.data.text import LabelledTexts, TextData
+
+    rng = np.random.default_rng(0)
+    words = [[f"{name}{'abcdefghij'[n]}" for n in range(10)] for name in ("axis", "frame", "tensor")]
+    texts = [" ".join(rng.choice(words[n % 3], size=6)) for n in range(120)]
+    made = TextData(LabelledTexts(texts, np.arange(120) % 3), None, ("axis", "frame", "tensor"))
+    monkeypatch.setattr(data, "load_docstrings", lambda: made)
+
+
+def tiny_encoder(path: Path, kind: str) -> str:
+    """A folder with an encoder of three small layers: config, safetensors with random weights, tokenizer.json."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] if kind == "bert" else ["<pad>", "</s>", "<unk>", "<extra>"]
+    words = [*special, "same", "alpha", "beta", *(f"word{n}" for n in range(33))]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token=special[1]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"pad_token": special[0], "unk_token": special[1]} | ({"cls_token": special[2]} if kind == "bert" else {})
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if kind == "bert":
+            config = transformers.BertConfig(
+                vocab_size=len(words), hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32
+            )
+            transformers.BertModel(config).save_pretrained(path)
+        else:
+            config = transformers.T5Config(
+                vocab_size=len(words), d_model=16, d_kv=8, d_ff=32, num_layers=3, num_heads=2
+            )
+            transformers.T5EncoderModel(config).save_pretrained(path)
+    return str(path)

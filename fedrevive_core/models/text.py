@@ -39,7 +39,7 @@ class LabText(TextModel):
     """
 
     def __init__(
-        self, vocabulary_size: int, length: int, pad: int, num_classes: int, dim: int = 32, heads: int = 2
+        self, vocabulary_size: int, length: int, pad: int, num_classes: int, dim: int = 64, heads: int = 2
     ) -> None:
         super().__init__(nn.Embedding(vocabulary_size, dim), pad)
         self.prefix = nn.Parameter(torch.randn(1, dim))
