@@ -88,7 +88,18 @@ def present(*modules: str) -> list[object]:
     ]
 
 
-TORCH_FREE = ("timeline", "staleness", "record", "plots", "plots_travel", "config", "presets", "schedules", "seeding", "validation")
+TORCH_FREE = (
+    "timeline",
+    "staleness",
+    "record",
+    "plots",
+    "plots_travel",
+    "config",
+    "presets",
+    "schedules",
+    "seeding",
+    "validation",
+)
 LEARNING = ("staleness", "teachers", "synthesis", "distillation", "pool", "guard", "revival")
 
 

@@ -19,7 +19,11 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 MOST_LINES = 15  # of a code cell
 
 # Parameters that make a notebook run in a few seconds; everything else is as the reader finds it.
-TINY: dict[str, dict[str, Any]] = {}
+TINY: dict[str, dict[str, Any]] = {
+    "04_distillation": {"num_versions": 24, "concurrency": 8, "every": 12, "counts": [1, 4], "step_counts": [2, 4]},
+    "05_fedrevive": {"num_versions": 12, "concurrency": 6, "branch_every": 4},
+    "09_your_own": {"sim_time": 2.5, "concurrency": 6},
+}
 
 
 def cells(path: Path, kind: str) -> list[Any]:
