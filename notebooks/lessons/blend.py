@@ -1,0 +1,199 @@
+"""For 05_fedrevive: runs of several methods over one timeline, moments to branch from, and checks of the exercises."""
+
+from __future__ import annotations
+
+import math
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from fedrevive_core import METHODS, Record, RunConfig, Simulation, build, run
+from fedrevive_core.staleness import beta
+from fedrevive_core.style import STYLE, Plot
+from lessons.exercise import Verdict, check, right, wrong
+
+SHOWN = ("fedrevive", "dd-fedrevive", "afl-dw", "fedbuff", "fedasync-poly")
+
+
+def records(folder: str, *, recompute: bool, **overrides: Any) -> list[Record]:
+    """A record of each method in SHOWN on lab-digits, seed 0: read from `folder`, or made anew and written there."""
+    if recompute:
+        for method in SHOWN:
+            made = run(build("lab-digits", method, overrides=overrides))
+            place = Path(folder, method)
+            shutil.rmtree(place, ignore_errors=True)
+            # Whoever reads it elsewhere has no use for the kernel of this computer.
+            anywhere = replace(made, provenance=made.provenance | {"platform": platform.system()})
+            anywhere.save(place, with_model=False)
+    return [Record.load(Path(folder, method)) for method in SHOWN]
+
+
+def accuracy_table(runs: Sequence[Record]) -> str:
+    """Markdown: accuracy of each run over its time and at its end, and when it first reached 80%."""
+    rows = [
+        f"| {METHODS[run.config.method].title} | {run.summary['mean_accuracy']:.1%} | "
+        f"{run.summary['final_accuracy']:.1%} | {_time(run.summary['time_to']['0.8'])} |"
+        for run in runs
+    ]
+    head = "| method | accuracy, mean over the run | accuracy at the end | time to reach 80% |\n|---|---|---|---|"
+    return "\n".join([head, *rows])
+
+
+def _time(value: float | None) -> str:
+    return "not reached" if value is None else f"{value:.1f}"
+
+
+def moments(config: RunConfig, every: int) -> tuple[list[Simulation], Record]:
+    """Run `config` to its end; the simulation as it stood at every `every`-th version, and the record."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.num_threads or threads)
+    try:
+        simulation, kept = Simulation(config), []
+        for is_new in simulation.steps():
+            version = simulation.server.version
+            if is_new and version % every == 0 and version < simulation.timeline.num_versions:
+                kept.append(simulation.branched(config))
+        return kept, simulation.run(progress=False)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@mpl.rc_context(STYLE)
+def plot_directions(record: Record) -> Figure:
+    """Cosine of the two updates and the ratio of their norms, against the staleness of the client's update."""
+    both = record.arrivals[record.arrivals["revived"]]
+    ratio = both["distilled_norm"] / both["client_norm"]
+    figure = Plot(figsize=(10, 3.8), layout="constrained")
+    left, middle = figure.subplots(1, 2, width_ratios=(3, 2))
+    left.scatter(both["staleness"], both["cosine"], s=9, color="#D55E00", alpha=0.5, lw=0)
+    left.axhline(0, color="black", lw=1)
+    left.set(xlabel=r"staleness $\tau$ (versions)", ylabel="cosine (-1 to 1)", ylim=(-1, 1))
+    left.set_title("Where the two updates point: nearly at right angles")
+    middle.hist(ratio, np.linspace(0, max(1.0, float(ratio.max())), 31), color="#0072B2", alpha=0.7)
+    middle.axvline(float(ratio.median()), color="black", label=f"median {ratio.median():.2f}")
+    middle.set(xlabel="norm of distilled / norm of client's", ylabel="arrivals (count)")
+    middle.set_title("How long they are")
+    middle.legend()
+    return figure
+
+
+def what_the_directions_say(record: Record) -> str:
+    """Markdown of the numbers behind `plot_directions`."""
+    both = record.arrivals[record.arrivals["revived"]]
+    ratio = (both["distilled_norm"] / both["client_norm"]).median()
+    against = (both["cosine"] < 0).mean()
+    return (
+        f"Of {len(both)} blended updates, the median cosine is **{both['cosine'].median():+.2f}**, and "
+        f"**{against:.0%}** of the distilled updates point against the client's. The distilled one is shorter: "
+        f"**{ratio:.2f}** times as long (median)."
+    )
+
+
+@check
+def check_blend(answer: Callable[..., Any]) -> Verdict:
+    """`answer(client, distilled, beta)`: the update that the server applies."""
+    client, distilled = torch.tensor([4.0, 0.0, -2.0]), torch.tensor([0.0, 8.0, 2.0])
+    kept = client.clone(), distilled.clone()
+    weight = 0.25
+    found = torch.as_tensor(answer(client, distilled, weight), dtype=torch.float32)
+    if not (torch.equal(client, kept[0]) and torch.equal(distilled, kept[1])):
+        return wrong("Your function changes the updates it is given. They are still needed: make a new tensor.")
+    mistakes = {
+        "The weights are the wrong way round: a late update has a large beta, and beta goes to the distilled update.": (
+            weight * client + (1 - weight) * distilled
+        ),
+        "Nothing is taken from the client's update: it keeps 1 - beta.": client + weight * distilled,
+        "That is down-weighting (AFL-DW): what is taken from the client's update must be filled.": (1 - weight)
+        * client,
+        "beta weighs the distilled update, too: it counts beta, not whole.": (1 - weight) * client + distilled,
+        "That is a plain mean: use beta.": (client + distilled) / 2,
+    }
+    return _judge(
+        found,
+        (1 - weight) * client + weight * distilled,
+        mistakes,
+        "At beta = 0 it is the client's update alone, at beta = 1 the distilled one: the staler, the more distilled.",
+    )
+
+
+def _judge(found: torch.Tensor, expected: torch.Tensor, mistakes: dict[str, torch.Tensor], praise: str) -> Verdict:
+    if found.shape != expected.shape:
+        return wrong(f"The result has shape {tuple(found.shape)}, not {tuple(expected.shape)}.")
+    if torch.allclose(found, expected, atol=1e-5):
+        return right(praise)
+    for text, mistake in mistakes.items():
+        if torch.allclose(found, mistake, atol=1e-5):
+            return wrong(text)
+    return wrong("That is not the formula above; try it on paper with client = 4, distilled = 0, beta = 0.25: 3.")
+
+
+@check
+def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig) -> Verdict:
+    """`answer(tau, s_max)`: beta of the cosine rule."""
+    s_max = 40.0
+    taus = np.arange(0, 200, 5.0)
+    rule = config.staleness.model_copy(update={"rule": "cosine", "s_max": s_max})
+    expected = [beta(tau, rule, config.federation) for tau in taus.tolist()]
+    found = [float(answer(tau, s_max)) for tau in taus.tolist()]
+
+    def same(formula: Callable[[float], float]) -> bool:
+        return bool(np.allclose(found, [formula(tau) for tau in taus.tolist()], atol=1e-6))
+
+    if np.allclose(found, expected, atol=1e-6):
+        return right(f"beta is 1/2 at s_max and 1 from 2 s_max on, so s_max = {s_max:g} is where both count the same.")
+    if same(lambda tau: (1 - math.cos(math.pi * tau / (2 * s_max))) / 2):
+        return wrong("Right until 2 s_max; then the cosine turns back, and a very late update would count whole again.")
+    if same(lambda tau: (1 - math.cos(math.pi * tau / s_max)) / 2 if tau < s_max else 1.0):
+        return wrong("Your rule reaches 1 at s_max: look at what stands under the fraction, 2 s_max.")
+    if same(lambda tau: 1 - math.cos(math.pi * tau / (2 * s_max))) or max(found) > 1.5:
+        return wrong("beta goes beyond 1: the half in front is missing.")
+    if same(lambda tau: 1 - beta(tau, rule, config.federation)):
+        return wrong("That is what the client keeps, 1 - beta: a fresh update (tau = 0) must have beta = 0.")
+    if same(lambda tau: (1 - math.cos(math.radians(math.pi * tau / (2 * s_max)))) / 2):
+        return wrong("math.cos takes radians already.")
+    return wrong(f"beta(40, s_max=40) should be 0.5, yours is {float(answer(40.0, 40.0)):.3g}; beta(0) should be 0.")
+
+
+@check
+def check_downloaded(answer: int, record: Record, number: int) -> Verdict:
+    """Version from which the client of arrival `number` started."""
+    row = record.arrivals.iloc[number]
+    version, staleness = int(row["version"]), int(row["staleness"])
+    if answer == version - staleness:
+        return right(f"Staleness counts the versions made between download and arrival: {version} - {staleness}.")
+    if answer == version + staleness:
+        return wrong("A client cannot start from a version that is not made yet: count backwards from the arrival.")
+    if answer == version:
+        return wrong("That is the version that the server had at the arrival; the client took its copy earlier.")
+    if answer in (version - staleness - 1, version - staleness + 1):
+        return wrong("Off by one: an update that arrives before any new version is made has staleness 0.")
+    return wrong("version is the server's at the arrival, staleness the number of versions made since the download.")
+
+
+@check
+def check_lost(answer: float, record: Record) -> Verdict:
+    """Mean weight taken from the updates of a run, within a percentage point."""
+    weights = record.arrivals["beta"]
+    mean_tau = float(record.arrivals["staleness"].mean())
+    at_mean = beta(mean_tau, record.config.staleness, record.config.federation)
+    if 1 < answer <= 100:
+        return wrong("Give a fraction from 0 to 1.")
+    if abs(answer - float(weights.mean())) < 0.01:
+        return right(
+            f"{weights.mean():.0%} of all weight is taken from the clients. AFL-DW leaves it empty, FedRevive fills it."
+        )
+    if abs(answer - at_mean) < 0.01:
+        return wrong("That is beta of the mean staleness. beta is curved: take the mean of the betas.")
+    if abs(answer - float(1 - weights.mean())) < 0.01:
+        return wrong("That is what the clients keep; what is taken from them is the rest.")
+    if abs(answer - float((weights > 0).mean())) < 0.01:
+        return wrong("That counts the updates that lose anything; the question is how much.")
+    return wrong("Take the mean of one column of record.arrivals.")

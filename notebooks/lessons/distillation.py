@@ -1,0 +1,330 @@
+"""For 04_distillation: students and teachers caught in a run, distillation on any samples, checks of the exercises."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor, nn
+
+from fedrevive_core import RunConfig, Simulation, StatisticProbe
+from fedrevive_core.distillation import Distiller
+from fedrevive_core.evaluation import evaluate
+from fedrevive_core.pool import SamplePool
+from fedrevive_core.record import confidence_interval
+from fedrevive_core.seeding import stream
+from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.teachers import teacher_weights
+from lessons.exercise import Verdict, check, right, wrong
+
+BEFORE, AFTER = "#b8b8b8", "#D55E00"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One moment: the global model `student` (size,), the newest returned models and their clients, newest first,
+    their class proportions as the server believes (`shares`) and as they are (`true_shares`), both (M, C)."""
+
+    version: int
+    student: Tensor
+    teachers: list[Tensor]
+    clients: list[int]
+    shares: np.ndarray
+    true_shares: np.ndarray
+
+
+def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
+    """Run `config` to its end and look at its server at every `every`-th version from the middle of the run on."""
+    torch.set_num_threads(config.num_threads or torch.get_num_threads())
+    simulation, seen = Simulation(config), []
+    for _ in simulation.steps():
+        version = simulation.server.version
+        if version % every == 0 and version >= simulation.timeline.num_versions // 2:
+            seen.append(scene(simulation))
+    return simulation, seen
+
+
+def scene(simulation: Simulation) -> Scene:
+    """The present moment of `simulation`."""
+    reviver = simulation.reviver
+    clients = [teacher.client for teacher in reviver.buffer]
+    return Scene(
+        version=simulation.server.version,
+        student=simulation.server.state,
+        teachers=[teacher.state for teacher in reviver.buffer],
+        clients=clients,
+        shares=np.stack([reviver.proportions.of(client) for client in clients]),
+        true_shares=simulation.data.class_proportions[clients],
+    )
+
+
+def pools(simulation: Simulation) -> dict[str, SamplePool]:
+    """Three pools to distil on: synthetic images, real ones that the server held back, and uniform noise."""
+    data, rng = simulation.data, np.random.default_rng(0)
+    shape, classes = data.image_shape, data.num_classes
+    real = SamplePool(len(data.held_back.labels), shape, classes, simulation.device)
+    real.add(data.held_back.images, data.held_back.labels.cpu().numpy())
+    noise = SamplePool(1000, shape, classes, simulation.device)
+    noise.add(torch.from_numpy(rng.random((1000, *shape), dtype=np.float32)), rng.integers(classes, size=1000))
+    return {"synthetic": simulation.reviver.pool, "real, held back": real, "noise": noise}
+
+
+def distil(simulation: Simulation, scene: Scene, pool: SamplePool, *, num_teachers: int = 8, **settings: Any) -> Tensor:
+    """The student (size,) after distillation by the newest `num_teachers`; `settings` replace those of the run."""
+    config = simulation.config.distillation.model_copy(update=settings)
+    prepare = simulation.reviver.distiller.prepare
+    distiller = Distiller(simulation.layout, prepare, config, simulation.device, guard=False)
+    rng = stream(simulation.config.seed, "distillation", scene.version)
+    shares = scene.shares[:num_teachers]
+    slots = np.stack([pool.draw(share, config.steps * config.batch_size, rng) for share in shares])
+    samples = pool.samples[torch.from_numpy(slots)].unflatten(1, (config.steps, config.batch_size))
+    augmentation = torch.from_numpy(prepare.draw(rng, len(shares), config.steps, config.batch_size))
+    made = distiller.distil(scene.student, scene.teachers[:num_teachers], samples, augmentation)
+    return scene.student + made.update
+
+
+def accuracies(simulation: Simulation, state: Tensor) -> tuple[float, np.ndarray]:
+    """Test accuracy of `state`, and of each class (C,)."""
+    test = simulation.data.test
+    overall, _, by_class = evaluate(
+        simulation.layout, state, simulation.prepare, test.images, test.labels, simulation.data.num_classes
+    )
+    return overall, np.array(by_class)
+
+
+@mpl.rc_context(STYLE)
+def plot_shares(scene: Scene) -> Figure:
+    """Class proportions q_m of the teachers, true and believed, and the teacher weights that follow."""
+    figure = Plot(figsize=(10, 3.6), layout="constrained")
+    panels = {
+        "true class proportions": scene.true_shares,
+        "as the server believes: $q_m(y)$": scene.shares,
+        "teacher weights: $w_m(y)$": teacher_weights(scene.shares),
+    }
+    for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
+        image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        axes.set(xlabel="class", xticks=range(values.shape[1]))
+        axes.set_title(title, fontsize=11)
+        axes.grid(visible=False)
+    figure.axes[0].set_yticks(range(len(scene.clients)), [str(client) for client in scene.clients])
+    figure.axes[0].set_ylabel("teacher: its client, newest on top")
+    figure.colorbar(image, ax=figure.axes, label="0 to 1", pad=0.01)
+    return figure
+
+
+def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
+    """Number of the image, of the first `among` in the test set, to which the teachers give the most answers."""
+    inputs = simulation.prepare(simulation.data.test.images[:among])
+    with torch.no_grad():
+        answers = [simulation.layout.call(simulation.layout.views(t), inputs).argmax(dim=1) for t in scene.teachers]
+    return int(np.argmax([len(set(said)) for said in torch.stack(answers, dim=1).tolist()]))
+
+
+@mpl.rc_context(STYLE)
+def plot_votes(simulation: Simulation, scene: Scene, image: int, temperature: float) -> Figure:
+    """What each teacher says about one real image of the test set at a softmax temperature."""
+    test, prepare = simulation.data.test, simulation.prepare
+    picture = test.images[image : image + 1]
+    with torch.no_grad():
+        logits = [simulation.layout.call(simulation.layout.views(t), prepare(picture))[0] for t in scene.teachers]
+    probs = (torch.stack(logits) / temperature).softmax(dim=1).numpy()
+    figure = Plot(figsize=(10, 3.4))
+    left = figure.add_axes((0.02, 0.15, 0.22, 0.65))
+    left.imshow(picture[0, 0], cmap="gray", vmin=0, vmax=1)
+    left.set_title(f"a {simulation.data.class_names[int(test.labels[image])]} from the test set", fontsize=11)
+    left.set_axis_off()
+    axes = figure.add_axes((0.35, 0.15, 0.55, 0.65))
+    shown = axes.imshow(probs, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    axes.set(xlabel="class", ylabel="teacher: its client", xticks=range(probs.shape[1]))
+    axes.set_yticks(range(len(scene.clients)), [str(client) for client in scene.clients])
+    axes.grid(visible=False)
+    axes.set_title(f"what the teachers answer at T = {temperature:g}", fontsize=11)
+    figure.colorbar(shown, cax=figure.add_axes((0.92, 0.15, 0.015, 0.65)), label="probability")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_before_and_after(scene: Scene, before: np.ndarray, after: Mapping[str, np.ndarray]) -> Figure:
+    """Accuracy of each class before and after distillation, and how much of it the teachers know."""
+    figure = Plot(figsize=(10, 5.2), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    places, width = np.arange(len(before)), 0.8 / (1 + len(after))
+    top.bar(places - 0.4 + width / 2, before, width, color=BEFORE, label="before")
+    for number, (title, values) in enumerate(after.items(), start=1):
+        colour = TITLE_COLOURS[number % len(TITLE_COLOURS)]
+        top.bar(places - 0.4 + width * (number + 0.5), values, width, color=colour, label=title)
+    top.set(ylabel="test accuracy of the class", ylim=(0, 1))
+    top.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    top.set_title(f"The student of version {scene.version}: before and after one distillation")
+    top.legend(loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.02), fontsize=10)
+    bottom.bar(places, coverage(scene), 0.8, color="#009E73", alpha=0.7)
+    bottom.set(xlabel="class", ylabel=r"$\sum_m q_m(y)$", xticks=places)
+    bottom.set_title("How much the teachers together have of it", fontsize=11)
+    return figure
+
+
+def coverage(scene: Scene) -> np.ndarray:
+    """(C,) sum of the teachers' class proportions: how many of them, in effect, know the class."""
+    return scene.shares.sum(axis=0)
+
+
+def gains(simulation: Simulation, seen: Sequence[Scene], settings: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Gain in accuracy of one distillation: a row per scene and title; `settings` are arguments of `distil`."""
+    rows = []
+    for one in seen:
+        before, _ = accuracies(simulation, one.student)
+        for title, values in settings.items():
+            after, _ = accuracies(simulation, distil(simulation, one, **values))
+            rows.append({"version": one.version, "title": title, "before": before, "gain": after - before})
+    return pd.DataFrame(rows)
+
+
+@mpl.rc_context(STYLE)
+def plot_gains(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
+    """Gain in accuracy of each title: a dot per scene, mean and 95% interval over the scenes."""
+    figure = Plot(figsize=(10, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, part) in enumerate(table.groupby("title", sort=False)):
+        values = part["gain"].to_numpy()
+        mean, half = confidence_interval(values)
+        spread = np.linspace(-0.12, 0.12, len(values))
+        axes.plot(place + spread, values, "o", color=BEFORE, ms=5)
+        axes.errorbar(place, mean, half, fmt="D", color=AFTER, capsize=5, ms=7)
+        axes.text(place + 0.16, mean, f"{100 * mean:+.0f}", va="center", color=AFTER, fontsize=11)
+    names = list(table["title"].unique())
+    axes.axhline(0, color="black", lw=1)
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel=xlabel, ylabel="gain in test accuracy", xlim=(-0.5, len(names) - 0.5))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_title(f"{title}: each dot a student, mean and 95% interval")
+    return figure
+
+
+@check
+def check_weights(answer: Callable[[np.ndarray], Any]) -> Verdict:
+    """`answer(q)`: teacher weights (M, C) of class proportions (M, C)."""
+    q = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
+    given = q.copy()
+    found = np.asarray(answer(q), dtype=float)
+    if not np.array_equal(q, given):
+        return wrong("Your function changes q, which is still needed: make a new array.")
+    if found.shape != q.shape:
+        return wrong(f"The weights have shape {found.shape}; there is one for each teacher and class, {q.shape}.")
+    if np.allclose(found, teacher_weights(q)):
+        return right("Each column sums to 1: for every class the teachers share one vote, by how much they have of it.")
+    if np.allclose(found, q / q.sum(axis=1, keepdims=True)):
+        return wrong(
+            "You divided by the sum over classes, which is 1 already. Divide by the sum over teachers (axis 0)."
+        )
+    if np.allclose(found, q / q.sum()):
+        return wrong("You divided by the sum over everything; each class has a sum of its own.")
+    if np.allclose(found, 0.5):
+        return wrong("That gives every teacher the same vote, also on classes that it has never seen.")
+    if np.allclose(found, np.exp(q) / np.exp(q).sum(axis=0)):
+        return wrong("That is a softmax over teachers: one without the class would still get a vote.")
+    return wrong("For class 0 the two teachers have 0.6 and 0.2, so the first should get 0.75.")
+
+
+@check
+def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
+    """`answer(teacher_logits, student_logits, T)` with logits (M, n, C): the loss of one step, a number."""
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (2 * torch.randn(3, 4, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    T, count = 3.0, 12
+
+    def kl(first: Tensor, second: Tensor) -> Tensor:
+        return (first.softmax(-1) * (first.log_softmax(-1) - second.log_softmax(-1))).sum()
+
+    found = float(answer(teacher.clone(), student.clone(), T))
+    cold = kl(teacher / T, student / T)
+    entropy = -((teacher / T).softmax(-1) * (teacher / T).log_softmax(-1)).sum()
+    mistakes = {
+        "That is KL(student || teacher). The teacher's distribution comes first: it weighs the logarithms.": (
+            T**2 * kl(student / T, teacher / T) / count
+        ),
+        "Did you divide the logits by T? Only the factor T^2 knows about the temperature.": T**2
+        * kl(teacher, student)
+        / count,
+        "There is no temperature in it at all.": kl(teacher, student) / count,
+        "The factor T^2 is missing: without it the gradients shrink as 1/T^2.": cold / count,
+        "T instead of T^2: one T for each of the two logits that are divided.": T * cold / count,
+        "Only the teacher's logits are divided by T; the student answers at the same temperature.": (
+            T**2 * kl(teacher / T, student) / count
+        ),
+        "Only the student's logits are divided by T.": T**2 * kl(teacher, student / T) / count,
+        "That is the sum over teachers and samples: divide by their number, M n.": T**2 * cold,
+        "Divided by the number of samples alone: the loss would grow with the number of teachers.": T**2 * cold / 4,
+        "Divided by the number of teachers alone.": T**2 * cold / 3,
+        "That also divides by the number of classes, as F.kl_div does with reduction='mean'.": T**2 * cold / count / 2,
+        "That is the cross-entropy: the teacher's own entropy is still in it.": T**2 * (cold + entropy) / count,
+    }
+    if abs(found - float(T**2 * cold / count)) < 1e-6:
+        return right("Zero exactly where student and teacher agree, and its gradient keeps its size when T changes.")
+    for text, value in mistakes.items():
+        if abs(found - float(value)) < 1e-6:
+            return wrong(text)
+    if found < 0:
+        return wrong("A KL divergence is never negative: check the sign, and which logarithm is subtracted.")
+    return wrong("Try teacher_logits = student_logits: the loss must be 0. Then look at the mean and at T once more.")
+
+
+class Watched(nn.Module):
+    """A small model with a probe and dropout, which behave differently in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probe, self.drop, self.head = StatisticProbe(4), nn.Dropout(0.5), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.probe(x)))
+
+
+@check
+def check_teacher(answer: Callable[[nn.Module, Tensor], Any]) -> Verdict:
+    """`answer(teacher, x)`: logits of a frozen teacher."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        teacher, x = Watched().train(), torch.randn(16, 4) + 3
+        frozen = copy.deepcopy(teacher).eval()
+        expected, before = frozen(x).detach(), copy.deepcopy(teacher.state_dict())
+        found = answer(teacher, x)
+    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        return wrong(f"Return the logits, a tensor of shape {tuple(expected.shape)}.")
+    if torch.allclose(found, expected.softmax(dim=1), atol=1e-5):
+        return wrong("Those are probabilities. The loss divides the logits by T, so it needs them as they are.")
+    if any(not torch.equal(before[name], value) for name, value in teacher.state_dict().items()):
+        return wrong("The teacher is in training mode: its probe's statistics have moved. Call teacher.eval() first.")
+    if not torch.allclose(found, expected, atol=1e-5):
+        return wrong("The teacher is in training mode: dropout makes its answers random. Call teacher.eval() first.")
+    if found.requires_grad:
+        return wrong(
+            "The answers are right, but a graph hangs on them: without torch.no_grad() it costs time and memory."
+        )
+    return right("A teacher only answers: evaluation mode, no gradient, nothing in it changes.")
+
+
+@check
+def check_weakest(answer: int, scene: Scene, after: np.ndarray, before: np.ndarray) -> Verdict:
+    """The class of which the teachers together have least."""
+    known = coverage(scene)
+    least = int(known.argmin())
+    if answer == least:
+        return right(
+            f"The teachers together have {known[least]:.2f} of class {least}: hardly any can teach it. Its accuracy "
+            f"went from {before[least]:.0%} to {after[least]:.0%}."
+        )
+    if answer == int(known.argmax()):
+        return wrong("That is the class that the teachers know best: the question is which is known least.")
+    if answer == int(np.argmin(before)) or before[answer] == before.min():
+        return wrong("That is where the student is weak now. What it can learn depends on the teachers, not on itself.")
+    return wrong(
+        f"The teachers together have {known[answer]:.2f} of that class; there is one with less. Sum over teachers."
+    )
