@@ -11,11 +11,10 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fedrevive_core.schedules import SCHEDULES, Schedule
 from fedrevive_core.validation import (
-    ConfigError,
     Finite,
     Fraction,
     NonNegativeFloat,
@@ -26,7 +25,6 @@ from fedrevive_core.validation import (
     Switch,
     choices,
     leaf_fields,
-    sentences,
 )
 
 
@@ -236,14 +234,6 @@ class RunConfig(Section):
         if self.revival.source != "none" and self.server.update_from == "current":
             raise ValueError("server.update_from = 'current' mixes models and cannot be combined with revival.source")
         return self
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Validate nested `values`. Raises ConfigError naming each bad field, its value and what is allowed."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(sentences(cls, error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON-able values; `from_dict` gives the same configuration back."""

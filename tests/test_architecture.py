@@ -88,7 +88,10 @@ def present(*modules: str) -> list[object]:
     ]
 
 
-TORCH_FREE = ("timeline", "staleness", "record", "plots", "config", "presets", "schedules", "seeding", "validation")
+TORCH_FREE = (
+    "timeline", "staleness", "record", "plots", "plots_timeline", "config", "presets", "schedules", "seeding", "style",
+    "validation", "widgets.panel", "widgets.timeline",
+)  # fmt: skip
 LEARNING = ("staleness", "teachers", "synthesis", "distillation", "pool", "guard", "revival")
 
 
@@ -165,6 +168,7 @@ def test_there_are_no_cycles() -> None:
 def test_core_imports_only_what_it_declares(module: str) -> None:
     """IPython is only looked up among what is loaded already; ipywidgets belong to the widgets alone."""
     allowed = {
+        "PIL",  # comes with matplotlib
         "matplotlib",
         "numpy",
         "pandas",
