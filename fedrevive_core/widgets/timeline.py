@@ -80,6 +80,13 @@ def with_stragglers(schedule: dict[str, Any], slowdown: float) -> dict[str, Any]
 PLACED_BY_HAND = {**STYLE, "axes.titley": 1.0}
 
 
+def still_timeline(timeline: Timeline) -> Plot:
+    """What the explorer shows of `timeline`, for pages in which nothing moves."""
+    figure = empty_figure()
+    draw_timeline(figure, timeline)
+    return figure
+
+
 @mpl.rc_context(PLACED_BY_HAND)
 def empty_figure() -> Plot:
     """Room for swim lanes above and a histogram below."""
