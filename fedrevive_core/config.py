@@ -11,13 +11,12 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fedrevive_core.config_data import TEXT_DATA, TEXT_MODELS, DataConfig
 from fedrevive_core.faults import FaultsConfig
 from fedrevive_core.schedules import SCHEDULES, Schedule
 from fedrevive_core.validation import (
-    ConfigError,
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
@@ -27,7 +26,6 @@ from fedrevive_core.validation import (
     Switch,
     choices,
     leaf_fields,
-    sentences,
 )
 
 
@@ -275,14 +273,6 @@ class RunConfig(Section):
                 f"synthesis.tokens = {self.synthesis.tokens} must be at most data.max_tokens = {self.data.max_tokens}"
             )
         return self
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Validate nested `values`. Raises ConfigError naming each bad field, its value and what is allowed."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise ConfigError(sentences(cls, error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of JSON-able values; `from_dict` gives the same configuration back."""

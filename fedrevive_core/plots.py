@@ -5,34 +5,31 @@ Nothing here trains or changes global state: figures are made without pyplot, th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedrevive_core.config import FederationConfig, StalenessConfig
-from fedrevive_core.faults import CRASH, NEVER_RETURN
+from fedrevive_core.plots_timeline import (
+    SIM_TIME,
+    choose_lanes,
+    draw_lanes,
+    mark_versions,
+    staleness_bins,
+    times_of_versions,
+)
 from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record, confidence_interval
 from fedrevive_core.staleness import beta
 from fedrevive_core.style import DASHES, METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
-from fedrevive_core.timeline import Timeline, expected_staleness, speed_groups
+from fedrevive_core.timeline import Timeline, expected_staleness
 
-SIM_TIME = "simulated time (unitless)"
 X_LABELS = {"sim_time": SIM_TIME, "num_arrivals": "uploads processed (count)", "version": "version of the global model"}
-
-LOST = {
-    NEVER_RETURN: ("lost: never returns, given up after the timeout", "////"),
-    CRASH: ("lost: client crashes", "xx"),
-}
 
 
 @mpl.rc_context(STYLE)
@@ -45,83 +42,17 @@ def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | N
         max_clients: most lanes; if more clients work, some are shown, evenly spread over expected job duration.
         until: end of the window (simulated time), cut at the run's end; unset shows a readable start of the run.
     """
-    if max_clients < 1 or (until is not None and until <= 0):
-        raise ValueError(f"max_clients = {max_clients} and until = {until} must be positive")
-    buffer_size, num_clients = timeline.federation.buffer_size, timeline.federation.num_clients
-    made = timeline.arrival_time[timeline.arrivals[buffer_size - 1 :: buffer_size]]  # when each version is made
-    if until is None:  # four mean durations, or a little more than three versions if they take longer
-        until = max(4 * float(np.mean(timeline.arrival_time - timeline.dispatch_time)), 1.04 * float(made[:3][-1]))
-    until = min(until, timeline.sim_time)
-
-    started = timeline.dispatch_time < until
-    by_speed = np.argsort(timeline.mean_duration, kind="stable")
-    at_work = by_speed[np.isin(by_speed, timeline.client[started])]
-    shown = at_work[np.linspace(0, len(at_work) - 1, min(max_clients, len(at_work))).round().astype(int)]
-    jobs = np.flatnonzero(started & np.isin(timeline.client, shown))
-    lane = np.full(num_clients, -1)
-    lane[shown] = np.arange(len(shown))
-    left, right = timeline.dispatch_time[jobs], np.minimum(timeline.arrival_time[jobs], until)
-    top, bottom = lane[timeline.client[jobs]] - 0.4, lane[timeline.client[jobs]] + 0.4
-    bars = np.stack([left, top, right, top, right, bottom, left, bottom], axis=1).reshape(-1, 4, 2)
-    staleness = timeline.staleness[jobs]
-    arrives, fate = staleness >= 0, np.where(np.isin(jobs, timeline.lost), timeline.fault[jobs], 0)
-    still = ~arrives & (fate == 0)
-
-    figure = Plot(figsize=(10, min(12, 2 + 0.14 * max(len(shown), 12))), layout="constrained")
+    clients, until = choose_lanes(timeline, max_clients, until)
+    figure = Plot(figsize=(10, min(12, 2 + 0.14 * max(len(clients), 12))), layout="constrained")
     axes = figure.subplots()
-    axes.grid(visible=False)
-    coloured = PolyCollection(list(bars[arrives]), cmap="viridis_r", edgecolors="white", linewidths=0.6)
-    coloured.set_array(staleness[arrives])
-    coloured.set_clim(0, max(1, staleness.max()))
-    axes.add_collection(coloured)
-    axes.add_collection(PolyCollection(list(bars[still]), facecolors="#c4c4c4", edgecolors="white", linewidths=0.6))
-    handles = [Patch(color="#c4c4c4", label="still in flight at the end of the run")] if still.any() else []
-    for code, (label, hatch) in LOST.items():
-        if (fate == code).any():
-            look: Any = {"facecolor": "white", "edgecolor": "#cc0000", "hatch": hatch, "linewidth": 1.0}
-            axes.add_collection(PolyCollection(list(bars[fate == code]), **look))
-            handles.append(Patch(label=label, **look))
-    axes.set(xlim=(0, until), ylim=(len(shown) - 0.4, -0.6), xlabel=SIM_TIME)
-    whole = until >= timeline.sim_time
-    part = "the whole run" if whole else f"the start of the run, to time {until:.3g} of {timeline.sim_time:.3g}"
-    clients = f"{len(shown)} of {num_clients} clients" if len(shown) < num_clients else f"all {num_clients} clients"
-    axes.set_title(f"Who works when: {part}; {clients}")
-    _label_lanes(axes, timeline, shown)
-    _mark_versions(axes, made[made <= until])
+    coloured, handles = draw_lanes(axes, timeline, clients, until)
+    made = times_of_versions(timeline)
+    mark_versions(axes, made[made <= until])
     bar = figure.colorbar(coloured, ax=axes, aspect=30, pad=0.02, ticks=MaxNLocator(6, integer=True))
     bar.set_label("staleness at arrival (versions)")
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
-
-
-def _label_lanes(axes: Axes, timeline: Timeline, shown: np.ndarray) -> None:
-    """Client numbers if they can be read; otherwise the speed groups, with a line between them."""
-    if len(shown) <= 20:
-        axes.set_yticks(range(len(shown)), [str(client) for client in shown])
-        axes.set_ylabel("client, fastest on top")
-        return
-    groups = speed_groups(timeline.mean_duration)
-    lanes = {name: numbers for name in groups if len(numbers := np.flatnonzero(np.isin(shown, groups[name])))}
-    axes.set_yticks([numbers.mean() for numbers in lanes.values()], list(lanes), rotation=90, va="center")
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylabel("clients by expected job duration")
-    axes.hlines([n[0] - 0.5 for n in lanes.values()][1:], 0, 1, "#888888", transform=axes.get_yaxis_transform(), lw=0.8)
-
-
-def _mark_versions(axes: Axes, made: np.ndarray) -> None:
-    """Version numbers on top, each where it is made; if there are few, lines that can be counted across a bar."""
-    if len(made) <= 30:
-        axes.vlines(made, 0, 1, "black", transform=axes.get_xaxis_transform(), lw=0.8, alpha=0.4)
-    times, room = np.append(0.0, made), 0.04 * axes.get_xlim()[1]
-    wanted = [0]
-    for version in map(int, MaxNLocator(8, integer=True).tick_values(0, len(made))):
-        if version <= len(made) and times[version] - times[wanted[-1]] > room:
-            wanted.append(version)
-    above = axes.secondary_xaxis("top")
-    above.set_xticks(times[wanted], [str(version) for version in wanted])
-    above.set_xlabel("version of the global model")
-    above.spines["top"].set_visible(True)
 
 
 @mpl.rc_context(STYLE)
@@ -131,9 +62,7 @@ def plot_staleness(runs: Timeline | Record | Sequence[Record] | Mapping[str, Tim
         runs = {f"Up to {runs.federation.concurrency} jobs in flight": runs}
     groups = _groups([runs] if isinstance(runs, Record) else runs)
     panels = [np.concatenate([_staleness(run) for run in group]) for _, _, group in groups]
-    longest = max(int(staleness.max()) for staleness in panels)
-    width = math.ceil((longest + 1) / 60)  # whole versions, so that no bar counts more of them than its neighbour
-    bins = np.arange(0, longest + width + 1, width) - 0.5
+    bins = staleness_bins(max(int(staleness.max()) for staleness in panels))
     figure = Plot(figsize=(8, 1.2 + (2.6 if len(panels) == 1 else 1.8) * len(panels)), layout="constrained")
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, colour, group), staleness in zip(column, groups, panels, strict=True):

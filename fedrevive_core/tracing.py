@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedrevive_core.seeding import stream
-from fedrevive_core.synthesis import Generator, Synthesizer
+from fedrevive_core.synthesis import Maker, Synthesizer
 from fedrevive_core.teachers import teacher_weights
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Moment:
     teachers: tuple[Tensor, ...]
     clients: tuple[int, ...]
     proportions: np.ndarray
-    generator: Generator
+    generator: Maker
 
 
 @dataclass(frozen=True)

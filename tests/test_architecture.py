@@ -93,6 +93,7 @@ TORCH_FREE = (
     "staleness",
     "record",
     "plots",
+    "plots_timeline",
     "plots_travel",
     "config",
     "config_data",
@@ -101,7 +102,10 @@ TORCH_FREE = (
     "faults",
     "draws",
     "seeding",
+    "style",
     "validation",
+    "widgets.panel",
+    "widgets.timeline",
 )
 # Extras of pyproject.toml: each has one place, which imports it when it is used and says so when it is missing.
 EXTRAS = {
@@ -186,6 +190,7 @@ def test_there_are_no_cycles() -> None:
 def test_core_imports_only_what_it_declares(module: str) -> None:
     """IPython is only looked up among what is loaded already; ipywidgets belong to the widgets alone."""
     allowed = {
+        "PIL",  # comes with matplotlib
         "matplotlib",
         "numpy",
         "pandas",

@@ -38,17 +38,20 @@ class Panel(ipw.VBox):
     """Controls above the figure that `draw` makes of their values.
 
     Args:
-        draw: called with the controls' values by name; returns a Figure. A ValueError (so a ConfigError too) is shown
-            in the panel, the last good figure stays. controls: by name of the argument of `draw`.
-        title: shown on top.
+        draw: called with the controls' values by name; returns a Figure, a new one or always the same. A ValueError (so
+            a ConfigError too) is shown in the panel, and the last good figure stays; so does anything else that is
+            raised, which is a mistake of the code and therefore raised as well. controls: by name of the argument of
+            `draw`. title: shown on top.
 
-    The figure is replaced in place, so it does not flicker. `seconds` is how long the last drawing took.
+    The figure is replaced in place, so it does not flicker. A key held down asks for no more drawings than can be made:
+    the browser sends a control's newest value when the one before has been answered. `seconds` is how long the last
+    drawing took.
     """
 
     def __init__(self, draw: Callable[..., Figure], controls: Mapping[str, ipw.Widget], *, title: str) -> None:
         self.draw, self.controls = draw, dict(controls)
         self.status = ipw.HTML()
-        self.image = ipw.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        self.image = ipw.Image(format="png", layout={"max_width": "min(1000px, 100%)", "object_fit": "contain"})
         self.seconds = 0.0
         super().__init__([ipw.HTML(f"<b>{html.escape(title)}</b>"), *self.controls.values(), self.status, self.image])
         self.add_class("fedrevive-panel")
@@ -62,12 +65,15 @@ class Panel(ipw.VBox):
         started = time.perf_counter()
         try:
             figure = self.draw(**{name: control.value for name, control in self.controls.items()})
+            self.image.value = png_bytes(figure, scale=1.25, compression=1)
         except ValueError as error:
             self.say(f"Not drawn: {error}", error=True)
-            return
-        self.image.value = png_bytes(figure, scale=1.5)
-        self.seconds = time.perf_counter() - started
-        self.say("")
+        except Exception as error:  # raised from a control's event it would end in a log that nobody reads
+            self.say(f"Not drawn, {type(error).__name__}: {error}", error=True)
+            raise
+        else:
+            self.seconds = time.perf_counter() - started
+            self.say("")
 
     def say(self, message: str, *, error: bool = False) -> None:
         """Show `message` above the figure; an error stands out by its sign and weight, not by colour alone."""

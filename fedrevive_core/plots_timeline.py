@@ -1,0 +1,113 @@
+"""Parts of the figures of a timeline, shared by static plots and the explorer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from fedrevive_core.faults import CRASH, NEVER_RETURN
+from fedrevive_core.timeline import Timeline, speed_groups
+
+SIM_TIME = "simulated time (unitless)"
+LOST = {
+    NEVER_RETURN: ("lost: never returns, given up after the timeout", "////"),
+    CRASH: ("lost: client crashes", "xx"),
+}
+STALENESS_COLOURS, IN_FLIGHT_COLOUR = "viridis_r", "#c4c4c4"
+
+
+def times_of_versions(timeline: Timeline) -> np.ndarray:
+    """Simulated time at which each version after the first is made."""
+    buffer_size = timeline.federation.buffer_size
+    return timeline.arrival_time[timeline.arrivals[buffer_size - 1 :: buffer_size]]
+
+
+def choose_lanes(timeline: Timeline, max_clients: int = 40, until: float | None = None) -> tuple[np.ndarray, float]:
+    """Clients to show, fastest first, and the end of the window; arguments as in `plot_timeline`."""
+    if max_clients < 1 or (until is not None and until <= 0):
+        raise ValueError(f"max_clients = {max_clients} and until = {until} must be positive")
+    if until is None:  # four mean durations, or a little more than three versions if they take longer
+        four_jobs = 4 * float(np.mean(timeline.arrival_time - timeline.dispatch_time))
+        until = max(four_jobs, 1.04 * float(times_of_versions(timeline)[:3][-1]))
+    until = min(until, timeline.sim_time)
+    by_speed = np.argsort(timeline.mean_duration, kind="stable")
+    at_work = by_speed[np.isin(by_speed, timeline.client[timeline.dispatch_time < until])]
+    chosen = np.linspace(0, len(at_work) - 1, min(max_clients, len(at_work))).round().astype(int)
+    return at_work[chosen], until
+
+
+def draw_lanes(axes: Axes, timeline: Timeline, clients: np.ndarray, until: float) -> tuple[PolyCollection, list[Patch]]:
+    """Draw the jobs of `clients` up to `until`; returns the coloured bars, and a legend of those that do not arrive."""
+    num_clients = timeline.federation.num_clients
+    jobs = np.flatnonzero((timeline.dispatch_time < until) & np.isin(timeline.client, clients))
+    lane = np.full(num_clients, -1)
+    lane[clients] = np.arange(len(clients))
+    left, right = timeline.dispatch_time[jobs], np.minimum(timeline.arrival_time[jobs], until)
+    top, bottom = lane[timeline.client[jobs]] - 0.4, lane[timeline.client[jobs]] + 0.4
+    bars = np.stack([left, top, right, top, right, bottom, left, bottom], axis=1).reshape(-1, 4, 2)
+    staleness = timeline.staleness[jobs]
+    arrives, fate = staleness >= 0, np.where(np.isin(jobs, timeline.lost), timeline.fault[jobs], 0)
+    still = ~arrives & (fate == 0)
+    axes.grid(visible=False)
+    coloured = PolyCollection(list(bars[arrives]), cmap=STALENESS_COLOURS, edgecolors="white", linewidths=0.6)
+    coloured.set_array(staleness[arrives])
+    coloured.set_clim(0, max(1, staleness.max()))
+    axes.add_collection(coloured)
+    grey = PolyCollection(list(bars[still]), facecolors=IN_FLIGHT_COLOUR, edgecolors="white", linewidths=0.6)
+    axes.add_collection(grey)
+    handles = [Patch(color=IN_FLIGHT_COLOUR, label="still in flight at the end of the run")] if still.any() else []
+    for code, (label, hatch) in LOST.items():
+        if (fate == code).any():
+            look: Any = {"facecolor": "white", "edgecolor": "#cc0000", "hatch": hatch, "linewidth": 1.0}
+            axes.add_collection(PolyCollection(list(bars[fate == code]), **look))
+            handles.append(Patch(label=label, **look))
+    axes.set(xlim=(0, until), ylim=(len(clients) - 0.4, -0.6), xlabel=SIM_TIME)
+    whole = until >= timeline.sim_time
+    part = (
+        "the whole run" if whole else f"the start of the run, to time {until:.3g} of {round(timeline.sim_time, 1):,g}"
+    )
+    count = f"{len(clients)} of {num_clients} clients" if len(clients) < num_clients else f"all {num_clients} clients"
+    axes.set_title(f"Who works when: {part}; {count}")
+    label_lanes(axes, timeline, clients)
+    return coloured, handles
+
+
+def label_lanes(axes: Axes, timeline: Timeline, shown: np.ndarray) -> None:
+    """Client numbers if they can be read; otherwise the speed groups, with a line between them."""
+    axes.tick_params(axis="y", length=0)
+    if len(shown) <= 20:
+        axes.set_yticks(range(len(shown)), [str(client) for client in shown], rotation=0, va="center")
+        axes.set_ylabel("client, fastest on top")
+        return
+    groups = speed_groups(timeline.mean_duration)
+    lanes = {name: numbers for name in groups if len(numbers := np.flatnonzero(np.isin(shown, groups[name])))}
+    axes.set_yticks([numbers.mean() for numbers in lanes.values()], list(lanes), rotation=90, va="center")
+    axes.set_ylabel("clients by expected job duration")
+    axes.hlines([n[0] - 0.5 for n in lanes.values()][1:], 0, 1, "#888888", transform=axes.get_yaxis_transform(), lw=0.8)
+
+
+def mark_versions(axes: Axes, made: np.ndarray) -> None:
+    """Version numbers on top, each where it is made; if there are few, lines that can be counted across a bar."""
+    if len(made) <= 30:
+        axes.vlines(made, 0, 1, "black", transform=axes.get_xaxis_transform(), lw=0.8, alpha=0.4)
+    times, room = np.append(0.0, made), 0.04 * axes.get_xlim()[1]
+    wanted = [0]
+    for version in map(int, MaxNLocator(8, integer=True).tick_values(0, len(made))):
+        if version <= len(made) and times[version] - times[wanted[-1]] > room:
+            wanted.append(version)
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(times[wanted], [str(version) for version in wanted])
+    above.set_xlabel("version of the global model")
+    above.spines["top"].set_visible(True)
+
+
+def staleness_bins(longest: int) -> np.ndarray:
+    """Edges of at most 60 bars up to `longest`, of whole versions: no bar counts more of them than its neighbour."""
+    width = math.ceil((longest + 1) / 60)
+    return np.arange(0, longest + width + 1, width) - 0.5

@@ -1,0 +1,58 @@
+"""Checks and the table of 00_quick_tour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from fedrevive_core.presets import METHODS
+from fedrevive_core.record import Record
+from lessons.exercise import Verdict, check, right, wrong
+
+
+def table(records: Sequence[Record]) -> pd.DataFrame:
+    """A row per method: accuracies, mean staleness (versions) and how many uploads were revived."""
+    return pd.DataFrame(
+        {
+            METHODS[record.config.method].title: {
+                "final accuracy": f"{record.summary['final_accuracy']:.1%}",
+                "accuracy averaged over the run": f"{record.summary['mean_accuracy']:.1%}",
+                "mean staleness": f"{record.arrivals['staleness'].mean():.1f}",
+                "uploads": len(record.arrivals),
+                "of these revived": int(record.arrivals["revived"].sum()),
+            }
+            for record in records
+        }
+    ).T
+
+
+@check
+def check_same_arrivals(answer: str, records: Sequence[Record]) -> Verdict:
+    """Exercise 1: what the three methods share: 'arrivals', 'staleness' or 'both'."""
+    fedbuff, others = records[0], records[1:]
+    same = all(record.arrivals["client"].equals(fedbuff.arrivals["client"]) for record in others)
+    stale = ", ".join(f"{record.config.method} {record.arrivals['staleness'].mean():.3g}" for record in records)
+    assert same, "one seed gives the same clients to all methods with O = 1"
+    if answer == "arrivals":
+        return right(f"The same clients arrive at the same times. Mean staleness: {stale}; a buffer of 2 halves it.")
+    if answer == "both":
+        return wrong(f"Look at FedBuff's buffer: staleness counts versions, and it makes fewer. Means: {stale}.")
+    if answer == "staleness":
+        return wrong("It is the other way round: who arrives when does not depend on what the server does with it.")
+    return wrong("Answer 'arrivals', 'staleness' or 'both'.")
+
+
+@check
+def check_what_is_lost(answer: float, record: Record) -> Verdict:
+    """Exercise 2: the share of an average update that down-weighting throws away, from `record`'s own arrivals."""
+    lost = float(record.arrivals["beta"].mean())
+    if abs(answer - lost) <= 0.05:
+        return right(f"It is {lost:.0%}: this is the room that FedRevive fills with a distilled update.")
+    if abs(answer - (1 - lost)) <= 0.05:
+        return wrong("That is the share that is kept, 1 - beta. What is thrown away?")
+    if answer > 1:
+        return wrong("Give a share between 0 and 1, not a percentage.")
+    return wrong(
+        f"Too {'much' if answer > lost else 'little'}: average beta over the arrivals, record.arrivals['beta']."
+    )

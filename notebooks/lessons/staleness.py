@@ -1,0 +1,219 @@
+"""Checks, tables and figures of 01_staleness: who works on what, and how stale it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+from fedrevive_core.config import FederationConfig
+from fedrevive_core.plots_timeline import times_of_versions
+from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.timeline import Timeline, expected_staleness, simulate_timeline
+from lessons.exercise import Verdict, check, right, wrong
+
+BLUE, ORANGE = TITLE_COLOURS[:2]
+LABELS = {
+    "concurrency": "jobs in flight K",
+    "buffer_size": "updates per version B",
+    "refill_size": "open slots to refill O",
+}
+
+
+def changed(federation: FederationConfig, num_arrivals: int, **values: Any) -> FederationConfig:
+    """`federation` with other values, as long as it takes to process about `num_arrivals` uploads."""
+    chosen = {**federation.model_dump(), **values, "max_sim_time": None}
+    return FederationConfig.from_dict({**chosen, "max_versions": max(1, num_arrivals // chosen["buffer_size"])})
+
+
+def mean_staleness(federation: FederationConfig, seed: int) -> float:
+    """Measured mean staleness (versions) of one simulated run."""
+    return simulate_timeline(federation, seed).summary()["mean_staleness"]
+
+
+def sweep(
+    federation: FederationConfig, field: str, values: Iterable[int], seeds: Sequence[int], num_arrivals: int
+) -> pd.DataFrame:
+    """Measured and predicted mean staleness (versions) for each value of one setting and each seed."""
+    rows = []
+    for value in values:
+        chosen = changed(federation, num_arrivals, **{field: value})
+        rows += [(value, seed, mean_staleness(chosen, seed), expected_staleness(chosen)) for seed in seeds]
+    return pd.DataFrame(rows, columns=[field, "seed", "measured", "predicted"])
+
+
+@mpl.rc_context(STYLE)
+def plot_sweeps(sweeps: Sequence[pd.DataFrame]) -> Plot:
+    """Little's law as a line, measurements of all seeds as dots on it; one panel per sweep."""
+    figure = Plot(figsize=(10, 3.6), layout="constrained")
+    for axes, table in zip(figure.subplots(1, len(sweeps), squeeze=False)[0], sweeps, strict=True):
+        field = table.columns[0]
+        axes.plot(table[field], table["predicted"], color=ORANGE, label="Little's law")
+        axes.plot(table[field], table["measured"], "o", color=BLUE, ms=4, alpha=0.7, label="measured, one dot per seed")
+        axes.set(xlabel=LABELS[field], ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    figure.axes[0].set_ylabel("mean staleness (versions)")
+    figure.axes[0].legend(loc="upper left", fontsize=9)
+    figure.suptitle("Little's law predicts the mean staleness", x=0.01, ha="left", fontsize=13)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_running_mean(timelines: Sequence[Timeline]) -> Plot:
+    """Mean staleness of the arrivals so far: from 0, as nothing is stale yet, to where the law says."""
+    figure = Plot(figsize=(10, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for number, timeline in enumerate(timelines):
+        staleness = timeline.staleness[timeline.arrivals]
+        so_far = np.cumsum(staleness) / np.arange(1, len(staleness) + 1)
+        axes.plot(so_far, color=BLUE, lw=1.2, alpha=0.8, label="measured, one line per seed" if number == 0 else None)
+    expected = expected_staleness(timelines[0].federation)
+    axes.axhline(expected, color=ORANGE, ls="--", label=f"Little's law: {expected:.3g}")
+    axes.set(xlabel="uploads processed (count)", ylabel="mean staleness so far", xscale="log", xlim=(1, None))
+    axes.set_title("The mean settles within a few times K arrivals")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_clients(timelines: dict[str, Timeline]) -> Plot:
+    """A dot per client: how long its jobs take on average, and how stale its updates are; its area counts uploads."""
+    figure = Plot(figsize=(10, 3.9), layout="constrained")
+    row = figure.subplots(1, len(timelines), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (title, timeline) in zip(row, timelines.items(), strict=True):
+        jobs = timeline.arrivals
+        count = np.bincount(timeline.client[jobs], minlength=timeline.federation.num_clients)
+        total = np.bincount(timeline.client[jobs], timeline.staleness[jobs], timeline.federation.num_clients)
+        seen = count > 0
+        mean = total[seen] / count[seen]
+        area = 6000 * count[seen] / count.sum()
+        axes.scatter(timeline.mean_duration[seen], mean, area, color=BLUE, alpha=0.45, lw=0)
+        overall = timeline.summary()["mean_staleness"]
+        axes.axhline(overall, color="black", lw=1.2, label=f"mean over arrivals {overall:.3g}")
+        expected = expected_staleness(timeline.federation)
+        axes.axhline(expected, color=ORANGE, ls="--", label=f"Little's law {expected:.3g}")
+        axes.set(xscale="log", yscale="log", xlabel="expected duration of a client's job (simulated time)")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_title(title, fontsize=11)
+        axes.legend(loc="upper left", fontsize=9)
+    row[0].set_ylabel("mean staleness of a client's updates")
+    figure.suptitle("Who is stale: a dot per client, its area counts uploads", x=0.01, ha="left", fontsize=13)
+    return figure
+
+
+# -- exercises ---------------------------------------------------------------------------------------------------------
+
+Counting = Callable[[float, float, np.ndarray], float]
+
+
+def _of_job(timeline: Timeline, counting: Counting) -> np.ndarray:
+    """What `counting` says about each arrival."""
+    made = times_of_versions(timeline)
+    times = zip(timeline.dispatch_time[timeline.arrivals], timeline.arrival_time[timeline.arrivals], strict=True)
+    return np.array([float(counting(dispatch, arrival, made)) for dispatch, arrival in times])
+
+
+MISTAKES: dict[str, Counting] = {
+    "You count the version that the update itself completes. Staleness looks at the version just before: a version "
+    "made at the moment of arrival does not count.": lambda d, a, v: np.sum((v > d) & (v <= a)),
+    "You count the version that the job starts from: it was made at the moment of dispatch, and the job has "
+    "it.": lambda d, a, v: np.sum((v >= d) & (v < a)),
+    "You count both ends: neither the version that the job starts from nor the one that it completes makes it "
+    "stale.": lambda d, a, v: np.sum((v >= d) & (v <= a)),
+    "This counts from the arrival on: the versions that are made after the update has been used. Staleness looks back, "
+    "to what was made while the client worked.": lambda d, a, v: np.sum(v > a),
+    "This counts from the arrival on, to the end of the run. Staleness looks back, to what was made while the client "
+    "worked.": lambda d, a, v: np.sum(v >= a),
+    "This is the version at arrival, counted from the start of the run: the versions that the client had when it "
+    "started are not missing from its update.": lambda d, a, v: np.sum(v < a),
+    "This is the version that the job starts from. How many more were made until it arrived?": lambda d, a, v: np.sum(
+        v <= d
+    ),
+    "This is how long the job took in simulated time. Staleness counts versions.": lambda d, a, v: a - d,
+    "The sign is turned round: versions at arrival minus versions at dispatch.": lambda d, a, v: (
+        -np.sum((v > d) & (v < a))
+    ),
+}
+
+
+@check
+def check_counting(answer: Counting, timeline: Timeline) -> Verdict:
+    """Exercise 1: a function (dispatch_time, arrival_time, version_times) that counts what the package counts."""
+    if not callable(answer):
+        return wrong("Give a function of dispatch_time, arrival_time and version_times.")
+    made = times_of_versions(timeline)
+    if answer(timeline.dispatch_time[0], timeline.arrival_time[0], made) is None:
+        return Verdict("open", "Let your function return a number, and run both cells again.")
+    given, truth = _of_job(timeline, answer), timeline.staleness[timeline.arrivals]
+    if np.array_equal(given, truth):
+        return right(f"It agrees with the package on all {len(truth)} arrivals.")
+    for message, mistake in MISTAKES.items():
+        if np.allclose(given, _of_job(timeline, mistake)):
+            return wrong(message)
+    first = int(np.flatnonzero(given != truth)[0])
+    return wrong(
+        f"{np.mean(given == truth):.0%} of the arrivals agree. Look at job {timeline.arrivals[first]}: you say "
+        f"{given[first]:g}, but {truth[first]} versions were made while it was under way."
+    )
+
+
+@check
+def check_prediction(answer: float, federation: FederationConfig, seed: int) -> Verdict:
+    """Exercise 2: the mean staleness of `federation`, to within 3% of the law."""
+    expected = expected_staleness(federation)
+    num_clients, k, b = federation.num_clients, federation.concurrency, federation.buffer_size
+    if abs(answer - expected) <= 0.03 * expected:
+        return right(f"A run of {federation.max_versions} versions has {mean_staleness(federation, seed):.3g}.")
+    usual = {
+        k / b: "Nearly: while a job is under way, the others arrive. How many others are there?",
+        k - 1: "So many uploads arrive while a job is under way. But how many of them make one version?",
+        k: "Two things are missing: the job itself is not among the others, and it takes B uploads to make a version.",
+        (k - 1) * b: "A larger buffer makes fewer versions, so fewer are missed: divide by B.",
+        k * b: "A larger buffer makes fewer versions, so fewer are missed: divide by B.",
+        (num_clients - 1) / b: "Clients that wait for work delay nobody: count the jobs in flight, not the clients.",
+        num_clients / b: "Clients that wait for work delay nobody: count the jobs in flight, not the clients.",
+    }
+    for value, message in usual.items():
+        if abs(answer - value) <= 0.01 * value:
+            return wrong(message)
+    return wrong(f"It is too {'large' if answer > expected else 'small'}. Start from Little's law above.")
+
+
+@check
+def check_zero(answer: tuple[int, int], federation: FederationConfig, num_arrivals: int, seed: int) -> Verdict:
+    """Exercise 3: values of B and O with which nothing is ever stale."""
+    buffer_size, refill_size = answer
+    chosen = changed(federation, num_arrivals, buffer_size=buffer_size, refill_size=refill_size)
+    staleness = simulate_timeline(chosen, seed).summary()
+    k = chosen.concurrency
+    if staleness["max_staleness"] == 0:
+        rounds = f", {buffer_size // k} of them for a version" if buffer_size > k else ": this is FedAvg"
+        return right(f"All {k} jobs start together and are waited for. These are synchronous rounds{rounds}.")
+    measured = f"The mean is {staleness['mean_staleness']:.3g} with B = {buffer_size} and O = {refill_size}."
+    if refill_size == k:
+        return wrong(f"{measured} All jobs start together, but versions are made before the last has arrived.")
+    if buffer_size >= k:
+        return wrong(f"{measured} A version takes {buffer_size} uploads, but jobs start at any moment in between.")
+    return wrong(f"{measured} Nobody may start before everybody has arrived, and only then may a version be made.")
+
+
+@check
+def check_stragglers(answer: str, calm: Timeline, slowed: Timeline) -> Verdict:
+    """Exercise 4: whether the mean staleness 'rises', 'stays' or 'falls' when some clients are far slower."""
+    before, after = calm.summary()["mean_staleness"], slowed.summary()["mean_staleness"]
+    measured = f"The mean goes from {before:.3g} to {after:.3g}"
+    if answer == "stays":
+        worst = f"the stalest update from {calm.summary()['max_staleness']} to {slowed.summary()['max_staleness']}"
+        return right(f"{measured}, {worst}. The law asks how many jobs are in flight, not how long they take.")
+    if answer == "rises":
+        return wrong(f"{measured}. The stragglers' updates are far staler, but rare; what happens to all the others?")
+    if answer == "falls":
+        return wrong(f"{measured}. Most updates do become fresher, but the few of the stragglers make up for it.")
+    return wrong("Answer 'rises', 'stays' or 'falls'.")
