@@ -17,11 +17,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.validation import ConfigError
@@ -39,7 +40,8 @@ class Record:
     evaluations: a row per evaluation (version, sim_time, num_arrivals, accuracy, loss, class_accuracy). arrivals: a row
     per processed upload, the same columns for every method. timings: host seconds per part; nothing else in a record
     depends on the host's speed. samples: the pool's newest images over time: `version` (s,), `images` (s, n, C, S, S)
-    uint8, `labels` (s, n), -1 where there is none. model: named tensors of the final global model.
+    uint8, `labels` (s, n), -1 where there is none. model: named tensors of the final global model; empty if it was left
+    out.
     """
 
     config: RunConfig
@@ -51,7 +53,7 @@ class Record:
     samples: dict[str, np.ndarray]
     model: dict[str, np.ndarray]
 
-    def save(self, directory: Path | str) -> None:
+    def save(self, directory: Path | str, *, with_model: bool = True) -> None:
         """Write the record as `directory`, which appears whole or not at all. Raises ConfigError if it holds a run."""
         from safetensors.numpy import save_file
 
@@ -62,7 +64,8 @@ class Record:
             for name in TABLES:
                 getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
             np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
-            save_file(self.model, work / "model.safetensors")
+            if with_model and self.model:
+                save_file(self.model, work / "model.safetensors")
             header = {"config": self.config.to_dict(), "summary": self.summary, "provenance": self.provenance}
             (work / "run.json").write_text(json.dumps(header, indent=2) + "\n")
             work.chmod(0o755)  # mkdtemp makes it private
@@ -84,11 +87,85 @@ class Record:
             tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in TABLES}
             with np.load(directory / "samples.npz", allow_pickle=False) as archive:
                 samples = dict(archive)
-            model = load_file(directory / "model.safetensors")
+            stored = directory / "model.safetensors"
+            model = load_file(stored) if stored.exists() else {}
             config = RunConfig.from_dict(header["config"])
             return cls(config, header["summary"], header["provenance"], **tables, samples=samples, model=model)
         except (OSError, KeyError, TypeError, ValueError, BadZipFile, SafetensorError) as error:
             raise ConfigError(f"{directory} does not hold a readable run: {error}") from None
+
+
+class Records(NamedTuple):
+    """Tables of many runs, each with the columns `run`, `method`, `seed` and every setting that varies among them.
+
+    `run` is the record's path below the directory that was read. runs: a row per run with its summary (nested entries
+    as 'time_to 0.8', None where the target was never reached) and host seconds per part ('server_seconds').
+    evaluations, arrivals: the tables of all runs, one after the other.
+    """
+
+    runs: pd.DataFrame
+    evaluations: pd.DataFrame
+    arrivals: pd.DataFrame
+
+
+def load_many(directory: Path | str) -> Records:
+    """Read the tables of all records below `directory`, without models and samples.
+
+    Raises ConfigError if there is none, or one that is damaged.
+    """
+    directory = Path(directory)
+    places = sorted(header.parent for header in directory.rglob("run.json"))
+    if not places:
+        raise ConfigError(f"{directory} holds no runs: give a directory that a sweep or a comparison wrote")
+    configs: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    tables: dict[str, list[pyarrow.Table]] = {"evaluations": [], "arrivals": []}
+    for place in places:
+        try:
+            header = json.loads((place / "run.json").read_text())
+            configs.append(_flat(header["config"], "."))
+            for name, parts in tables.items():
+                parts.append(_read_table(place / f"{name}.parquet"))
+            timings = _read_table(place / "timings.parquet").to_pylist()
+            seconds = {f"{row['part']}_seconds": row["seconds"] for row in timings}
+            rows.append(_flat(header["summary"], " ") | seconds)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{place} does not hold a readable run: {error}") from None
+    names = dict.fromkeys(name for config in configs for name in config)
+    varied = [name for name in names if len({str(config.get(name)) for config in configs}) > 1]
+    columns = list(dict.fromkeys(["method", "seed", *varied]))
+    settings = pd.DataFrame(
+        {"run": [place.relative_to(directory).as_posix() for place in places]}
+        | {name: [config.get(name) for config in configs] for name in columns}
+    )
+    summaries = pd.DataFrame(rows)
+    runs = settings.join(summaries[[name for name in summaries if name not in settings]])
+    # Categories, because a text per row would cost more than the row.
+    texts = [name for name in settings if settings[name].map(type).eq(str).all()]
+    settings = settings.astype(dict.fromkeys(texts, "category"))
+    return Records(runs, *(_joined(settings, tables[name]) for name in tables))
+
+
+def _flat(values: dict[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with joined names; lists as tuples, which can be compared and grouped by."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, separator, f"{prefix}{name}{separator}")
+        else:
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def _read_table(path: Path) -> pyarrow.Table:
+    return pyarrow.parquet.ParquetFile(path).read(use_threads=False)
+
+
+def _joined(settings: pd.DataFrame, tables: list[pyarrow.Table]) -> pd.DataFrame:
+    """All `tables` below each other, each row beside the row of `settings` that belongs to its table."""
+    table = pyarrow.concat_tables(tables, promote_options="permissive").to_pandas()
+    repeated = settings.iloc[np.repeat(np.arange(len(tables)), [len(part) for part in tables])]
+    return pd.concat([repeated.reset_index(drop=True), table[[n for n in table if n not in settings]]], axis=1)
 
 
 def check_free(directory: Path | str) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from fedrevive_core.presets import build
-from fedrevive_core.record import TABLES, Record, check_free, state_sha256, summarise
+from fedrevive_core.record import TABLES, Record, check_free, load_many, state_sha256, summarise
 from fedrevive_core.validation import ConfigError
 
 EVALUATIONS = pd.DataFrame({"sim_time": [0.0, 2.0, 6.0, 10.0], "accuracy": [0.1, 0.55, 0.8, 0.7]})
@@ -67,6 +69,56 @@ def test_round_trip(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]  # no temporary directory stays
 
 
+def test_a_record_may_leave_its_model_out(tmp_path):
+    a_record().save(tmp_path / "run", with_model=False)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert Record.load(tmp_path / "run").model == {}
+
+
+def varied(seed: int, method: str, lr: float, num_arrivals: int) -> Record:
+    return dataclasses.replace(
+        a_record(),
+        config=build("lab-digits", method, seed=seed, overrides={"server.lr": lr}),
+        summary={"final_accuracy": lr, "model": "labnet", "time_to": {"0.5": None if seed else 2.0}},
+        arrivals=pd.DataFrame({"job": range(num_arrivals), "version": range(num_arrivals)}),
+    )
+
+
+def test_many_records_as_tidy_tables(tmp_path):
+    """Two runs that differ in server.lr, method (and what belongs to it) and seed; the tables keep their rows apart."""
+    varied(0, "fedbuff", 0.1, 2).save(tmp_path / "a")
+    varied(1, "afl-dw", 0.2, 3).save(tmp_path / "deep" / "b", with_model=False)
+    (tmp_path / "deep" / "c.partial").mkdir()
+    many = load_many(tmp_path)
+    assert many.runs["run"].tolist() == ["a", "deep/b"]
+    assert many.runs["method"].tolist() == ["fedbuff", "afl-dw"]
+    assert many.runs["seed"].tolist() == [0, 1]
+    assert many.runs["server.lr"].tolist() == [0.1, 0.2]
+    assert "training.lr" not in many.runs
+    assert many.runs["time_to 0.5"].isna().tolist() == [False, True]
+    assert many.runs["training_seconds"].tolist() == [1.5, 1.5]
+    assert many.arrivals["run"].tolist() == ["a"] * 2 + ["deep/b"] * 3
+    assert many.arrivals["job"].tolist() == [0, 1, 0, 1, 2]
+    assert many.arrivals["server.lr"].tolist() == [0.1] * 2 + [0.2] * 3
+    assert many.evaluations.groupby("seed")["accuracy"].last().tolist() == [0.5, 0.5]
+
+
+def test_one_record_alone_still_says_method_and_seed(tmp_path):
+    varied(3, "fedbuff", 0.1, 2).save(tmp_path / "a")
+    runs = load_many(tmp_path).runs
+    assert list(runs.columns[:3]) == ["run", "method", "seed"]
+    assert "model" in runs
+
+
+def test_no_records_and_damaged_records_are_errors(tmp_path):
+    with pytest.raises(ConfigError, match="holds no runs"):
+        load_many(tmp_path)
+    varied(0, "fedbuff", 0.1, 2).save(tmp_path / "a")
+    (tmp_path / "a" / "arrivals.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match="a does not hold a readable run"):
+        load_many(tmp_path)
+
+
 def test_a_full_directory_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty: choose another directory"):
@@ -81,8 +133,13 @@ def test_a_failed_save_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["run.json", "samples.npz", "model.safetensors", *(f"{t}.parquet" for t in TABLES)])
-@pytest.mark.parametrize("damage", ["delete", "truncate"])
+FILES = ["run.json", "samples.npz", *(f"{table}.parquet" for table in TABLES)]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [*((name, damage) for name in FILES for damage in ("delete", "truncate")), ("model.safetensors", "truncate")],
+)
 def test_a_damaged_record_is_an_error_that_names_it(tmp_path, name, damage):
     directory = tmp_path / "run"
     a_record().save(directory)
