@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-notebooks test-browser lab lint clean
+.PHONY: quickstart test test-notebooks test-browser lab pages lint clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -20,6 +20,9 @@ test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
 
 lab: $(VENV)/.notebooks  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks
+
+pages: $(VENV)/.notebooks  ## every notebook executed, as pages with an index
+	$(BIN)/python -m reproduce pages --out build/pages
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from rich.text import Text
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
 from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
+from reproduce import publishing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -336,3 +337,6 @@ def _print_table(title: str, rows: list[dict[str, str]]) -> None:
 
 def _command_line() -> str:
     return shlex.join(["python", "-m", "reproduce", *sys.argv[1:]])
+
+
+publishing.register(app)

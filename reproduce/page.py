@@ -87,17 +87,22 @@ def write_page(
     parts.append(f"<h2>Make this page</h2>\n<pre><code>{escape(command.strip())}</code></pre>")
     facts = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in provenance.items())
     parts.append(f"<footer>\n<h2>Where it comes from</h2>\n<dl>\n{facts}\n</dl>\n</footer>")
-    body = "\n".join(parts)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = f"""<!doctype html>
+    path.write_text(document(title, "\n".join(parts)), encoding="utf-8")
+    return path
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """The page around `body`, which is HTML; `style` is CSS beyond that of all pages."""
+    return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>
@@ -106,8 +111,6 @@ def write_page(
 </body>
 </html>
 """
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def figure_data_uri(figure: Figure) -> str:
