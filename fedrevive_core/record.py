@@ -109,12 +109,12 @@ class Records(NamedTuple):
 
 
 def load_many(directory: Path | str) -> Records:
-    """Read the tables of all records below `directory`, without models and samples.
+    """Read the tables of all records below `directory`, without models and samples; others may be written meanwhile.
 
     Raises ConfigError if there is none, or one that is damaged.
     """
     directory = Path(directory)
-    places = sorted(header.parent for header in directory.rglob("run.json"))
+    places = sorted(header.parent for header in directory.rglob("run.json") if not header.parent.name.startswith("."))
     if not places:
         raise ConfigError(f"{directory} holds no runs: give a directory that a sweep or a comparison wrote")
     configs: list[dict[str, Any]] = []

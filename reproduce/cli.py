@@ -20,6 +20,7 @@ from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
 from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
 from reproduce import publishing
+from reproduce.sweep_cli import sweep
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -286,6 +287,9 @@ def doctor(as_json: JsonOption = False) -> None:
         print(json.dumps(findings, indent=2))
     else:
         _print_table("Doctor", findings)
+
+
+app.command()(sweep)
 
 
 def _parse(settings: list[str] | None) -> dict[str, Any]:
