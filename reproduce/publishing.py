@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,8 +70,22 @@ def pages(
         raise typer.Exit(1)
 
 
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that `sweep` wrote, finished or not.")],
+) -> None:
+    """Put the claims of a sweep beside what it measured, into DIR/report: index.html, report.md and parquet tables.
+
+    Example: `python -m reproduce report runs/sweeps/smoke`
+    """
+    from reproduce.report import write
+
+    page = write(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
+    print(f"Open this page: {page.resolve()}")
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to `app`."""
     # A value may begin with a minus sign.
     app.command(context_settings={"ignore_unknown_options": True})(notebook)
     app.command()(pages)
+    app.command()(report)
