@@ -8,15 +8,17 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision import datasets
 
 from fedrevive_core.validation import ConfigError
+
+if TYPE_CHECKING:  # scikit-learn and torchvision take seconds to import, so each is imported by who reads with it
+    from torchvision import datasets
 
 # Where Debian's package `dataset-fashion-mnist` puts the original files.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -74,12 +76,16 @@ def _load(name: str, image_size: int | None, download: bool, directory: Path) ->
 
 
 def _digits() -> ImageData:
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)  # grey levels are 0..16
     return ImageData(Images(images, torch.from_numpy(bunch.target).long()), None, tuple(map(str, range(10))))
 
 
 def _cifar(name: str, directory: Path, download: bool) -> ImageData:
+    from torchvision import datasets
+
     # torchvision checks the files' MD5 sums before it reads them, so that nothing foreign is unpickled.
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
@@ -96,6 +102,8 @@ def _images(pixels: np.ndarray, labels: list[int]) -> Images:
 
 
 def _fashion_mnist(directory: Path, download: bool) -> ImageData:
+    from torchvision import datasets
+
     raw = directory / "FashionMNIST" / "raw"
     complete = all((raw / f"{part}-{kind}-ubyte").exists() for part in IDX_PARTS for kind in IDX_KINDS)
     if not complete and DEBIAN_FASHION_MNIST.exists():
