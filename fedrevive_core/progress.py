@@ -55,8 +55,9 @@ class Progress:
     def _line(self) -> None:
         now = time.monotonic()
         self.next_line = now + SECONDS_BETWEEN_LINES
-        left = (now - self.started) / max(self.count, 1) * (self.total - self.count)
-        print(f"{self.title}: {self.count}/{self.total}, {self.status}, {left:.0f} s left", file=sys.stderr, flush=True)
+        # Nothing is known about the time left before something is done.
+        left = f", {(now - self.started) / self.count * (self.total - self.count):.0f} s left" if self.count else ""
+        print(f"{self.title}: {self.count}/{self.total}, {self.status}{left}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self

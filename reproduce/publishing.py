@@ -14,8 +14,8 @@ from fedrevive_core.validation import ConfigError
 OUT = Path("build/notebooks")
 
 
-def _notebooks() -> Any:
-    """The runner of notebooks. Raises ConfigError without the packages that it needs."""
+def notebook_runner() -> Any:
+    """The module that runs notebooks. Raises ConfigError without the packages that it needs."""
     try:
         from reproduce import notebooks
     except ModuleNotFoundError as error:
@@ -39,7 +39,7 @@ def notebook(
     Names and types of parameters are checked before anything runs. If a cell fails, what ran is kept, and the exit code
     is 1. Example: `python -m reproduce notebook 08_reproduce -p solve true`
     """
-    runner = _notebooks()
+    runner = notebook_runner()
     # The option takes the name, and the value stands where arguments do: in the same order.
     given, names = values or [], names or []
     if len(given) != len(names):
@@ -62,7 +62,7 @@ def pages(
 
     A notebook that fails does not stop the others; the index says so, and the exit code is 1.
     """
-    index, failures = _notebooks().write_pages(out)
+    index, failures = notebook_runner().write_pages(out)
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     print(f"Open this page: {index.resolve()}")
@@ -81,6 +81,23 @@ def report(
 
     page = write(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
     print(f"Open this page: {page.resolve()}")
+
+
+def publish(directory: Path, notebook: str) -> None:
+    """End a sweep: its report, and its rendering notebook executed over its runs, DIR/report/NOTEBOOK.ipynb and .html.
+
+    Raises ConfigError if nothing is finished, and ends with exit code 1 if the notebook fails.
+    """
+    from reproduce.report import write
+
+    write(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
+    runner = notebook_runner()
+    try:
+        page = runner.render(notebook, directory, directory / "report" / f"{Path(notebook).stem}.ipynb")
+    except runner.NotebookFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"Report: {directory / 'report' / 'index.html'}\nNotebook: {page}")
 
 
 def register(app: typer.Typer) -> None:

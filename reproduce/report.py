@@ -29,6 +29,7 @@ BYTES = 4  # of a parameter
 class Report(NamedTuple):
     """Everything that is known about a sweep: `records` with arm and grid as columns, and the tables of `verdicts`."""
 
+    directory: Path
     experiment: Experiment
     scale: str
     records: Records
@@ -55,6 +56,7 @@ def read(directory: Path | str) -> Report:
     )
     runs = with_costs(runs, directory / "runs")
     return Report(
+        directory,
         found.experiment,
         found.scale,
         Records(runs, evaluations, arrivals),
@@ -96,9 +98,9 @@ def write(directory: Path | str, command: str) -> Path:
     for name in ("verdicts", "arms", "times"):
         getattr(report, name).to_parquet(out / f"{name}.parquet", index=False)
     intro = _intro(report)
-    tables = [(heading, caption, _trimmed(rows)) for heading, caption, rows in _tables(report) if rows]
+    shown = tables(report)
     sections = [f"# {report.experiment.question}", *intro]
-    sections += [f"## {heading}\n\n{caption}\n\n{markdown(rows)}" for heading, caption, rows in tables]
+    sections += [f"## {heading}\n\n{caption}\n\n{markdown(rows)}" for heading, caption, rows in shown if rows]
     (out / "report.md").write_text("\n\n".join([*sections, f"`{command}`"]) + "\n")
     illustrations = []
     if report.verdicts.size and report.verdicts["ours"].notna().any():
@@ -113,7 +115,7 @@ def write(directory: Path | str, command: str) -> Path:
         out / "index.html",
         title=report.experiment.question,
         intro=intro,
-        tables=tables,
+        tables=shown,
         illustrations=illustrations,
         command=command,
         provenance={
@@ -148,10 +150,10 @@ def _shortened(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
-    """Heading, what the columns mean, and rows of text, for each table."""
+def tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
+    """Heading, what the columns mean, and rows of text, for each table; columns that say nothing are left out."""
     sent = "Bytes are the parameters of the models sent, 4 each; server seconds are this machine's, the rest is not."
-    return [
+    found = [
         (
             "Claims",
             "Ours: mean and 95% interval over seeds, of the lead within each seed where both arms share it. "
@@ -194,6 +196,7 @@ def _tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
             ],
         ),
     ]  # fmt: skip
+    return [(heading, caption, _trimmed(rows)) for heading, caption, rows in found]
 
 
 def _trimmed(rows: list[dict[str, str]]) -> list[dict[str, str]]:

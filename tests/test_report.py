@@ -7,16 +7,20 @@ import math
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from helpers import small
+from nbformat.v4 import new_code_cell, new_notebook
 
 from fedrevive_core import run
 from fedrevive_core.plots_sweeps import lead, plot_curves, plot_lead, plot_settings
 from fedrevive_core.validation import ConfigError
 from fedrevive_core.widgets.sweeps import sweep_explorer
 from reproduce.experiments import Experiment
+from reproduce.publishing import publish
 from reproduce.report import read, write
 from reproduce.verdicts import times_table, verdicts
 
@@ -225,6 +229,19 @@ def test_the_report_on_disk(sweep: Path) -> None:
     assert "data:image/png" in page
     for name in ("verdicts", "arms", "times"):
         assert isinstance(pd.read_parquet(sweep / "report" / f"{name}.parquet"), pd.DataFrame)
+
+
+def test_a_sweep_is_published_with_its_notebook(sweep: Path, tmp_path: Path) -> None:
+    """The notebook is kept if it fails, and the exit code says so."""
+    for name, source in (("good", "print(records)"), ("bad", "1 / 0")):
+        parameters = new_code_cell("records = ''", metadata={"tags": ["parameters"]})
+        nbformat.write(new_notebook(cells=[parameters, new_code_cell(source)]), tmp_path / f"{name}.ipynb")
+    publish(sweep, str(tmp_path / "good.ipynb"))
+    assert str(sweep) in (sweep / "report" / "good.html").read_text()
+    with pytest.raises(typer.Exit):
+        publish(sweep, str(tmp_path / "bad.ipynb"))
+    assert "ZeroDivisionError" in (sweep / "report" / "bad.html").read_text()
+    assert (sweep / "report" / "index.html").exists()
 
 
 def test_a_directory_without_a_sweep_is_refused(tmp_path: Path) -> None:
