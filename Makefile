@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-notebooks test-browser torture lab lint clean
+.PHONY: quickstart test test-notebooks test-browser torture pages lab lint clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -23,6 +23,9 @@ torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, 
 
 lab: $(VENV)/.notebooks  ## open JupyterLab
 	$(BIN)/jupyter lab notebooks
+
+pages: $(VENV)/.notebooks  ## every notebook executed, as pages with an index
+	$(BIN)/python -m reproduce pages --out build/pages
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -1,10 +1,11 @@
 """Progress and host time of long work.
 
-A bar in terminals and notebooks, throttled plain lines elsewhere (logs, CI, papermill).
+A bar in terminals and notebooks, throttled plain lines elsewhere (logs, CI) and in notebooks that run in a batch.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -18,16 +19,17 @@ import pandas as pd
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
+LINES = "FEDREVIVE_PROGRESS_LINES"  # environment variable, set for notebooks in a batch: nobody watches a bar there
 
 
 class Progress:
-    """Counts towards `total` under a `title`; use it as a context manager.
+    """Counts towards `total` of some `unit` under a `title`; use it as a context manager.
 
     With `show` False it is silent. Lines and bars go to standard error, so that standard output stays readable by
     programs.
     """
 
-    def __init__(self, title: str, total: int, *, show: bool = True) -> None:
+    def __init__(self, title: str, total: int, *, unit: str = "versions", show: bool = True) -> None:
         self.title, self.total, self.count = title, total, 0
         self.status = ""
         self.started = time.monotonic()
@@ -39,7 +41,7 @@ class Progress:
             bar = import_module("tqdm.notebook").tqdm if _in_notebook() else tqdm
             # Given here, because tqdm prints nothing on a terminal that says it has 0 columns and 0 rows.
             width = None if _in_notebook() else min(120, shutil.get_terminal_size().columns)
-            self.bar = bar(total=total, desc=title, unit=" versions", ncols=width, nrows=20)
+            self.bar = bar(total=total, desc=title, unit=f" {unit}", ncols=width, nrows=20)
 
     def advance(self, count: int, status: str) -> None:
         """Say that `count` of the total are done; `status` is shown beside it."""
@@ -60,8 +62,9 @@ class Progress:
     def _line(self) -> None:
         now = time.monotonic()
         self.next_line = now + SECONDS_BETWEEN_LINES
-        left = (now - self.started) / max(self.count, 1) * (self.total - self.count)
-        print(f"{self.title}: {self.count}/{self.total}, {self.status}, {left:.0f} s left", file=sys.stderr, flush=True)
+        # Nothing is known about the time left before something is done.
+        left = f", {(now - self.started) / self.count * (self.total - self.count):.0f} s left" if self.count else ""
+        print(f"{self.title}: {self.count}/{self.total}, {self.status}{left}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -77,6 +80,8 @@ class Progress:
 
 
 def _in_notebook() -> bool:
+    if LINES in os.environ:
+        return False
     shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
     return shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell"
 

@@ -13,6 +13,7 @@ import typer
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, PRESETS, build
 from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
+from reproduce import publishing
 from reproduce.branch import branch
 from reproduce.console import (
     JsonOption,
@@ -278,3 +279,4 @@ def doctor(as_json: JsonOption = False) -> None:
 
 for command in (branch, verify, sweep):
     app.command()(command)
+publishing.register(app)

@@ -32,8 +32,9 @@ table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nu
 th, td { padding: 0.5rem 0.9rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
 th:first-child { padding-left: 0; }
 thead th { border-bottom: 2px solid var(--ink); font-size: 0.875rem; vertical-align: bottom; }
-tbody th { font-weight: 600; }
-.number { text-align: right; }
+tbody th { min-width: 9rem; font-weight: 600; white-space: normal; }
+tbody td { white-space: normal; }
+td.number, th.number { text-align: right; white-space: nowrap; }
 figure { margin: 0; }
 figcaption { max-width: 44rem; margin: 0 0 0.9rem; color: var(--soft); text-wrap: pretty; }
 .card { padding: 1rem; border: 1px solid var(--line); border-radius: 0.6rem; background: #fff; }
@@ -65,7 +66,7 @@ def write_page(
     *,
     title: str,
     intro: Sequence[str],
-    table: Sequence[Mapping[str, object]],
+    tables: Sequence[tuple[str, str, Sequence[Mapping[str, object]]]],
     illustrations: Sequence[Illustration],
     command: str,
     provenance: Mapping[str, object],
@@ -74,30 +75,36 @@ def write_page(
 
     Args:
         intro: paragraphs of plain text.
-        table: rows with the same columns, the first of which names the row; columns of numbers are set flush right.
+        tables: heading, caption (each may be empty) and rows with the same columns, the first of which names the row;
+            columns of numbers are set flush right. A table without rows is left out.
         command: what made the page, to be copied as it stands.
         provenance: what to print under it, by name, such as versions and the commit.
 
-    All text is escaped. Raises ValueError if the rows of the table differ in their columns.
+    All text is escaped. Raises ValueError if the rows of a table differ in their columns.
     """
     parts = [f"<h1>{escape(title)}</h1>"]
     parts += [f"<p>{escape(paragraph)}</p>" for paragraph in intro]
-    parts.append(_table(table))
+    parts += [_titled(heading, caption) + _table(rows) for heading, caption, rows in tables if rows]
     parts += [_illustration(illustration) for illustration in illustrations]
     parts.append(f"<h2>Make this page</h2>\n<pre><code>{escape(command.strip())}</code></pre>")
     facts = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in provenance.items())
     parts.append(f"<footer>\n<h2>Where it comes from</h2>\n<dl>\n{facts}\n</dl>\n</footer>")
-    body = "\n".join(parts)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    page = f"""<!doctype html>
+    path.write_text(document(title, "\n".join(parts)), encoding="utf-8")
+    return path
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """The page around `body`, which is HTML; `style` is CSS beyond that of all pages."""
+    return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>
@@ -106,8 +113,6 @@ def write_page(
 </body>
 </html>
 """
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def figure_data_uri(figure: Figure) -> str:
@@ -124,9 +129,11 @@ def _illustration(illustration: Illustration) -> str:
     )
 
 
+def _titled(heading: str, caption: str) -> str:
+    return (f"<h2>{escape(heading)}</h2>\n" if heading else "") + (f"<p>{escape(caption)}</p>\n" if caption else "")
+
+
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    if not rows:
-        return ""
     columns = list(rows[0])
     for row in rows:
         if list(row) != columns:

@@ -71,7 +71,7 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         path,
         title="Three servers, one timeline: what stale updates do, and what reviving them does",
         intro=intro,
-        table=table(records),
+        tables=[("", "", table(records))],
         illustrations=illustrations,
         command=command,
         provenance={

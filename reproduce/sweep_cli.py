@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedrevive_core.validation import ConfigError, choices
 from reproduce.experiments import load_experiment, select
+from reproduce.publishing import notebook_runner, publish
 
 ENGINES = ("local", "ray")
 
@@ -29,6 +30,9 @@ def sweep(
         list[str] | None,
         typer.Option("--only", metavar="KEY=VALUE", help="Only cells with this arm, method, seed or grid value."),
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="End with the report and the executed notebook in OUT/report.")
+    ] = True,
 ) -> None:
     """Carry out every run of an experiment once, and go on after any interruption with `--resume`.
 
@@ -59,6 +63,8 @@ def sweep(
         _forecast(chosen, out, workers.slots)
         return
     check_out(planned, chosen, out, resume=resume)
+    if report:
+        notebook_runner()  # what is not installed is said before the work, not after it
     console = Console(stderr=True)
     with opened(planned, out):
         copied = share(chosen, out)
@@ -71,6 +77,9 @@ def sweep(
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")
     if failed:
         print(f"{len(failed)} have failed, {out / 'failures'} says why; --resume tries them again")
+    if report and len(failed) < len(chosen):
+        publish(out, described.notebook)
+    if failed:
         raise typer.Exit(1)
 
 

@@ -57,9 +57,15 @@ def page_with(path: Path, **changes: object) -> Page:
     content: dict = {
         "title": "Eight methods",
         "intro": ["First paragraph.", "Second paragraph."],
-        "table": [
-            {"Method": "FedBuff", "Accuracy": "71.2% ± 1.3%", "Uploads": 1200, "Source": "arXiv 2106.06639"},
-            {"Method": "FedAvg", "Accuracy": "65.0%", "Uploads": "\u2013", "Source": "arXiv 1602.05629"},
+        "tables": [
+            (
+                "",
+                "",
+                [
+                    {"Method": "FedBuff", "Accuracy": "71.2% ± 1.3%", "Uploads": 1200, "Source": "arXiv 2106.06639"},
+                    {"Method": "FedAvg", "Accuracy": "65.0%", "Uploads": "\u2013", "Source": "arXiv 1602.05629"},
+                ],
+            )
         ],
         "illustrations": [Illustration("Accuracy", "Higher is better.", small_figure())],
         "command": "python -m reproduce --seeds 5",
@@ -103,7 +109,7 @@ def test_text_that_looks_like_html_stays_text(tmp_path: Path) -> None:
         tmp_path,
         title=nasty,
         intro=[nasty],
-        table=[{nasty: nasty, "number": nasty}],
+        tables=[(nasty, nasty, [{nasty: nasty, "number": nasty}])],
         illustrations=[Illustration(nasty, nasty, small_figure())],
         command=nasty,
         provenance={nasty: nasty},
@@ -145,12 +151,12 @@ def test_dark_mode_keeps_figures_on_white(tmp_path: Path) -> None:
 
 def test_rows_with_other_columns_are_refused_and_no_table_is_fine(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"same columns: \['a', 'b'\] and \['a'\]"):
-        page_with(tmp_path, table=[{"a": 1, "b": 2}, {"a": 1}])
-    assert not page_with(tmp_path, table=[]).of("table")
+        page_with(tmp_path, tables=[("", "", [{"a": 1, "b": 2}, {"a": 1}])])
+    assert not page_with(tmp_path, tables=[]).of("table")
 
 
 def test_directories_are_made_and_the_path_is_returned(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deeper" / "page.html"
-    written = write_page(path, title="t", intro=[], table=[], illustrations=[], command="c", provenance={})
+    written = write_page(path, title="t", intro=[], tables=[], illustrations=[], command="c", provenance={})
     assert written == path
     assert path.exists()

@@ -69,7 +69,7 @@ def call(monkeypatch, capsys):
     monkeypatch.setattr(engines, "LocalEngine", Inline)
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reproduce", "sweep", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["reproduce", "sweep", "--no-report", *map(str, arguments)])
         code = 0
         try:
             cli.main()
@@ -292,6 +292,18 @@ def test_a_damaged_run_beside_is_computed_instead(call, finished, tmp_path):
     assert len(load_many(tmp_path / "second").runs) == 2
 
 
+def test_a_sweep_ends_with_its_report(call, tmp_path, monkeypatch):
+    """Unless nothing is finished."""
+    published = []
+    monkeypatch.setattr("reproduce.sweep_cli.publish", lambda *given: published.append(given))
+    path, out = write_experiment(tmp_path), tmp_path / "out"
+    assert call(path, "--out", out, "--only", "seed=0", "--report")[0] == 0
+    assert published == [(out, load_experiment(path).notebook)]
+    monkeypatch.setattr(Inline, "wait", lambda self, _: [(self.waiting.pop(0), "no luck")])
+    assert call(path, "--out", tmp_path / "other", "--only", "seed=1", "--report")[0] == 1
+    assert len(published) == 1
+
+
 def test_a_failing_cell_is_retried_once_recorded_and_the_rest_goes_on(call, tmp_path):
     """ConvNet needs larger images than digits have, which only the run itself finds out."""
     arms = {"broken": {"method": "fedbuff", "settings": {"model": "convnet"}}, "fedbuff": {"method": "fedbuff"}}
@@ -481,7 +493,7 @@ def test_killed_and_stopped_and_resumed_gives_the_same_tables(tmp_path):
     def checkpoints() -> set[Path]:
         return set((out / "runs").glob("*.partial/0*"))
 
-    command = [sys.executable, "-m", "reproduce", "sweep", path, "--out", out, "--jobs", "2"]
+    command = [sys.executable, "-m", "reproduce", "sweep", path, "--no-report", "--out", out, "--jobs", "2"]
     driver = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     until(checkpoints)
     workers = children(driver.pid)

@@ -86,7 +86,7 @@ def test_a_cluster_that_loses_a_node_gives_the_same_tables(workers, tmp_path):
     with opened(sweep, local):
         carry_out(sweep.runs, Inline(local), lambda _: None)
 
-    arguments = [str(path), "--out", str(out), "--engine", "ray", "--address", ADDRESS]
+    arguments = [str(path), "--no-report", "--out", str(out), "--engine", "ray", "--address", ADDRESS]
     driver = subprocess.Popen(
         [sys.executable, "-m", "reproduce", "sweep", *arguments], stderr=subprocess.PIPE, text=True
     )

@@ -1,0 +1,257 @@
+"""The report of a sweep: its claims beside what was measured, times, costs; as Markdown, HTML and parquet."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fedrevive_core.config import RunConfig
+from fedrevive_core.plots_sweeps import plot_curves
+from fedrevive_core.record import Records
+from fedrevive_core.style import STYLE, Plot
+from fedrevive_core.timeline import simulate_timeline
+from reproduce.comparison import markdown
+from reproduce.experiments import Experiment
+from reproduce.page import Illustration, write_page
+from reproduce.sweep import collect
+from reproduce.verdicts import arms_table, times_table, verdicts
+
+BYTES = 4  # of a parameter
+
+
+class Report(NamedTuple):
+    """Everything that is known about a sweep: `records` with arm and grid as columns, and the tables of `verdicts`."""
+
+    directory: Path
+    experiment: Experiment
+    scale: str
+    records: Records
+    missing: list[str]
+    failures: dict[str, str]
+    verdicts: pd.DataFrame
+    arms: pd.DataFrame
+    times: pd.DataFrame
+
+
+def read(directory: Path | str) -> Report:
+    """Read the sweep in `directory` and judge its claims.
+
+    Raises ConfigError if there is none, or nothing is finished.
+    """
+    directory = Path(directory)
+    found = collect(directory)
+    grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
+    cells = json.loads((directory / "sweep.json").read_text())["cells"]
+    known = pd.DataFrame([{"run": cell["run"], "arm": cell["arm"], **cell["grid"]} for cell in cells])
+    runs, evaluations, arrivals = (
+        known.merge(table.drop(columns=[name for name in known if name != "run" and name in table]), on="run")
+        for table in found.records
+    )
+    runs = with_costs(runs, directory / "runs")
+    return Report(
+        directory,
+        found.experiment,
+        found.scale,
+        Records(runs, evaluations, arrivals),
+        found.missing,
+        found.failures,
+        verdicts(found.experiment, found.scale, runs),
+        arms_table(runs, grid),
+        times_table(runs, grid),
+    )
+
+
+def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
+    """`runs` with `client_steps`, `bytes_up` and `bytes_down`.
+
+    Every processed upload is `training.steps` steps and a model's parameters up; every job that was dispatched until
+    the run ended, a model's parameters down. Class proportions and probe statistics are not counted: they are small.
+    """
+    costs = []
+    for row in runs.to_dict("records"):
+        config = RunConfig.from_dict(json.loads((directory / row["run"] / "run.json").read_text())["config"])
+        dispatched = simulate_timeline(config.federation, config.seed).dispatch_time
+        size = BYTES * row["num_parameters"]
+        costs.append(
+            {
+                "client_steps": config.training.steps * row["num_arrivals"],
+                "bytes_up": size * row["num_arrivals"],
+                "bytes_down": size * int((dispatched <= row["sim_time"]).sum()),
+            }
+        )
+    return runs.join(pd.DataFrame(costs, index=runs.index))
+
+
+def write(directory: Path | str, command: str) -> Path:
+    """Write `directory`/report: index.html, report.md and a parquet file for each table. Returns the page."""
+    directory = Path(directory)
+    report = read(directory)
+    out = directory / "report"
+    out.mkdir(exist_ok=True)
+    for name in ("verdicts", "arms", "times"):
+        getattr(report, name).to_parquet(out / f"{name}.parquet", index=False)
+    intro = _intro(report)
+    shown = tables(report)
+    sections = [f"# {report.experiment.question}", *intro]
+    sections += [f"## {heading}\n\n{caption}\n\n{markdown(rows)}" for heading, caption, rows in shown if rows]
+    (out / "report.md").write_text("\n\n".join([*sections, f"`{command}`"]) + "\n")
+    illustrations = []
+    if report.verdicts.size and report.verdicts["ours"].notna().any():
+        caption = "A diamond is the claim, a dot with its 95% interval what was measured; hollow: other data."
+        illustrations.append(Illustration("Claims and measurements", caption, plot_claims(report.verdicts)))
+    if len(report.arms["at"].unique()) == 1:
+        caption = "Mean over seeds with 95% interval; an evaluation holds until the next."
+        illustrations.append(Illustration("Accuracy over the run", caption, plot_curves(report.records.evaluations)))
+    run = json.loads((directory / "runs" / report.records.runs["run"].iloc[0] / "run.json").read_text())
+    provenance = run["provenance"]
+    return write_page(
+        out / "index.html",
+        title=report.experiment.question,
+        intro=intro,
+        tables=shown,
+        illustrations=illustrations,
+        command=command,
+        provenance={
+            "experiment": f"{report.experiment.name}, scale {report.scale}",
+            "device": f"{provenance['device']}, {provenance['num_threads']} CPU threads",
+            "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+            "commit": provenance["git_commit"] or "not a git checkout",
+        },
+    )
+
+
+def _intro(report: Report) -> list[str]:
+    experiment, runs = report.experiment, report.records.runs
+    seeds = sorted(runs["seed"].unique().tolist())
+    said = (
+        f"Experiment {experiment.name} at scale {report.scale}: {len(runs)} runs, seeds {', '.join(map(str, seeds))}."
+    )
+    paragraphs = [said]
+    if report.missing:
+        paragraphs.append(f"Not finished: {_runs(len(report.missing))}, {_shortened(report.missing)}.")
+    if report.failures:
+        why = "; ".join(f"{name}: {problem}" for name, problem in report.failures.items())
+        paragraphs.append(f"Failed: {_runs(len(report.failures))}, {why}.")
+    return [*paragraphs, experiment.note] if experiment.note else paragraphs
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" + ("s" if count != 1 else "")
+
+
+def _shortened(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
+    """Heading, what the columns mean, and rows of text, for each table; columns that say nothing are left out."""
+    sent = "Bytes are the parameters of the models sent, 4 each; server seconds are this machine's, the rest is not."
+    found = [
+        (
+            "Claims",
+            "Ours: mean and 95% interval over seeds, of the lead within each seed where both arms share it. "
+            "Tolerances are ours.",
+            [_claim_row(row) for row in report.verdicts.to_dict("records")],
+        ),
+        (
+            "Accuracy",
+            "In %, mean and 95% interval. Final: the last 5% of simulated time; best: the best evaluation, which "
+            "flatters whoever fluctuates; run mean: over simulated time.",
+            [
+                {"arm": row["arm"], "at": row["at"], "seeds": str(row["num_seeds"])}
+                | {
+                    heading: interval(100 * row[score], 100 * row[f"{score}_half"])
+                    for heading, score in (
+                        ("final", "final_accuracy"), ("best", "best_accuracy"), ("run mean", "mean_accuracy"),
+                    )
+                }
+                | {"mean staleness": f"{row['mean_staleness']:.1f}"}
+                for row in report.arms.to_dict("records")
+            ],
+        ),
+        (
+            "Simulated time to a target",
+            "A run that never reaches the target counts with the end of the run; '>' marks such means, as too small.",
+            [
+                {"arm": row["arm"], "at": row["at"], "target": f"{row['target']:.0%}"}
+                | {"reached": f"{row['reached']} of {row['num_seeds']}", "time": time_to(row)}
+                for row in report.times.to_dict("records")
+            ],
+        ),
+        (
+            "Costs",
+            sent,
+            [
+                {"arm": row["arm"], "at": row["at"], "simulated time": f"{row['sim_time']:.4g}"}
+                | {"client steps": f"{row['client_steps']:,.0f}", "server seconds": f"{row['server_seconds']:.1f}"}
+                | {"MB up": f"{row['bytes_up'] / 1e6:,.1f}", "MB down": f"{row['bytes_down'] / 1e6:,.1f}"}
+                for row in report.arms.to_dict("records")
+            ],
+        ),
+    ]  # fmt: skip
+    return [(heading, caption, _trimmed(rows)) for heading, caption, rows in found]
+
+
+def _trimmed(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without the columns that are empty in every row."""
+    return [{name: row[name] for name in row if any(other[name] for other in rows)} for row in rows]
+
+
+def _claim_row(row: dict[str, Any]) -> dict[str, str]:
+    unit = "%" if row["unit"] == "percent faster" else "points"
+    bound = f"{row['bound']} " if row["bound"] else ""
+    ours = f"{bound}{interval(row['ours'], row['ours'] - row['low'])}" if math.isfinite(row["ours"]) else ""
+    return {
+        "claim": row["claim"] + (f" ({row['at']})" if row["at"] else ""),
+        "verdict": row["verdict"],
+        "source": row["source"],
+        "claimed": f"{row['paper']:g} {unit}" if math.isfinite(row["paper"]) else "",
+        "ours": f"{ours} {unit}" if ours else "",
+        "seeds": str(row["num_seeds"]) + ("" if row["paired"] or not row["against"] else ", not paired"),
+        "against": row["against"],
+        "reached": row["reached"],
+        "same direction": row["direction"],
+        "within tolerance": row["within"] if row["comparable"] else "",
+    }
+
+
+def interval(mean: float, half: float) -> str:
+    """'12.3 ± 4.5', or '12.3' if there is no interval."""
+    return f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+
+
+def time_to(row: dict[str, Any]) -> str:
+    """A row of the table of times as text: '>' marks a mean that holds runs which never reached the target."""
+    if row["reached"] == 0:
+        return f"never by {row['horizon']:.4g}"
+    return ("> " if row["reached"] < row["num_seeds"] else "") + interval(row["time"], row["half"])
+
+
+@mpl.rc_context(STYLE)
+def plot_claims(table: pd.DataFrame) -> Figure:
+    """Every claim as a row: a diamond for what was claimed, a dot with its 95% interval for what was measured."""
+    shown = table[table["ours"].notna()].iloc[::-1].to_dict("records")
+    figure = Plot(figsize=(10, 1.6 + 0.55 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    for height, row in enumerate(shown):
+        error = np.nan_to_num(row["ours"] - row["low"])
+        face = "#0072B2" if row["comparable"] else "white"
+        style: Any = {"color": "#0072B2", "mfc": face, "ms": 8, "capsize": 3}
+        axes.errorbar(row["ours"], height, xerr=error, fmt="o", **style, label="measured here" if not height else None)
+        if math.isfinite(row["paper"]):
+            claimed = "claimed" if not height else None
+            axes.plot(row["paper"], height, "D", color="#D55E00", ms=8, label=claimed)
+    names = [f"{row['claim']}{' (' + row['at'] + ')' if row['at'] else ''}\n{row['source']}" for row in shown]
+    axes.set_yticks(range(len(shown)), names, fontsize=9)
+    axes.axvline(0, color="#888888", lw=1)
+    axes.set(xlabel="accuracy points, or percent of simulated time saved", ylim=(-0.6, len(shown) - 0.4))
+    axes.set_title("What was claimed, and what was measured")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
