@@ -46,6 +46,7 @@ def torch_kl(first, second, **options):
         (lambda t, s, T: 1 / 0, "ZeroDivisionError"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:reduction")  # PyTorch warns of that mistake, too
 def test_kd_loss(answer, said):
     verdict = lesson.check_kd_loss(answer)
     assert verdict.kind == ("right" if said is None else "wrong")
