@@ -29,10 +29,7 @@ from fedrevive_core.timeline import Timeline, expected_staleness, speed_groups
 SIM_TIME = "simulated time (unitless)"
 X_LABELS = {"sim_time": SIM_TIME, "num_arrivals": "uploads processed (count)", "version": "version of the global model"}
 
-LOST = {
-    NEVER_RETURN: ("lost: never returns, given up after the timeout", "////"),
-    CRASH: ("lost: client crashes", "xx"),
-}
+LOST = {NEVER_RETURN: ("lost: never returns, until given up", "////"), CRASH: ("lost: client crashes", "xx")}
 
 
 @mpl.rc_context(STYLE)
