@@ -15,10 +15,7 @@ from fedrevive_core.faults import CRASH, NEVER_RETURN
 from fedrevive_core.timeline import Timeline, speed_groups
 
 SIM_TIME = "simulated time (unitless)"
-LOST = {
-    NEVER_RETURN: ("lost: never returns, given up after the timeout", "////"),
-    CRASH: ("lost: client crashes", "xx"),
-}
+LOST = {NEVER_RETURN: ("lost: never returns, until given up", "////"), CRASH: ("lost: client crashes", "xx")}
 STALENESS_COLOURS, IN_FLIGHT_COLOUR = "viridis_r", "#c4c4c4"
 
 
