@@ -16,10 +16,10 @@ test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and s
 	$(BIN)/python -m pytest -m notebooks
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
-lab: $(VENV)/.notebooks  ## open JupyterLab
-	$(BIN)/jupyter lab notebooks
+lab: $(VENV)/.notebooks  ## open JupyterLab at the contents page of the notebooks
+	$(BIN)/jupyter lab notebooks/index.ipynb
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
