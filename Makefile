@@ -16,13 +16,13 @@ test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and s
 	$(BIN)/python -m pytest -m notebooks
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
 torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py
 
-lab: $(VENV)/.notebooks  ## open JupyterLab
-	$(BIN)/jupyter lab notebooks
+lab: $(VENV)/.notebooks  ## open JupyterLab at the contents page of the notebooks
+	$(BIN)/jupyter lab notebooks/index.ipynb
 
 pages: $(VENV)/.notebooks  ## every notebook executed, as pages with an index
 	$(BIN)/python -m reproduce pages --out build/pages

@@ -20,6 +20,8 @@ MOST_LINES = 15  # of a code cell
 
 # Parameters that make a notebook run in a few seconds; everything else is as the reader finds it.
 TINY: dict[str, dict[str, Any]] = {
+    "00_quick_tour": {"num_clients": 14, "concurrency": 8, "max_sim_time": 5.0},
+    "01_staleness": {"num_arrivals": 300},
     "02_why_stale_hurts": {"num_versions": 12, "measure_at": [10, 12], "staleness": [0, 4, 8], "num_clients": 8},
     "03_synthesis": {
         "versions": [10, 25],
@@ -79,6 +81,13 @@ def test_form(path: Path) -> None:
         assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
     assert len(cells(path, "markdown")) >= len(code)
     assert re.search(r"\b\d+ seconds?\b|\b\d+ s\b", cells(path, "markdown")[0].source), "say how long it takes"
+
+
+def test_the_contents_page_links_to_every_notebook() -> None:
+    (contents,) = cells(FOLDER / "index.ipynb", "markdown")
+    for path in NOTEBOOKS:
+        assert f"[{path.stem}]({path.name})" in contents.source
+    assert not cells(FOLDER / "index.ipynb", "code")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
