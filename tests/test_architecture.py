@@ -97,6 +97,7 @@ TORCH_FREE = (
     "config_data",
     "presets",
     "schedules",
+    "text_plots",
     "seeding",
     "validation",
 )

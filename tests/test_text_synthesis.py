@@ -250,3 +250,41 @@ def test_a_model_of_texts_needs_a_frozen_space(texts: None) -> None:
 
     with pytest.raises(ConfigError, match="model Bag is not a TextModel: texts are synthesised in its embeddings"):
         Simulation(small_text("fedrevive"), model=Bag())
+
+
+def test_a_language_model_writes_seeds_that_can_be_read(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from reproduce.seed_texts import spoken, write_seeds
+
+    folder = tmp_path / "writer"
+    words = tiny_encoder(folder, "bert")  # for its tokenizer; the model in the folder is replaced
+    config = transformers.GPT2Config(vocab_size=40, n_positions=200, n_embd=16, n_layer=1, n_head=2, eos_token_id=39)
+    (folder / "model.safetensors").unlink()
+    transformers.GPT2LMHeadModel(config).save_pretrained(words)
+    out = tmp_path / "seeds.jsonl"
+    write_seeds(words, ["sci.med", "b"], 3, out)
+    assert [len(own) for own in read_seeds(out, ("sci.med", "b"))] == [3, 3]
+    with pytest.raises(ConfigError, match=r"seeds.jsonl exists: choose another file"):
+        write_seeds(words, ["b"], 1, out)
+    with pytest.raises(ConfigError, match=r"--model .*absent is not to be had"):
+        write_seeds(str(tmp_path / "absent"), ["b"], 1, tmp_path / "other.jsonl")
+    assert spoken("talk.religion.misc") == "talk religion"
+
+
+def test_texts_are_drawn_as_texts_and_images_as_images(texts: None) -> None:
+    from fedrevive_core.plots import plot_samples
+    from fedrevive_core.text_plots import plot_text_samples
+
+    record = run(small_text("fedrevive"), progress=False)
+    figure = plot_text_samples(record, moments=2, num_classes=2)
+    drawn = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes]
+    version, label = record.samples["texts"][-1], record.samples["labels"][-1]
+    newest = {str(version[np.flatnonzero(label == y)[0]]) for y in set(label[label >= 0].tolist())}
+    assert len(drawn) == 4
+    assert any(text.removesuffix(" ...") in whole for text in drawn for whole in newest)
+    with pytest.raises(ValueError, match=r"the samples are texts: use text_plots\.plot_text_samples"):
+        plot_samples(record)
+    with pytest.raises(ValueError, match="'fedbuff' on 'docstrings' left no samples of texts"):
+        plot_text_samples(run(small_text("fedbuff"), progress=False))
+    with pytest.raises(ValueError, match="moments = 0"):
+        plot_text_samples(record, moments=0)
