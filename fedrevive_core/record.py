@@ -29,7 +29,7 @@ from fedrevive_core.validation import ConfigError
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TABLES = ("evaluations", "arrivals", "timings")
-PACKAGES = ("fedrevive", "torch", "torchvision", "numpy", "scikit-learn", "pandas")
+PACKAGES = ("fedrevive", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "matplotlib", "scipy")
 
 
 @dataclass(frozen=True)

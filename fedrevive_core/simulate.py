@@ -254,7 +254,7 @@ class Simulation:
             config=config,
             summary=summary,
             provenance=provenance(device, torch.get_num_threads())
-            | {"num_resumed": self.num_resumed, "branches": self.branches},
+            | {"data_sha256": self.data.fingerprint, "num_resumed": self.num_resumed, "branches": self.branches},
             evaluations=evaluated,
             arrivals=arrivals,
             timings=self.stopwatch.table(),

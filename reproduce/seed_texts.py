@@ -68,7 +68,7 @@ def main(
     preset: Annotated[str, typer.Option(help="Data set whose classes are wanted.")] = "newsgroups",
     per_class: Annotated[int, typer.Option(min=1, help="Texts of each class.")] = 2000,
 ) -> None:
-    """Write seed texts. Example: `python -m reproduce.seed_texts --model HuggingFaceTB/SmolLM2-360M --out seeds.jsonl`."""
+    """Write seed texts. Example: `python -m reproduce.seed_texts --model FOLDER --out seeds.jsonl`."""
     from fedrevive_core.data import load_federated
     from fedrevive_core.presets import build
 

@@ -166,6 +166,7 @@ def test_federated_texts_are_learned_and_samples_are_words(texts: None) -> None:
     config = small_text("fedrevive", federation__max_versions=40, server__lr=0.5, training__steps=8, data__alpha=10.0)
     record = run(config, progress=False)
     assert record.summary["best_accuracy"] > 0.6
+    assert len(record.provenance["data_sha256"]) == 64
     shown, labels = record.samples["texts"], record.samples["labels"]
     assert record.arrivals["distillation_loss"].notna().sum() > 20
     assert ((shown == "") == (labels < 0)).all()
