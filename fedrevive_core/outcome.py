@@ -82,7 +82,12 @@ def record_of(simulation: Simulation) -> Record:
         config=config,
         summary=summary,
         provenance=provenance(device, torch.get_num_threads())
-        | {"own": simulation.own, "num_resumed": simulation.num_resumed, "branches": simulation.branches},
+        | {
+            "own": simulation.own,
+            "data_sha256": simulation.data.fingerprint,
+            "num_resumed": simulation.num_resumed,
+            "branches": simulation.branches,
+        },
         evaluations=evaluated,
         arrivals=arrivals,
         timings=simulation.stopwatch.table(),

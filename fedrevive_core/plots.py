@@ -174,6 +174,8 @@ def plot_samples(record: Record, *, moments: int = 8) -> Figure:
     classes = np.sort(seen[np.argsort(-counts, kind="stable")[:10]])
     if moments < 1:
         raise ValueError(f"moments = {moments} must be positive")
+    if "images" not in record.samples:
+        raise ValueError("the samples are texts: use text_plots.plot_text_samples")
     if len(classes) == 0:
         raise ValueError(f"'{record.config.method}' left no samples: only runs with revival.source = 'synthetic' do")
     chosen = np.linspace(0, len(versions) - 1, min(moments, len(versions))).round().astype(int)

@@ -24,7 +24,7 @@ _LAB_METHODS = merge(
 
 LAB_PRESETS: dict[str, Preset] = {
     "lab-digits": Preset(
-        "scikit-learn's digits, 150 clients, strong skew, high staleness: a run takes a minute or two (ours)",
+        "scikit-learn's digits, 150 clients, strong skew, high staleness: a minute or two a run (ours)",
         merge(
             _LAB,
             {
@@ -48,7 +48,7 @@ LAB_PRESETS: dict[str, Preset] = {
         {"default": 14.0, "shifted": 1.75},
     ),
     "lab-styles": Preset(
-        "scikit-learn's digits, every client with a hand of its own, high staleness: a run takes two minutes (ours)",
+        "scikit-learn's digits, every client with a hand of its own, high staleness: a minute or two a run (ours)",
         merge(
             _LAB,
             {
@@ -57,7 +57,7 @@ LAB_PRESETS: dict[str, Preset] = {
             },
         ),
         _LAB_METHODS,
-        {"default": 30.0, "shifted": 3.6},
+        {"default": 12.0, "shifted": 1.4},
     ),
     "lab-text": Preset(
         "docstrings of installed packages, 80 clients, skew, high staleness: a run takes about two minutes (ours)",

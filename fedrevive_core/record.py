@@ -30,7 +30,7 @@ from fedrevive_core.validation import ConfigError
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TABLES = ("evaluations", "arrivals", "timings")
-PACKAGES = ("fedrevive", "torch", "torchvision", "numpy", "scikit-learn", "pandas")
+PACKAGES = ("fedrevive", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "matplotlib", "scipy")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Record:
     evaluations: a row per evaluation (version, sim_time, num_arrivals, accuracy, loss, class_accuracy). arrivals: a row
     per processed upload, the same columns for every method. timings: host seconds per part; nothing else in a record
     depends on the host's speed. samples: the pool's newest images over time: `version` (s,), `images` (s, n, C, S, S)
-    uint8, `labels` (s, n), -1 where there is none. model: named tensors of the final global model; empty if it was left
-    out.
+    uint8 (of texts, `texts` (s, n): nearest tokens), `labels` (s, n), -1 where there is none. model: named tensors of
+    the final global model, without frozen ones; empty if it was left out.
     """
 
     config: RunConfig

@@ -9,8 +9,16 @@ import sys
 from fedrevive_core.validation import ConfigError
 
 NEEDED = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib", "typer")
-OPTIONAL = {"jupyterlab": "notebooks", "ipywidgets": "notebooks", "papermill": "notebooks", "pytest": "test"}
+OPTIONAL = {
+    "jupyterlab": "notebooks",
+    "ipywidgets": "notebooks",
+    "papermill": "notebooks",
+    "pytest": "test",
+    "datasets": "femnist",
+    "transformers": "text",
+}
 DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")
+KEPT = {"femnist": "femnist.npz", "newsgroups": "20news-bydate", "docstrings": "docstrings-*.npz"}
 
 
 def examine() -> list[dict[str, str]]:
@@ -58,4 +66,8 @@ def _data() -> list[dict[str, str]]:
             if name == "fashion_mnist":
                 ways += "; or, on Debian and Ubuntu: apt-get install dataset-fashion-mnist"
             rows.append(_row(f"data '{name}'", "missing", ways))
+    for name, pattern in KEPT.items():
+        found = any(data_directory().glob(pattern))
+        ways = "is read off the installed packages" if name == "docstrings" else "is downloaded"
+        rows.append(_row(f"data '{name}'", "kept" if found else "missing", "" if found else f"{ways} at its first use"))
     return rows

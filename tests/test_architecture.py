@@ -101,6 +101,7 @@ TORCH_FREE = (
     "schedules",
     "faults",
     "draws",
+    "text_plots",
     "seeding",
     "style",
     "validation",
