@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +15,6 @@ from reproduce.worker import Run
 SAMPLE_JOBS = 12  # in flight; as many as are worth training together
 SAMPLE_ARRIVALS = 40
 SAMPLE_STEPS = 5  # of a job
-START_SECONDS = 4.0  # a fresh interpreter with PyTorch, roughly
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def _cost(config: RunConfig) -> Cost:
     steps = config.training.steps / min(config.training.steps, SAMPLE_STEPS)
     evaluations = timeline.num_versions // config.evaluation.every + 2
     seconds = (
-        START_SECONDS
+        _start_seconds()
         + sample.setup
         + sample.per_job * steps * max(arrivals, federation.concurrency)
         + sample.per_arrival * arrivals
@@ -49,6 +50,14 @@ def _cost(config: RunConfig) -> Cost:
     record = sample.sample_bytes + arrivals * sample.arrival_bytes + evaluations * sample.evaluation_bytes
     states = 2 * federation.concurrency + config.revival.num_teachers
     return Cost(seconds, record, 2.0 * states * sample.state_bytes)  # two checkpoints are kept
+
+
+@cache
+def _start_seconds() -> float:
+    """Of the process of a run, until it can begin."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import fedrevive_core.simulate"], check=True)
+    return time.perf_counter() - started
 
 
 def _sample_of(config: RunConfig) -> RunConfig:

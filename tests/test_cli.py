@@ -38,7 +38,7 @@ def call(monkeypatch, capsys):
 def test_help_names_every_command(call):
     code, out, _ = call("--help")
     assert code == 0
-    for command in ("presets", "timeline", "run", "compare", "quickstart", "doctor"):
+    for command in ("presets", "timeline", "run", "compare", "sweep", "quickstart", "doctor"):
         assert command in out
         assert call(command, "--help")[0] == 0
 

@@ -13,9 +13,10 @@ import fedrevive_core
 from fedrevive_core.config import RunConfig
 from fedrevive_core.presets import METHODS, build
 from reproduce.cli import app
+from reproduce.experiments import load_experiment
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "reproduce" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -44,6 +45,8 @@ def test_every_documented_command_parses(command):
     if name == "compare":
         for method in chosen["methods"].split(","):
             assert method in METHODS
+    elif name == "sweep":
+        assert chosen["scale"] in load_experiment(chosen["experiment"]).scales
     elif chosen.get("preset"):
         build(chosen["preset"], chosen.get("method", "fedrevive"), schedule=chosen.get("schedule", "default"))
 

@@ -5,8 +5,8 @@ Not part of the usual tests: `python -m pytest -m cluster`.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,23 +20,23 @@ from fedrevive_core.record import load_many
 from reproduce.experiments import load_experiment
 from reproduce.sweep import carry_out, opened, plan
 
+RAY = str(Path(sys.executable).with_name("ray"))
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.skipif(shutil.which("ray", path=Path(sys.executable).parent) is None, reason="Ray is not installed"),
+    pytest.mark.skipif(not Path(RAY).exists(), reason="Ray is not installed"),
 ]
-ADDRESS = "127.0.0.1:6399"
+PORT = "46379"
+ADDRESS = f"127.0.0.1:{PORT}"
 
 
-def ray(*arguments: str) -> list[str]:
-    return [str(Path(sys.executable).with_name("ray")), *arguments]
-
-
-def start_node(*arguments: str) -> subprocess.Popen:
-    memory = f"--object-store-memory={100 * 2**20}"
-    command = ray("start", "--block", "--num-cpus=1", "--num-gpus=0", memory, *arguments)
-    # Ray gives its own parts a short time to start, too short on a busy machine.
-    patient = {"RAY_agent_register_timeout_ms": "300000", "RAY_USAGE_STATS_ENABLED": "0"}
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | patient)
+def processes(*words: str) -> set[int]:
+    """Processes whose command line holds all `words`."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if all(word in entry.read_text() for word in words):
+                found.add(int(entry.parent.name))
+    return found
 
 
 def below(pid: int) -> set[int]:
@@ -47,28 +47,37 @@ def below(pid: int) -> set[int]:
     return found
 
 
-def num_nodes() -> int:
-    listed = subprocess.run(ray("status", f"--address={ADDRESS}"), capture_output=True, text=True, check=False)
-    return listed.stdout.count(" node_")
+def kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def start_node(*arguments: str) -> int:
+    """Add a node with one CPU, as one would from a terminal; the process that all others of it hang on."""
+    before = processes("raylet/raylet", PORT)
+    command = [RAY, "start", "--num-cpus=1", "--num-gpus=0", f"--object-store-memory={100 * 2**20}", *arguments]
+    # Ray gives its own parts a short time to start, too short on a busy machine.
+    patient = {"RAY_agent_register_timeout_ms": "300000", "RAY_USAGE_STATS_ENABLED": "0"}
+    started = subprocess.run(command, capture_output=True, text=True, env=os.environ | patient, check=False)
+    assert started.returncode == 0, started.stderr
+    (node,) = processes("raylet/raylet", PORT) - before
+    return node
 
 
 @pytest.fixture
-def cluster() -> Iterator[list[subprocess.Popen]]:
-    """A head and two workers, each with one CPU, as one would start them in three terminals."""
-    nodes = [start_node("--head", f"--port={ADDRESS.split(':')[1]}", "--include-dashboard=false")]
+def workers() -> Iterator[list[int]]:
+    """The two workers of a cluster, which has a head besides."""
     try:
-        until(lambda: num_nodes() == 1)
-        nodes += [start_node(f"--address={ADDRESS}") for _ in range(2)]
-        until(lambda: num_nodes() == 3)
-        yield nodes
+        start_node("--head", f"--port={PORT}", "--include-dashboard=false")
+        yield [start_node(f"--address={ADDRESS}") for _ in range(2)]
     finally:
-        for node in reversed(nodes):
-            for pid in below(node.pid):
-                os.kill(pid, signal.SIGKILL)
-            node.wait()
+        for node in processes("raylet/raylet", PORT):
+            kill(below(node))
+        kill(processes("/ray/", PORT))
 
 
-def test_a_cluster_that_loses_a_node_gives_the_same_tables(cluster, tmp_path):
+def test_a_cluster_that_loses_a_node_gives_the_same_tables(workers, tmp_path):
     scale = {"preset": "lab-digits", "seeds": [0, 1, 2], "checkpoint_every": 10}
     scale["settings"] = SHORT | {"federation.max_versions": 60}
     path = write_experiment(tmp_path, scales={"lab": scale})
@@ -83,9 +92,7 @@ def test_a_cluster_that_loses_a_node_gives_the_same_tables(cluster, tmp_path):
     )
     # All three nodes have a run in the middle.
     until(lambda: len({checkpoint.parent for checkpoint in (out / "runs").glob("*.partial/0*")}) == 3)
-    lost = below(cluster[2].pid)
-    for pid in lost:
-        os.kill(pid, signal.SIGKILL)
+    kill(below(workers[1]))
     _, error = driver.communicate(timeout=500)
     assert driver.returncode == 0, error
     assert_same(local, out)
