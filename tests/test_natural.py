@@ -183,3 +183,5 @@ def test_every_client_has_a_style_of_its_own() -> None:
     assert sorted(data.test.labels.tolist()) == sorted(plain.test.labels.tolist())
     np.testing.assert_array_equal(data.class_proportions, plain.class_proportions)
     assert load_federated(config, 6, CPU).fingerprint == data.fingerprint
+    many = load_federated(config, 150, CPU)  # more hands than the server has samples
+    assert len(many.held_back.labels) == len(data.held_back.labels) < 150

@@ -63,6 +63,7 @@ def _largest_of_cross(images: Tensor) -> Tensor:
 
 
 def restyled(part: Images, groups: Sequence[np.ndarray], styles: Sequence[Style]) -> Images:
-    """The images of each group (sample numbers) in its style, one group after the other."""
-    images = [apply_style(part.images[group], style) for group, style in zip(groups, styles, strict=True)]
+    """The images of each group (sample numbers) in its style, one group after the other; a group may be empty."""
+    pairs = zip(groups, styles, strict=True)
+    images = [apply_style(part.images[group], style) for group, style in pairs if len(group)]
     return Images(torch.cat(images), part.labels[np.concatenate(groups)])
