@@ -60,8 +60,15 @@ def table(rows: Sequence[dict[str, str]], caption: str = "") -> Markdown:
 
 
 def tables(report: Report) -> dict[str, Markdown]:
-    """The tables of the report by heading: Claims, Accuracy, Simulated time to a target, Costs."""
-    return {heading: table(rows, caption) for heading, caption, rows in report_tables(report)}
+    """The tables of the report by heading: Claims, Accuracy, Simulated time to a target, Costs.
+
+    The two columns that the verdict puts into words are left out.
+    """
+    told = ("same direction", "within tolerance")
+    return {
+        heading: table([{name: cell for name, cell in row.items() if name not in told} for row in rows], caption)
+        for heading, caption, rows in report_tables(report)
+    }
 
 
 def counts(verdicts: pd.DataFrame) -> Markdown:
