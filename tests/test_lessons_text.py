@@ -101,12 +101,18 @@ def simulation(monkeypatch):
 
 def test_reading_starts_from_the_seeds_and_leaves_the_run_as_it_was(simulation):
     prompts = simulation.reviver.synthesizer.generator.prompts.detach().clone()
-    table = lesson.reading(simulation, [12])
-    assert table.index.tolist() == [0, 12]
-    seeds, texts = table.loc[0], table.loc[12]
+    table = lesson.reading(simulation, [0.1], 12)
+    assert table.index.tolist() == [0, 0.1]
+    seeds, texts = table.loc[0], table.loc[0.1]
     assert seeds["changed"] == seeds["moved"] == 0
     assert texts["moved"] > 0.3
     assert texts["embeddings"] > seeds["embeddings"]
+    assert 0 <= lesson.unmoved(simulation) <= 1
+    simulation.reviver.pool.samples[..., :-1] = simulation.inputs.embedding[3]
+    simulation.reviver.pool.samples[..., -1] = 1
+    assert lesson.unmoved(simulation) == 1
+    simulation.reviver.pool.samples[:, 5, 0] += 0.1
+    assert lesson.unmoved(simulation) == 0
     assert torch.equal(prompts, simulation.reviver.synthesizer.generator.prompts)
     assert len(lesson.plot_reading(table, 3).axes) == 2
 

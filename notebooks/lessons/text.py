@@ -88,44 +88,50 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
 # ---------------------------------------------------------------------------------------------- what one can read of it
 
 
-def reading(simulation: Simulation, step_counts: Sequence[int]) -> pd.DataFrame:
+def reading(simulation: Simulation, rates: Sequence[float], steps: int) -> pd.DataFrame:
     """Synthesise with the run's last teachers from the same seeds, and look at what is left when it is read.
 
-    A row per number of steps, 0 for the seeds themselves. `embeddings`, `tokens`: mean probability that the teachers,
-    weighted for the wanted class, give it on the synthetic text and on its nearest tokens; `changed`: share of
-    trained places whose nearest token is not the seed's; `moved`: mean distance of these places from the seed.
+    A row per rate of the embeddings (`synthesis.noise_lr`), 0 for the seeds themselves. `embeddings`, `tokens`: mean
+    probability that the teachers, weighted for the wanted class, give it on the synthetic text and on its nearest
+    tokens; `changed`: share of trained places whose nearest token is not the seed's; `moved`: mean distance of these
+    places from the seed.
     """
     reviver, server = simulation.reviver, simulation.server
     states = [teacher.state for teacher in reviver.buffer]
     shares = np.stack([reviver.proportions.of(teacher.client) for teacher in reviver.buffer])
     weights = torch.from_numpy(teacher_weights(shares)).to(server.state)
     table, rows = simulation.inputs.embedding, {}
-
-    def synthesizer(steps: int) -> Synthesizer:
-        config = simulation.config.synthesis.model_copy(update={"steps": steps})
+    for rate in (0.0, *rates):
+        config = simulation.config.synthesis.model_copy(update={"steps": steps, "noise_lr": rate})
         generator = copy.deepcopy(reviver.synthesizer.generator)  # Reptile moves it: the run's own stays as it is
-        return Synthesizer(simulation.layout, simulation.inputs.prepare_synthetic, generator, config, guard=False)
-
-    for steps in (0, *step_counts):
-        maker = synthesizer(max(steps, 1))
+        maker = Synthesizer(simulation.layout, simulation.inputs.prepare_synthetic, generator, config, guard=False)
         draws = maker.draw(stream(simulation.config.seed, "synthesis", 0), shares)
         labels = torch.from_numpy(draws.labels)
-        seeds = maker.generator.make(draws.latents, labels).detach()
-        texts = seeds
-        if steps:
+        seeds = texts = generator.make(draws.latents, labels).detach()
+        if rate:
             texts = maker.synthesise(draws, states, weights, server.state, adversarial=True).samples
         read, own = nearest_tokens(texts, table), nearest_tokens(seeds, table)
         trained = own >= 0
-        trained[:, : maker.config.prompt_tokens] = False
+        trained[:, : config.prompt_tokens] = False
         tokens = torch.cat([table[torch.from_numpy(read).long().clamp(min=0)], texts[..., -1:]], dim=-1)
         distance = torch.linalg.vector_norm((texts - seeds)[..., :-1], dim=-1).numpy()
-        rows[steps] = {
+        rows[rate] = {
             "embeddings": _wanted(simulation, states, weights, texts, labels),
             "tokens": _wanted(simulation, states, weights, tokens, labels),
             "changed": float((read != own)[trained].mean()),
             "moved": float(distance[trained].mean()),
         }
-    return pd.DataFrame(rows).T.rename_axis("steps")
+    return pd.DataFrame(rows).T.rename_axis("rate")
+
+
+def unmoved(simulation: Simulation) -> float:
+    """Share of the pool's texts all of whose trained places are still exactly tokens: seeds that no step has moved."""
+    samples, _ = simulation.reviver.pool.newest(len(simulation.reviver.pool))
+    table = simulation.inputs.embedding
+    places = samples[:, simulation.config.synthesis.prompt_tokens :]
+    tokens = table[torch.from_numpy(nearest_tokens(places, table)).long().clamp(min=0)]
+    gap = (places[..., :-1] - tokens).abs().amax(dim=-1) * places[..., -1]
+    return float((gap.amax(dim=1) < 1e-6).float().mean())
 
 
 @torch.no_grad()
@@ -153,14 +159,14 @@ def plot_reading(table: pd.DataFrame, num_classes: int) -> Figure:
     left.bar(places + 0.2, table["tokens"], 0.4, color=TITLE_COLOURS[0], label="their nearest tokens")
     left.axhline(1 / num_classes, color="#444444", linestyle=":", linewidth=1.2)
     left.text(len(table) - 0.5, 1 / num_classes, "chance", ha="right", va="bottom", fontsize=9)
-    left.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), xlabel="steps (0: the seeds)", ylabel="of the wanted class")
+    left.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), xlabel="rate (0: the seeds)", ylabel="of the wanted class")
     left.set_title("What the teachers think of ...", fontsize=12)
     left.legend(ncols=2, loc="upper left")
     right.bar(places, table["changed"], 0.5, color=TITLE_COLOURS[2])
-    right.set(ylim=(0, 1), xlabel="steps (0: the seeds)", ylabel="of the trained places")
+    right.set(ylim=(0, 1), xlabel="rate (0: the seeds)", ylabel="of the trained places")
     right.set_title("Places that read differently from the seed", fontsize=12)
     for axes in (left, right):
-        axes.set_xticks(places, [f"{steps}" for steps in table.index])
+        axes.set_xticks(places, [f"{rate:g}" for rate in table.index])
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
