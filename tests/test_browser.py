@@ -25,6 +25,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from test_notebooks import TINY
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / "build" / "browser"
@@ -33,6 +34,10 @@ TOKEN = "only-on-this-machine"
 # Number of panels and parameters, by notebook; `TINY["..."]` of test_notebooks makes one quick that trains.
 PANELS: dict[str, tuple[int, dict[str, Any]]] = {
     "01_staleness": (1, {}),  # at its defaults: 5,000 arrivals are played out per move
+    "02_why_stale_hurts": (2, TINY["02_why_stale_hurts"]),
+    "03_synthesis": (1, TINY["03_synthesis"]),
+    "05_fedrevive": (2, TINY["05_fedrevive"]),
+    "06_ablations": (1, TINY["06_ablations"]),
 }
 
 # A median above this says that something is broken, on however busy a machine; what is promised (300 ms) is read off
@@ -283,6 +288,20 @@ def test_an_error_is_shown_in_the_panel_and_the_figure_stays(opened: tuple[str, 
     for _ in range(start - 1):
         handle.press("ArrowRight")
     panel.get_by_text("Not drawn").wait_for(state="detached")
+
+
+@pytest.mark.parametrize("opened", ["05_fedrevive"], indirect=True)
+def test_a_button_trains_and_its_branch_joins_the_figure(opened: tuple[str, Any, list[str]]) -> None:
+    _, page, errors = opened
+    panel = page.locator(".fedrevive-panel").last
+    panel.evaluate(WATCH)
+    panel.get_by_role("button", name="Branch and train").press("Enter")
+    panel.get_by_text("training:").wait_for()
+    assert page.evaluate("window.nextFigure") is not None
+    panel.get_by_text("training:").wait_for(state="detached")
+    panel.screenshot(path=OUT / "branch.png")
+    assert "Not trained" not in panel.inner_text()
+    assert not [error for error in errors if not any(re.search(pattern, error) for pattern in HARMLESS)]
 
 
 @pytest.mark.parametrize("opened", ["01_staleness"], indirect=True)
