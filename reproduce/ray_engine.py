@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from fedrevive_core.validation import ConfigError
 from reproduce.experiments import Scale
 from reproduce.worker import Run, execute
 
-CONNECT_SECONDS = 5.0
+PROBE_SECONDS = 45
 RETRIES = 5  # of a run whose worker was lost; each goes on from the run's checkpoint
 
 
@@ -18,8 +20,7 @@ class RayEngine:
     """Tasks of the cluster at `address`, with the CPUs and GPUs that `scale` declares for a run."""
 
     def __init__(self, out: Path, address: str, scale: Scale) -> None:
-        self.out, self.scale = out.absolute(), scale
-        self.ray = connect(address)
+        self.out, self.scale, self.ray = out.absolute(), scale, connect(address)
         gpus = scale.gpus if self.device == "cuda" else 0
         self.task = self.ray.remote(execute).options(num_cpus=scale.cpus, num_gpus=gpus, max_retries=RETRIES)
         self.tasks: dict[Any, Run] = {}
@@ -64,15 +65,15 @@ def connect(address: str) -> Any:
         import ray
     except ImportError:
         raise ConfigError("--engine ray needs Ray: pip install 'fedrevive[cluster]'") from None
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.rpartition(":")
     try:
         if address != "auto":
-            # Ray itself would try for minutes.
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"--address {address}: no Ray cluster answers there ({str(error).splitlines()[0]}); start one with "
-            "`ray start --head` and give its host:port"
-        ) from None
+            socket.create_connection((host, int(port)), 5).close()  # where nothing listens, the answer is quick
+        # Ray itself would try for many minutes, and cannot be told not to: another process tries first.
+        probe = [sys.executable, "-c", f"import ray; ray.init(address={address!r}, log_to_driver=False)"]
+        subprocess.run(probe, timeout=PROBE_SECONDS, check=True, capture_output=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        remedy = "start one with `ray start --head` and give its HOST:PORT, or `auto` on a node of it"
+        raise ConfigError(f"--address {address}: no Ray cluster answers there; {remedy}") from None
+    ray.init(address=address, log_to_driver=False, configure_logging=False)
     return ray

@@ -218,15 +218,14 @@ def carry_out(
         run.failure(engine.out).unlink(missing_ok=True)
     with _signals() as received:
         while waiting or engine.running:
-            while waiting and len(engine.running) < engine.slots and not received:
-                run = waiting.popleft()
-                engine.start(run)
-                report(Event(run, "started"))
-            ended = engine.wait(0.5)
             if received:
                 engine.stop()
                 raise Interrupted(received[0], str(engine.out))
-            for run, problem in ended:
+            while waiting and len(engine.running) < engine.slots:
+                run = waiting.popleft()
+                engine.start(run)
+                report(Event(run, "started"))
+            for run, problem in engine.wait(0.5):
                 tried[run.name] += 1
                 if problem is None:
                     report(Event(run, "done"))
