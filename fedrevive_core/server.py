@@ -41,7 +41,7 @@ class Upload:
     returned: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What happened to an upload.
 
