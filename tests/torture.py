@@ -379,7 +379,8 @@ from fedrevive_core.simulate import Simulation
 torch.set_num_threads(1)
 arrivals = {arrivals}
 config = build("lab-digits", {method!r}, overrides={{
-    "training.steps": 1, "federation.max_sim_time": None, "federation.buffer_size": 1, "federation.max_versions": arrivals}})
+    "training.steps": 1, "federation.max_sim_time": None,
+    "federation.buffer_size": 1, "federation.max_versions": arrivals}})
 simulation, early, started = Simulation(config), None, time.monotonic()
 for _ in simulation.steps():
     if simulation.num_processed == {early}:
