@@ -51,7 +51,7 @@ class Upload:
     job: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What happened to an upload.
 

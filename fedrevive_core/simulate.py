@@ -6,6 +6,7 @@ The only module that knows both the timeline and the server.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ class Simulation:
         self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
         self.evaluations: list[dict[str, Any]] = []
         self.receipts: list[Receipt] = []
+        # All receipts share this memory: kept one by one they would lie between large tensors and hold theirs back.
+        self.metrics = torch.empty(len(self.timeline.arrivals), len(METRICS), device=self.device)
         self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def run(
@@ -200,7 +203,9 @@ class Simulation:
         if self.users[base] == 0:
             del self.snapshots[base]
         with self.stopwatch("server"):
-            self.receipts.append(self.server.receive(upload))
+            receipt = self.server.receive(upload)
+        self.metrics[number] = receipt.metrics
+        self.receipts.append(replace(receipt, metrics=self.metrics[number]))
         self.num_processed = number + 1
         version = self.server.version
         if version not in self.snapshots and self.users[version] > 0:

@@ -231,7 +231,8 @@ def slow(self, number):
     process(self, number)
     if number == 6:
         print("now", flush=True)
-        time.sleep(1)
+        while not Path({checkpoints!r}, "interrupted").exists():
+            time.sleep(0.05)
 Simulation.process = slow
 run(small("fedbuff"), checkpoints=Path({checkpoints!r}))
 """
@@ -251,10 +252,11 @@ def test_interrupting_a_notebook_cell(tmp_path):
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     manager, client = start_new_kernel(kernel_name="python3", env=os.environ | {"PYTHONPATH": path})
     try:
-        cell = client.execute(CELL.format(checkpoints=str(tmp_path)))
+        cell = client.execute(CELL.format(checkpoints=str(tmp_path)), stop_on_error=False)
         while client.get_iopub_msg(timeout=60)["content"].get("text", "").strip() != "now":
             pass
         manager.interrupt_kernel()
+        (tmp_path / "interrupted").touch()
         reply = reply_to(client, cell)
         assert reply["ename"] == "Interrupted"
         (written,) = checkpoint.found(tmp_path)

@@ -14,7 +14,7 @@ from fedrevive_core import checkpoint, moment
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    torture.ARRIVALS = 24
+    torture.ARRIVALS = 16
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -27,8 +27,8 @@ def test_kill(tmp_path):
 
 
 def test_corrupt(tmp_path):
-    found = torture.corrupt(tmp_path, 10)
-    assert (found["found"], found["older_used"] + found["refused"]) == (10, 10)
+    found = torture.corrupt(tmp_path, 6)
+    assert (found["found"], found["older_used"] + found["refused"]) == (6, 6)
     assert (found["wrong_results"], found["tracebacks"]) == (0, 0)
 
 
@@ -37,8 +37,8 @@ def test_corruption_would_be_noticed_without_hashes(tmp_path, monkeypatch):
         return json.loads((path / checkpoint.MANIFEST).read_text()), load_file(path / checkpoint.TENSORS)
 
     monkeypatch.setattr(checkpoint, "_read", trusting)
-    found = torture.corrupt(tmp_path, 8)
-    assert found["found"] < 8
+    found = torture.corrupt(tmp_path, 5)
+    assert found["found"] < 5
     assert found["wrong_results"] > 0
 
 
@@ -49,8 +49,8 @@ def test_malformed(tmp_path):
 
 
 def test_disk(tmp_path):
-    found = torture.disk(tmp_path, steps=("tensors", "record"), real=False)
-    assert found["injected"] == {"tensors": True, "record": True}
+    found = torture.disk(tmp_path, steps=("tensors",), real=False)
+    assert found["injected"] == {"tensors": True}
 
 
 def test_paper_scale_is_that_of_the_preset():
