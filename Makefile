@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes of one thread each beat one of two threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: quickstart test test-notebooks test-browser torture pages lab lint clean
 
@@ -10,13 +12,13 @@ quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 
 test: $(VENV)/.test  ## lint, types, all tests
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -n 2
 
 test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and solved
-	$(BIN)/python -m pytest -m notebooks
+	$(PYTEST) -n 2 -m notebooks
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
-	$(BIN)/python -m pytest -m browser tests/test_browser.py
+	$(PYTEST) -m browser tests/test_browser.py
 
 torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py

@@ -73,7 +73,9 @@ def plot_settings(runs: pd.DataFrame, metric: str, x: str, by: str = "arm") -> F
         raise ValueError(f"runs with the same {', '.join(columns)} and seed differ in something else: choose it first")
     figure = Plot(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots()
-    values = sorted(runs[x].unique(), key=lambda value: (isinstance(value, str), value))
+    values = list(dict.fromkeys(runs[x]))
+    if not any(isinstance(value, str) for value in values):
+        values = sorted(values)
     names = list(dict.fromkeys(runs[by]))
     for number, (name, colour) in enumerate(colours(list(map(str, names))).items()):
         shift = 0.0 if x == by else 0.5 * ((number + 0.5) / len(names) - 0.5)

@@ -49,11 +49,13 @@ def plot_moment(record: Record, sim_time: float) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_branches(record: Record, branches: Mapping[str, Record], *, at: float | None = None) -> Figure:
+def plot_branches(
+    record: Record, branches: Mapping[str, Record], *, at: float | None = None, note: str = "branch here"
+) -> Figure:
     """Accuracy over simulated time of a run and of `branches` from it, by title, each from where it leaves the run.
 
     Args:
-        at: simulated time marked by a line, where the next branch would leave.
+        at: simulated time marked by a line, where the next branch would leave; note: what stands beside it.
     """
     figure = Plot(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -70,7 +72,7 @@ def plot_branches(record: Record, branches: Mapping[str, Record], *, at: float |
         axes.plot(part["sim_time"].iloc[0], part["accuracy"].iloc[0], "o", color=colour, ms=6, zorder=3)
     if at is not None:
         axes.axvline(at, color="black", lw=1, ls="--")
-        axes.text(at, 1.0, " branch here", va="top", fontsize=10, transform=axes.get_xaxis_transform())
+        axes.text(at, 1.0, f" {note}", va="top", fontsize=10, transform=axes.get_xaxis_transform())
     axes.set(xlabel=SIM_TIME, ylabel=f"{record.config.evaluation.split} accuracy", xlim=(0, None), ylim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_title("One past, several futures: accuracy of the global model")

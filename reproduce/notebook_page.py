@@ -58,6 +58,7 @@ pre code {{ padding: 0; }}
 .output th, .output td {{ border: 0; border-bottom: 1px solid var(--line); padding: 0.35rem 0.8rem;
   text-align: left; }}
 .output .dataframe th, .output .dataframe td {{ text-align: right; }}
+.output table:not(.dataframe) td:first-child {{ min-width: 9rem; }}
 .output thead th {{ border-bottom: 2px solid var(--ink); }}
 .verdict {{ padding: 0.6rem 1rem; border-left: 3px solid var(--line); background: var(--code); }}
 details {{ margin: 0.6rem 0; }} summary {{ cursor: pointer; color: var(--accent); }}

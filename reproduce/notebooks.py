@@ -144,6 +144,7 @@ def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], bar: P
                     config=Config(AsyncKernelManager={"transport": "ipc", "connection_file": f"{folder}/kernel.json"}),
                     resources={"metadata": {"path": str(notebook.parent)}},
                     on_cell_execute=on_cell,
+                    shutdown_kernel="immediate",  # asked politely, an idle kernel prints that it was interrupted
                 )
                 return
             except RuntimeError as error:  # as nbclient reports a kernel that died or did not answer

@@ -213,7 +213,7 @@ def _claim_row(row: dict[str, Any]) -> dict[str, str]:
         "verdict": row["verdict"],
         "source": row["source"],
         "claimed": f"{row['paper']:g} {unit}" if math.isfinite(row["paper"]) else "",
-        "ours": f"{ours} {unit}" if ours else "",
+        "ours": f"{ours} {unit}".replace(" ", "\u00a0") if ours else "",
         "seeds": str(row["num_seeds"]) + ("" if row["paired"] or not row["against"] else ", not paired"),
         "against": row["against"],
         "reached": row["reached"],

@@ -33,6 +33,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "04_distillation": {"num_versions": 24, "concurrency": 8, "every": 12, "counts": [1, 4], "step_counts": [2, 4]},
     "05_fedrevive": {"num_versions": 12, "concurrency": 6, "branch_every": 4},
+    "07_text": {"num_clients": 10, "concurrency": 6, "max_sim_time": 5.0, "noise_rates": [0.3]},
     "09_your_own": {"sim_time": 2.5, "concurrency": 6},
     "06_ablations": {},  # reads records
     "08_reproduce": {},  # reads records

@@ -103,6 +103,17 @@ def test_several_at_once_each_in_this_environment(tmp_path: Path, monkeypatch: p
         assert page.exists()
 
 
+@pytest.mark.notebooks
+def test_ten_at_once_twenty_times_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No kernel needs a second start, and none is left."""
+    path = write(tmp_path / "a.ipynb", "print('here')")
+    outs = [tmp_path / "out" / f"{number}.ipynb" for number in range(200)]
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda out: notebooks.execute(path, out, progress=False), outs))
+    assert all("here" in printed(out) for out in outs)
+    assert "starting another" not in capsys.readouterr().err
+
+
 def test_a_failing_notebook_is_kept_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

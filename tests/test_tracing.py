@@ -43,7 +43,7 @@ def test_a_trace_is_what_synthesis_gives_step_by_step(simulation: Simulation) ->
     total = trace.losses @ [config.feature_weight, config.label_weight, config.adversarial_weight]
     best = int(total.argmin())
     np.testing.assert_allclose(trace.losses[best], made.losses, rtol=1e-6)
-    np.testing.assert_array_equal(trace.images[best], made.images.mul(255).round().byte())
+    np.testing.assert_array_equal(trace.images[best], made.samples.mul(255).round().byte())
 
 
 def test_the_run_goes_on_as_if_nobody_had_watched(simulation: Simulation) -> None:

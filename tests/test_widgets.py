@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import federation
+from helpers import federation, steady
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
@@ -128,6 +128,14 @@ def test_the_explorer_starts_from_a_preset_a_run_or_a_federation() -> None:
         assert panel.controls["buffer_size"].value == (1 if start == "lab-digits" else 2)
     with pytest.raises(ConfigError, match="did you mean 'lab-digits'"):
         explore_timeline("lab-digit")
+
+
+def test_a_schedule_of_ones_own_is_one_choice_more_and_a_known_one_is_not_offered_twice() -> None:
+    own = explore_timeline(federation(9, 3, schedule=steady(2.0), max_versions=1), num_arrivals=20)
+    assert own.controls["schedule"].value == "as given"
+    known = explore_timeline(federation(9, 3, schedule="shifted", max_versions=1), num_arrivals=20)
+    assert known.controls["schedule"].value == "shifted"
+    assert "as given" not in known.controls["schedule"].options
 
 
 def test_the_explorer_draws_the_staleness_of_its_timeline() -> None:

@@ -29,9 +29,14 @@ def slider(description: str, values: range | tuple[float, float, float], value: 
     return ipw.FloatSlider(min=lowest, max=highest, step=step, readout_format=".3g", **common)
 
 
-def choice(description: str, options: Any, value: Any) -> ipw.Dropdown:
-    """A drop-down list; `options` as ipywidgets takes them: values, or (label, value) pairs."""
-    return ipw.Dropdown(description=description, options=options, value=value, style=WIDE, layout=LAYOUT)
+def choice(description: str, options: Any, value: Any) -> ipw.SelectionSlider:
+    """A slider over `options` as ipywidgets takes them: values, or (label, value) pairs.
+
+    Not a drop-down list: in JupyterLab the arrow keys, pressed on one, move to another cell of the notebook.
+    """
+    return ipw.SelectionSlider(
+        description=description, options=options, value=value, style=WIDE, layout=LAYOUT, continuous_update=False
+    )
 
 
 class Panel(ipw.VBox):

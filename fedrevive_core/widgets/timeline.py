@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from fedrevive_core.config import FederationConfig, RunConfig
 from fedrevive_core.plots_timeline import choose_lanes, draw_lanes, staleness_bins
 from fedrevive_core.presets import build
-from fedrevive_core.schedules import SCHEDULES
+from fedrevive_core.schedules import SCHEDULES, Schedule
 from fedrevive_core.style import STYLE, Plot
 from fedrevive_core.timeline import Timeline, expected_staleness, simulate_timeline
 from fedrevive_core.widgets.panel import Panel, choice, slider
@@ -39,7 +39,10 @@ def explore_timeline(
     if isinstance(start, str):
         start = build(start, "fedrevive")
     federation = start.federation if isinstance(start, RunConfig) else start
-    schedules = {"as given": federation.schedule.model_dump(), **SCHEDULES, "constant, all alike": ALL_ALIKE}
+    schedules = {**SCHEDULES, "constant, all alike": ALL_ALIKE}
+    known = [name for name, schedule in schedules.items() if Schedule.from_dict(schedule) == federation.schedule]
+    if not known:
+        schedules["as given"] = federation.schedule.model_dump()
     figure = empty_figure()
 
     def draw(schedule: str, slowdown: int, seed: int, buffer_size: int, **sizes: int) -> Plot:
@@ -60,7 +63,7 @@ def explore_timeline(
         "concurrency": slider("jobs in flight K", sizes, federation.concurrency),
         "buffer_size": slider("updates per version B", sizes, federation.buffer_size),
         "refill_size": slider("open slots to refill O", sizes, federation.refill_size),
-        "schedule": choice("delays of a job", list(schedules), "as given"),
+        "schedule": choice("delays of a job", list(schedules), [*known, "as given"][0]),
         "slowdown": slider("1 client in 10 slower (x)", range(1, 51), 1),
         "seed": slider("seed", range(max(100, seed + 1)), seed),
     }

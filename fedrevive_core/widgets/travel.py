@@ -95,7 +95,7 @@ class WhatIf(Panel):
         self.say(f"training: {done} of {total} uploads ...")
 
     def _figure(self, moment: int, title: str) -> Figure:
-        return plot_branches(self.record, self.branches, at=self.moments[moment].now)
+        return plot_branches(self.record, self.branches, at=self.moments[moment].now, note=f"go on with {title}")
 
 
 def branch(moment: Simulation, config: RunConfig, show: Callable[[int, int], None] = lambda *_: None) -> Record:

@@ -69,7 +69,7 @@ def scene(simulation: Simulation) -> Scene:
 def pools(simulation: Simulation) -> dict[str, SamplePool]:
     """Three pools to distil on: synthetic images, real ones that the server held back, and uniform noise."""
     data, rng = simulation.data, np.random.default_rng(0)
-    shape, classes = data.image_shape, data.num_classes
+    shape, classes = data.sample_shape, data.num_classes
     real = SamplePool(len(data.held_back.labels), shape, classes, simulation.device)
     real.add(data.held_back.images, data.held_back.labels.cpu().numpy())
     noise = SamplePool(1000, shape, classes, simulation.device)

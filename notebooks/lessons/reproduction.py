@@ -39,6 +39,12 @@ def directory(records: str, experiment: str = "figure2-cifar10") -> Path:
     return Path(records).expanduser() if records else RECORDS / experiment
 
 
+def shown(path: Path) -> str:
+    """`path` from the repository's root, where commands are given, if it is below it."""
+    root = Path(reproduce.__file__).parent.parent
+    return str(path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else path)
+
+
 def about(report: Report) -> Markdown:
     """What was run: the experiment, its note, and what is not there, with the command that makes it."""
     experiment, runs = report.experiment, report.records.runs
@@ -47,7 +53,7 @@ def about(report: Report) -> Markdown:
         f"**{experiment.question}**\n\nExperiment `{experiment.name}` at scale `{report.scale}`; finished runs: {done}."
     )
     if report.missing:
-        known = experiment.name if experiment.name in shipped() else report.directory / "experiment.yaml"
+        known = experiment.name if experiment.name in shipped() else shown(report.directory / "experiment.yaml")
         command = f"python -m reproduce sweep {known} --scale {report.scale} --out runs/sweeps/{experiment.name}"
         text += f"\n\n**Not there: {len(report.missing)} of {len(runs) + len(report.missing)} runs.** All: `{command}`"
     return Markdown(f"{text}\n\n{experiment.note}")
@@ -60,8 +66,15 @@ def table(rows: Sequence[dict[str, str]], caption: str = "") -> Markdown:
 
 
 def tables(report: Report) -> dict[str, Markdown]:
-    """The tables of the report by heading: Claims, Accuracy, Simulated time to a target, Costs."""
-    return {heading: table(rows, caption) for heading, caption, rows in report_tables(report)}
+    """The tables of the report by heading: Claims, Accuracy, Simulated time to a target, Costs.
+
+    The two columns that the verdict puts into words are left out.
+    """
+    told = ("same direction", "within tolerance")
+    return {
+        heading: table([{name: cell for name, cell in row.items() if name not in told} for row in rows], caption)
+        for heading, caption, rows in report_tables(report)
+    }
 
 
 def counts(verdicts: pd.DataFrame) -> Markdown:
