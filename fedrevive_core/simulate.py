@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from fedrevive_core import checkpoint
@@ -26,7 +27,7 @@ from fedrevive_core.moment import SAMPLE_MOMENTS, SAMPLES_SHOWN, branched
 from fedrevive_core.outcome import arrivals_table, record_of
 from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, state_sha256
-from fedrevive_core.server import Receipt, Server, Upload
+from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.staleness import tabulate
 from fedrevive_core.state import StateLayout
 from fedrevive_core.timeline import Timeline, simulate_timeline
