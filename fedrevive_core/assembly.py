@@ -85,11 +85,16 @@ def build_reviver(
         pool.add(real.inputs, real.labels.cpu().numpy())
         synthesizer, prepare = None, inputs.prepare
     else:
-        pool = SamplePool(config.synthesis.pool_size, inputs.synthetic_shape, data.num_classes, device)
-        prepare = inputs.prepare_synthetic
-        with seeded(stream(config.seed, "initialisation", 1)):
-            generator = inputs.generator()
-        synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
+        count = config.synthesis.pool_size
+        pool = SamplePool(count, inputs.synthetic_shape, data.num_classes, device)
+        synthesizer, prepare = None, inputs.prepare_synthetic
+        if revival.source == "noise":
+            rng = stream(config.seed, "noise pool")
+            pool.add(torch.from_numpy(inputs.noise(rng, count)).to(device), rng.integers(data.num_classes, size=count))
+        else:
+            with seeded(stream(config.seed, "initialisation", 1)):
+                generator = inputs.generator()
+            synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
     distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard)
     return Reviver(revival, config.synthesis, proportions, pool, synthesizer, distiller, config.seed)
 

@@ -145,8 +145,10 @@ class StalenessConfig(Section):
 class RevivalConfig(Section):
     """What fills the weight beta that staleness takes from a client's update."""
 
-    source: Literal["none", "synthetic", "held_back"] = Field(
-        "none", description="samples to distil on: none at all, synthesised, or the server's own real ones [paper]"
+    source: Literal["none", "synthetic", "held_back", "noise"] = Field(
+        "none",
+        description="samples to distil on: none at all, synthesised, the server's own real ones [paper], or pure noise, "
+        "which shows what synthesis adds [ours]",
     )
     num_teachers: PositiveInt = Field(8, description="c, most recently returned models that teach [paper]")
     proportions: Literal["proxy", "true"] = Field(

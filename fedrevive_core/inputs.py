@@ -33,6 +33,9 @@ class Inputs(Protocol):
     def probe(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """`count` Gaussian inputs as a model is fed, float32."""
 
+    def noise(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """`count` samples without content in the form of synthetic ones, float32."""
+
     def generator(self) -> Maker:
         """A new generator of samples; its parameters are drawn by PyTorch."""
 
@@ -55,6 +58,10 @@ class ImageInputs:
     def probe(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Standard normal pixels, as after normalisation."""
         return rng.standard_normal((count, *self.synthetic_shape), dtype=np.float32)
+
+    def noise(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Pixels uniform in [0, 1)."""
+        return rng.random((count, *self.synthetic_shape), dtype=np.float32)
 
     def generator(self) -> Maker:
         """The convolutional generator."""
@@ -98,6 +105,8 @@ class TextInputs:
         texts = np.ones((count, length, width), dtype=np.float32)
         texts[..., :-1] = self.mean + self.spread * rng.standard_normal((count, length, width - 1), dtype=np.float32)
         return texts
+
+    noise = probe
 
     def generator(self) -> Maker:
         """Prompts and sequences from the seeds that the configuration names."""

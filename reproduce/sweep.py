@@ -32,6 +32,8 @@ from reproduce.experiments import Cell, Experiment, cells, load_experiment
 from reproduce.worker import Run
 
 CORE = Path(fedrevive_core.__file__).parent
+# What shows results, or turns names into a configuration, does not determine them.
+BESIDE = ("widgets/*", "plots*.py", "text_plots.py", "style.py", "tracing.py", "preset*.py", "methods.py")
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,11 @@ def run_hash(config: RunConfig, fingerprint: str) -> str:
 
 @functools.cache
 def code_hash() -> str:
-    """SHA-256 of the core's source code."""
+    """SHA-256 of the core's source code, without what is BESIDE a run."""
     digest = hashlib.sha256()
     for path in sorted(CORE.rglob("*.py")):
+        if any(path.relative_to(CORE).match(pattern) for pattern in BESIDE):
+            continue
         digest.update(f"{path.relative_to(CORE)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
