@@ -147,8 +147,8 @@ class RevivalConfig(Section):
 
     source: Literal["none", "synthetic", "held_back", "noise"] = Field(
         "none",
-        description="samples to distil on: none at all, synthesised, the server's own real ones [paper], or pure noise, "
-        "which shows what synthesis adds [ours]",
+        description="samples to distil on: none at all, synthesised, the server's own real ones [paper], or pure "
+        "noise, which shows what synthesis adds [ours]",
     )
     num_teachers: PositiveInt = Field(8, description="c, most recently returned models that teach [paper]")
     proportions: Literal["proxy", "true"] = Field(

@@ -15,6 +15,7 @@ from fedrevive_core.presets import METHODS, PRESETS, build
 from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
 from reproduce import publishing
 from reproduce.branch import branch
+from reproduce.collected import pack
 from reproduce.console import (
     JsonOption,
     MethodOption,
@@ -277,6 +278,6 @@ def doctor(as_json: JsonOption = False) -> None:
         print_table("Doctor", findings)
 
 
-for command in (branch, verify, sweep):
+for command in (branch, verify, sweep, pack):
     app.command()(command)
 publishing.register(app)

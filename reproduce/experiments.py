@@ -46,12 +46,28 @@ METRICS = ("final_accuracy", "last_accuracy", "best_accuracy", "mean_accuracy")
 NAME = r"^[a-z0-9][a-z0-9._-]*$"  # names are parts of file names
 
 
+class Tuned(Section):
+    """What was tuned for some points of the grid."""
+
+    where: dict[str, Any] = Field(min_length=1, description="values of grid fields")
+    settings: dict[str, Any] = Field(min_length=1, description="values by dotted name")
+
+
 class Arm(Section):
     """One thing that is compared: a method, and what is changed in it."""
 
     method: str = Field(description="name of the method, as `presets` lists them")
     schedule: str | None = Field(None, description="delays instead of the scale's")
     settings: dict[str, Any] = Field({}, description="values by dotted name, on top of the scale's")
+    tuned: tuple[Tuned, ...] = Field((), description="values by point of the grid, on top of settings")
+
+    def at(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings at a point of the grid (dotted field: value)."""
+        found = dict(self.settings)
+        for tuned in self.tuned:
+            if tuned.where.items() <= point.items():
+                found |= tuned.settings
+        return found
 
 
 class Scale(Section):
@@ -125,6 +141,10 @@ class Experiment(Section):
             for arm in arms:
                 if not re.match(NAME, arm):
                     raise ValueError(f"arm '{arm}' must consist of lower-case letters, digits, '.', '_' and '-'")
+                for tuned in arms[arm].tuned:
+                    for field, value in tuned.where.items():
+                        if value not in grid.get(field, []):
+                            raise ValueError(f"arm '{arm}' is tuned for {field} = {value}, which is not in the grid")
             for field, values in grid.items():
                 if not values:
                     raise ValueError(f"grid.{field} is empty: give at least one value, or leave the field out")
@@ -214,7 +234,7 @@ def cells(experiment: Experiment, scale: str) -> list[Cell]:
         values = dict(zip(grid, point, strict=True))
         for seed in where.seeds:
             # A run of a sweep has a core of its own; more must be asked for, because they change the last bits.
-            overrides = {"num_threads": 1} | where.settings | arm.settings | values
+            overrides = {"num_threads": 1} | where.settings | arm.at(values) | values
             try:
                 schedule = arm.schedule or where.schedule
                 config = build(where.preset, arm.method, seed=seed, schedule=schedule, overrides=overrides)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,18 +11,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedrevive_core.config import RunConfig
 from fedrevive_core.plots_sweeps import plot_curves
 from fedrevive_core.record import Records
 from fedrevive_core.style import STYLE, Plot
-from fedrevive_core.timeline import simulate_timeline
+from reproduce.collected import collect, provenance
 from reproduce.comparison import markdown
 from reproduce.experiments import Experiment
 from reproduce.page import Illustration, write_page
-from reproduce.sweep import collect
 from reproduce.verdicts import arms_table, times_table, verdicts
-
-BYTES = 4  # of a parameter
 
 
 class Report(NamedTuple):
@@ -41,52 +36,24 @@ class Report(NamedTuple):
 
 
 def read(directory: Path | str) -> Report:
-    """Read the sweep in `directory` and judge its claims.
+    """Read the sweep in `directory`, packed or not, and judge its claims.
 
     Raises ConfigError if there is none, or nothing is finished.
     """
     directory = Path(directory)
     found = collect(directory)
-    grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
-    cells = json.loads((directory / "sweep.json").read_text())["cells"]
-    known = pd.DataFrame([{"run": cell["run"], "arm": cell["arm"], **cell["grid"]} for cell in cells])
-    runs, evaluations, arrivals = (
-        known.merge(table.drop(columns=[name for name in known if name != "run" and name in table]), on="run")
-        for table in found.records
-    )
-    runs = with_costs(runs, directory / "runs")
+    runs, grid = found.records.runs, found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
     return Report(
         directory,
         found.experiment,
         found.scale,
-        Records(runs, evaluations, arrivals),
+        found.records,
         found.missing,
         found.failures,
         verdicts(found.experiment, found.scale, runs),
         arms_table(runs, grid),
         times_table(runs, grid),
     )
-
-
-def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
-    """`runs` with `client_steps`, `bytes_up` and `bytes_down`.
-
-    Every processed upload is `training.steps` steps and a model's parameters up; every job that was dispatched until
-    the run ended, a model's parameters down. Class proportions and probe statistics are not counted: they are small.
-    """
-    costs = []
-    for row in runs.to_dict("records"):
-        config = RunConfig.from_dict(json.loads((directory / row["run"] / "run.json").read_text())["config"])
-        dispatched = simulate_timeline(config.federation, config.seed).dispatch_time
-        size = BYTES * row["num_parameters"]
-        costs.append(
-            {
-                "client_steps": config.training.steps * row["num_arrivals"],
-                "bytes_up": size * row["num_arrivals"],
-                "bytes_down": size * int((dispatched <= row["sim_time"]).sum()),
-            }
-        )
-    return runs.join(pd.DataFrame(costs, index=runs.index))
 
 
 def write(directory: Path | str, command: str) -> Path:
@@ -109,8 +76,7 @@ def write(directory: Path | str, command: str) -> Path:
     if len(report.arms["at"].unique()) == 1:
         caption = "Mean over seeds with 95% interval; an evaluation holds until the next."
         illustrations.append(Illustration("Accuracy over the run", caption, plot_curves(report.records.evaluations)))
-    run = json.loads((directory / "runs" / report.records.runs["run"].iloc[0] / "run.json").read_text())
-    provenance = run["provenance"]
+    made = provenance(directory, report.records)
     return write_page(
         out / "index.html",
         title=report.experiment.question,
@@ -120,9 +86,9 @@ def write(directory: Path | str, command: str) -> Path:
         command=command,
         provenance={
             "experiment": f"{report.experiment.name}, scale {report.scale}",
-            "device": f"{provenance['device']}, {provenance['num_threads']} CPU threads",
-            "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
-            "commit": provenance["git_commit"] or "not a git checkout",
+            "device": f"{made['device']}, {made['num_threads']} CPU threads",
+            "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+            "commit": made["git_commit"] or "not a git checkout",
         },
     )
 

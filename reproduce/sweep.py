@@ -25,10 +25,10 @@ import yaml
 
 import fedrevive_core
 from fedrevive_core.config import DataConfig, RunConfig
-from fedrevive_core.record import Record, Records, check_free, load_many
+from fedrevive_core.record import Record, check_free
 from fedrevive_core.validation import ConfigError, Interrupted
 from reproduce.engines import Engine
-from reproduce.experiments import Cell, Experiment, cells, load_experiment
+from reproduce.experiments import Cell, Experiment, cells
 from reproduce.worker import Run
 
 CORE = Path(fedrevive_core.__file__).parent
@@ -111,7 +111,7 @@ def check_out(sweep: Sweep, chosen: Iterable[Run], out: Path, *, resume: bool) -
         if resume:
             raise ConfigError(f"--resume: there is no sweep in '{out}' to go on from; leave --resume out to start")
         return
-    held = _header(out)
+    held = header(out)
     if (held["experiment"], held["scale"]) != (sweep.experiment.name, sweep.scale):
         raise ConfigError(
             f"out = '{out}' holds the sweep of {held['experiment']} at scale {held['scale']}: choose another directory"
@@ -122,7 +122,8 @@ def check_out(sweep: Sweep, chosen: Iterable[Run], out: Path, *, resume: bool) -
         )
 
 
-def _header(out: Path) -> dict[str, Any]:
+def header(out: Path) -> dict[str, Any]:
+    """What `sweep.json` in `out` holds. Raises ConfigError if it cannot be read."""
     try:
         return json.loads((out / "sweep.json").read_text())
     except (OSError, ValueError) as error:
@@ -261,28 +262,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal(number, handler)
-
-
-class Collected(NamedTuple):
-    """What a sweep has found so far; `records` holds its finished runs, with `arm` as a column of `records.runs`."""
-
-    experiment: Experiment
-    scale: str
-    records: Records
-    missing: list[str]  # runs that are not finished
-    failures: dict[str, str]  # why, in one sentence, by run
-
-
-def collect(out: Path | str) -> Collected:
-    """Read the sweep in `out`. Raises ConfigError if there is none, or nothing is finished."""
-    out = Path(out)
-    header = _header(out)
-    arms = {cell["run"]: cell["arm"] for cell in header["cells"]}
-    records = load_many(out / "runs")
-    # Runs that the experiment no longer has, or that were made with other code, stay on disk and out of the tables.
-    runs, evaluations, arrivals = (table[table["run"].isin(arms)].reset_index(drop=True) for table in records)
-    runs.insert(1, "arm", runs["run"].map(arms))
-    failures = {path.stem: path.read_text().splitlines()[0] for path in sorted((out / "failures").glob("*.txt"))}
-    missing = [name for name in arms if name not in set(runs["run"])]
-    experiment = load_experiment(out / "experiment.yaml")
-    return Collected(experiment, header["scale"], Records(runs, evaluations, arrivals), missing, failures)

@@ -1,7 +1,7 @@
 """What a sweep says about each claim: pure functions from the table of runs to tables of verdicts, arms and times.
 
 `runs` has a row per finished run: `arm`, `seed`, a column per grid field, the summary of the record ('final_accuracy',
-'time_to 0.8', ...), `sim_time`, and for `arms_table` what `report.with_costs` adds.
+'time_to 0.8', ...), `sim_time`, and for `arms_table` what `collected.with_costs` adds.
 """
 
 from __future__ import annotations

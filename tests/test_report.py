@@ -19,6 +19,7 @@ from fedrevive_core import run
 from fedrevive_core.plots_sweeps import lead, plot_curves, plot_lead, plot_settings
 from fedrevive_core.validation import ConfigError
 from fedrevive_core.widgets.sweeps import sweep_explorer
+from reproduce.collected import pack
 from reproduce.experiments import Experiment
 from reproduce.publishing import publish
 from reproduce.report import read, write
@@ -229,6 +230,22 @@ def test_the_report_on_disk(sweep: Path) -> None:
     assert "data:image/png" in page
     for name in ("verdicts", "arms", "times"):
         assert isinstance(pd.read_parquet(sweep / "report" / f"{name}.parquet"), pd.DataFrame)
+
+
+def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
+    pack([sweep], tmp_path)
+    packed = tmp_path / "hand-made"
+    assert sum(path.stat().st_size for path in packed.rglob("*")) < 60_000
+    before, after = read(sweep), read(packed)
+    assert (after.missing, after.failures) == (before.missing, before.failures) == (["fedbuff-s1"], before.failures)
+    for name in ("verdicts", "arms", "times"):
+        pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
+    pages = [write(place, "command").read_text() for place in (sweep, packed)]
+    assert pages[0] == pages[1]
+    pack([sweep], tmp_path)  # again, in its place
+    (packed / "runs.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match="packed sweep: runs.parquet"):
+        read(packed)
 
 
 def test_a_sweep_is_published_with_its_notebook(sweep: Path, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from helpers import SMALL
 from fedrevive_core.record import Record, load_many
 from fedrevive_core.validation import ConfigError, Interrupted
 from reproduce import cli, engines
+from reproduce.collected import Collected, collect
 from reproduce.experiments import cells, load_experiment, select, shipped
-from reproduce.sweep import Collected, carry_out, check_out, code_hash, collect, opened, plan
+from reproduce.sweep import BESIDE, carry_out, check_out, code_hash, opened, plan
 from reproduce.worker import Run, execute
 
 SHORT = {name: value for name, value in SMALL.items() if name != "num_threads"} | {"federation.max_versions": 6}
@@ -96,9 +97,9 @@ def assert_same(left: Path, right: Path) -> None:
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_every_shipped_experiment_builds_at_both_scales(name):
+def test_every_shipped_experiment_builds_at_its_scales(name):
     experiment = load_experiment(name)
-    assert set(experiment.scales) == {"lab", "paper"}
+    assert "lab" in experiment.scales
     for scale in experiment.scales:
         found = cells(experiment, scale)
         assert len(found) >= 2
@@ -130,9 +131,24 @@ def test_cells_are_arms_times_grid_times_seeds(tmp_path):
     ]  # fmt: skip
 
 
+def test_what_was_tuned_for_a_point_of_the_grid_holds_there(tmp_path):
+    tuned = [{"where": {"training.steps": 2, "data.alpha": 1.0}, "settings": {"server.lr": 0.5}}]
+    arms = {"fedbuff": {"method": "fedbuff", "settings": {"server.lr": 0.25}, "tuned": tuned}}
+    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.steps": [1, 2]}, arms=arms)
+    rates = {
+        (c.grid["data.alpha"], c.grid["training.steps"]): c.config.server.lr
+        for c in cells(load_experiment(path), "lab")
+    }
+    assert rates == {(0.1, 1): 0.25, (0.1, 2): 0.25, (1.0, 1): 0.25, (1.0, 2): 0.5}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"arms": {"a": {"method": "fedbuff", "tuned": [{"where": {"data.alpha": 1}, "settings": {"seed": 1}}]}}},
+            "arm 'a' is tuned for data.alpha = 1, which is not in the grid",
+        ),
         ({"seedz": [0]}, "seedz is unknown: allowed: name, question"),
         ({"armz": {}}, "armz is unknown: did you mean 'arms'?"),
         ({"question": None}, "question is missing"),
@@ -232,8 +248,24 @@ def test_the_code_hash_is_of_every_source_file(tmp_path, monkeypatch):
     (tmp_path / "data" / "a.py").write_text("x = 1\n")
     monkeypatch.setattr("reproduce.sweep.CORE", tmp_path)
     first = code_hash.__wrapped__()
+    (tmp_path / "plots_more.py").write_text("x = 1\n")
+    assert code_hash.__wrapped__() == first
     (tmp_path / "data" / "a.py").write_text("x = 2\n")
     assert code_hash.__wrapped__() != first
+
+
+def test_what_is_beside_a_run_is_not_used_by_one():
+    """Presets and methods are read before a run: its configuration is all that it gets of them."""
+    code = "import sys, fedrevive_core.simulate; print(*(m for m in sys.modules if m.startswith('fedrevive_core.')))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    beside = [m for m in loaded if any(Path(*m.split(".")[1:]).with_suffix(".py").match(p) for p in BESIDE)]
+    assert {name.split(".")[1] for name in beside} <= {
+        "methods",
+        "presets",
+        "preset_parts",
+        "presets_lab",
+        "presets_paper",
+    }
 
 
 # Carrying out

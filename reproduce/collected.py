@@ -1,0 +1,137 @@
+"""What a sweep has found so far, read from its records; or packed, in four small files to be committed or sent.
+
+A packed sweep holds what tables and figures are made of, and no records of single runs, with samples and arrivals:
+
+    experiment.yaml, sweep.json    as the sweep has them
+    runs.parquet                   a row per finished run: arm, seed, grid, summary, host seconds, costs
+    evaluations.parquet            run, arm, seed, grid, version, sim_time, num_arrivals, accuracy
+    provenance.json                versions, device and commit of its first run
+    failures/                      as the sweep has them
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import pandas as pd
+import typer
+
+from fedrevive_core.config import RunConfig
+from fedrevive_core.record import Records, check_free, load_many
+from fedrevive_core.timeline import simulate_timeline
+from fedrevive_core.untrusted import check, read_json
+from fedrevive_core.validation import ConfigError
+from reproduce.experiments import Experiment, load_experiment
+from reproduce.sweep import header
+
+BYTES = 4  # of a parameter
+CURVE = ["run", "arm", "seed", "version", "sim_time", "num_arrivals", "accuracy"]
+
+
+class Collected(NamedTuple):
+    """What a sweep has found so far; `records` holds its finished runs, with arm, grid and costs as columns.
+
+    A packed one has no arrivals.
+    """
+
+    experiment: Experiment
+    scale: str
+    records: Records
+    missing: list[str]  # runs that are not finished
+    failures: dict[str, str]  # why, in one sentence, by run
+
+
+def collect(out: Path | str) -> Collected:
+    """Read the sweep in `out`, packed or not. Raises ConfigError if there is none, or nothing is finished."""
+    out = Path(out)
+    described = header(out)
+    cells = [{"run": cell["run"], "arm": cell["arm"], **cell["grid"]} for cell in described["cells"]]
+    records = _unpacked(out) if is_packed(out) else _with_cells(load_many(out / "runs"), pd.DataFrame(cells), out)
+    failures = {path.stem: path.read_text().splitlines()[0] for path in sorted((out / "failures").glob("*.txt"))}
+    finished = set(records.runs["run"])
+    missing = [cell["run"] for cell in cells if cell["run"] not in finished]
+    return Collected(load_experiment(out / "experiment.yaml"), described["scale"], records, missing, failures)
+
+
+def _with_cells(records: Records, cells: pd.DataFrame, out: Path) -> Records:
+    """`records` of the runs among `cells`, in their order: those that the experiment no longer has, or that were made
+    with other code, stay on disk and out of the tables."""
+    runs, evaluations, arrivals = (
+        cells.merge(table.drop(columns=[name for name in cells if name != "run" and name in table]), on="run")
+        for table in records
+    )
+    return Records(with_costs(runs, out / "runs"), evaluations, arrivals)
+
+
+def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
+    """`runs` with `client_steps`, `bytes_up` and `bytes_down`.
+
+    Every processed upload is `training.steps` steps and a model's parameters up; every job that was dispatched until
+    the run ended, a model's parameters down. Class proportions and probe statistics are not counted: they are small.
+    """
+    costs = []
+    for row in runs.to_dict("records"):
+        config = RunConfig.from_dict(json.loads((directory / row["run"] / "run.json").read_text())["config"])
+        dispatched = simulate_timeline(config.federation, config.seed).dispatch_time
+        size = BYTES * row["num_parameters"]
+        costs.append(
+            {
+                "client_steps": config.training.steps * row["num_arrivals"],
+                "bytes_up": size * row["num_arrivals"],
+                "bytes_down": size * int((dispatched <= row["sim_time"]).sum()),
+            }
+        )
+    return runs.join(pd.DataFrame(costs, index=runs.index))
+
+
+def pack(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories that `sweep` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory that gets a packed sweep for each of them.")],
+) -> None:
+    """Keep of each sweep what its tables and figures are made of: some kilobytes a run, to be committed or sent.
+
+    A packed sweep of the same name is replaced. Example:
+    `python -m reproduce pack runs/sweeps/smoke --out reproduce/results/records`
+    """
+    for directory in directories:
+        found = collect(directory)
+        place = out / found.experiment.name
+        if is_packed(place):
+            shutil.rmtree(place)
+        check_free(place).mkdir(parents=True, exist_ok=True)
+        grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
+        found.records.runs.to_parquet(place / "runs.parquet", index=False)
+        found.records.evaluations[CURVE + list(grid)].to_parquet(place / "evaluations.parquet", index=False)
+        for name in ("experiment.yaml", "sweep.json"):
+            shutil.copy(directory / name, place / name)
+        (place / "provenance.json").write_text(json.dumps(provenance(directory, found.records), indent=2) + "\n")
+        if (directory / "failures").exists():
+            shutil.copytree(directory / "failures", place / "failures")
+        size = sum(path.stat().st_size for path in place.rglob("*"))
+        print(f"{len(found.records.runs)} runs in {size / 1e3:,.0f} kB: {place}")
+
+
+def is_packed(directory: Path) -> bool:
+    """Does `directory` hold a packed sweep?"""
+    return (directory / "runs.parquet").exists()
+
+
+def _unpacked(directory: Path) -> Records:
+    try:
+        paths = [directory / f"{name}.parquet" for name in ("runs", "evaluations")]
+        for path in paths:
+            check(path)
+        runs, evaluations = (pd.read_parquet(path) for path in paths)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{directory} does not hold a readable packed sweep: {error}") from None
+    return Records(runs, evaluations, pd.DataFrame())
+
+
+def provenance(directory: Path, records: Records) -> dict[str, Any]:
+    """Where the first run of a sweep, packed or not, was made."""
+    if is_packed(directory):
+        return read_json(directory / "provenance.json")
+    return read_json(directory / "runs" / records.runs["run"].iloc[0] / "run.json")["provenance"]
