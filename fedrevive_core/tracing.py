@@ -24,7 +24,7 @@ Switches = tuple[bool, bool, bool]  # which of the three take part
 
 
 @dataclass(frozen=True)
-class Moment:
+class SynthesisStart:
     """What synthesis starts from at one version of a run; the run may go on without changing it.
 
     student (size,): the global model. teachers: M states (size,), newest first, and the `clients` they came from.
@@ -45,7 +45,7 @@ class Trace:
 
     labels (n,): wanted classes, sorted, equally many of each. images (steps, n, C, S, S) uint8. losses (steps, 3):
     L_feat, L_hot, L_adv before their weights. votes (steps, M + 1, n, num_classes): probabilities that each teacher
-    gives and, last, the student. clients, proportions: of the teachers, as in `Moment`.
+    gives and, last, the student. clients, proportions: of the teachers, as in `SynthesisStart`.
     """
 
     version: int
@@ -57,7 +57,7 @@ class Trace:
     proportions: np.ndarray
 
 
-def capture(simulation: Simulation) -> Moment:
+def capture(simulation: Simulation) -> SynthesisStart:
     """The present moment of `simulation`. Raises ValueError if it does not synthesise, or nothing has arrived yet."""
     reviver = simulation.reviver
     if reviver is None or reviver.synthesizer is None:
@@ -65,7 +65,7 @@ def capture(simulation: Simulation) -> Moment:
     teachers = list(reviver.buffer)
     if not teachers:
         raise ValueError("there is no teacher yet: process an arrival first")
-    return Moment(
+    return SynthesisStart(
         version=simulation.server.version,
         student=simulation.server.state,
         teachers=tuple(teacher.state for teacher in teachers),
@@ -77,7 +77,7 @@ def capture(simulation: Simulation) -> Moment:
 
 def trace_synthesis(
     simulation: Simulation,
-    moment: Moment,
+    moment: SynthesisStart,
     *,
     steps: int = 10,
     images_per_class: int = 8,
@@ -127,7 +127,7 @@ def trace_synthesis(
 
 
 def trace_grid(
-    simulation: Simulation, moments: Iterable[Moment], *, steps: int = 10, images_per_class: int = 6
+    simulation: Simulation, moments: Iterable[SynthesisStart], *, steps: int = 10, images_per_class: int = 6
 ) -> dict[tuple[int, Switches], Trace]:
     """`trace_synthesis` from every moment with every choice of losses (but none), by version and switches.
 

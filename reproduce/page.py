@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -147,3 +148,12 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
         data = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(css[1:], rest, strict=True))
         body += f'<tr><th scope="row"{css[0]}>{escape(first)}</th>{data}</tr>\n'
     return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>'
+
+
+def made_with(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """What a record's provenance says, as lines of the page's."""
+    return {
+        "device": f"{provenance['device']}, {provenance['num_threads']} CPU threads",
+        "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+        "commit": provenance["git_commit"] or "not a git checkout",
+    }

@@ -10,7 +10,7 @@ from fedrevive_core.presets import METHODS
 from fedrevive_core.record import Record
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.comparison import table
-from reproduce.page import Illustration, write_page
+from reproduce.page import Illustration, made_with, write_page
 
 PRESET = "lab-digits"
 METHODS_SHOWN = ("fedbuff", "afl-dw", "fedrevive")
@@ -76,9 +76,7 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         command=command,
         provenance={
             "preset": f"{config.preset}, seed {config.seed}",
-            "device": f"{provenance['device']}, {provenance['num_threads']} CPU threads",
-            "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
-            "commit": provenance["git_commit"] or "not a git checkout",
+            **made_with(provenance),
             **{f"{r.config.method}, state": r.summary["state_sha256"] for r in records},
         },
     )

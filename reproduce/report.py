@@ -17,7 +17,7 @@ from fedrevive_core.style import STYLE, Plot
 from reproduce.collected import collect, provenance
 from reproduce.comparison import markdown
 from reproduce.experiments import Experiment
-from reproduce.page import Illustration, write_page
+from reproduce.page import Illustration, made_with, write_page
 from reproduce.verdicts import arms_table, times_table, verdicts
 
 
@@ -76,7 +76,6 @@ def write(directory: Path | str, command: str) -> Path:
     if len(report.arms["at"].unique()) == 1:
         caption = "Mean over seeds with 95% interval; an evaluation holds until the next."
         illustrations.append(Illustration("Accuracy over the run", caption, plot_curves(report.records.evaluations)))
-    made = provenance(directory, report.records)
     return write_page(
         out / "index.html",
         title=report.experiment.question,
@@ -86,9 +85,7 @@ def write(directory: Path | str, command: str) -> Path:
         command=command,
         provenance={
             "experiment": f"{report.experiment.name}, scale {report.scale}",
-            "device": f"{made['device']}, {made['num_threads']} CPU threads",
-            "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
-            "commit": made["git_commit"] or "not a git checkout",
+            **made_with(provenance(directory, report.records)),
         },
     )
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from helpers import SMALL, compared, run_until, small
 
 from fedrevive_core import checkpoint
@@ -23,14 +22,7 @@ from fedrevive_core.record import Record
 from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.validation import ConfigError, Interrupted
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Bits are promised for one number of threads; `run` pins it, these tests also drive a Simulation by hand."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("method", METHODS)

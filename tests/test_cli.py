@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pandas as pd
 import pytest
 
 from fedrevive_core.record import Record
-from reproduce import cli
 
 QUICK = [
     "--set", "federation.max_versions=4", "--set", "federation.max_sim_time=null", "--set", "federation.num_clients=10",
     "--set", "federation.concurrency=4", "--set", "training.steps=2", "--set", "revival.warmup=1",
     "--set", "synthesis.every=1", "--set", "synthesis.width=4", "--set", "distillation.steps=1",
 ]  # fmt: skip
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reproduce", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_help_names_every_command(call):

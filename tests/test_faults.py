@@ -33,13 +33,7 @@ EVERY = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These tests drive a Simulation by hand, and compare bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def with_faults(method: str, faults: dict[str, Any], **overrides: Any):

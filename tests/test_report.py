@@ -244,7 +244,7 @@ def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
     assert pages[0] == pages[1]
     pack([sweep], tmp_path)  # again, in its place
     (packed / "runs.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ConfigError, match="packed sweep: runs.parquet"):
+    with pytest.raises(ConfigError, match=r"packed sweep: runs\.parquet"):
         read(packed)
 
 

@@ -18,7 +18,7 @@ from helpers import SMALL
 
 from fedrevive_core.record import Record, load_many
 from fedrevive_core.validation import ConfigError, Interrupted
-from reproduce import cli, engines
+from reproduce import engines
 from reproduce.collected import Collected, collect
 from reproduce.experiments import cells, load_experiment, select, shipped
 from reproduce.sweep import BESIDE, carry_out, check_out, code_hash, opened, plan
@@ -65,21 +65,10 @@ class Inline(engines.LocalEngine):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call(monkeypatch, call):
     """The command `sweep`, with runs in this process; (exit code, standard output, standard error)."""
     monkeypatch.setattr(engines, "LocalEngine", Inline)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["reproduce", "sweep", "--no-report", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return lambda *arguments: call("sweep", "--no-report", *arguments)
 
 
 def tables(directory: Path) -> list[pd.DataFrame]:

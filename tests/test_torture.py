@@ -5,20 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 import torture
 from safetensors.torch import load_file
 
 from fedrevive_core import checkpoint, moment
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    torture.ARRIVALS = 16
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
+torture.ARRIVALS = 16
 
 
 def test_kill(tmp_path):

@@ -21,7 +21,7 @@ from fedrevive_core.models.probes import channel_statistics
 from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.synthesis import kl_divergence
 from fedrevive_core.teachers import teacher_weights
-from fedrevive_core.tracing import Moment, Switches, Trace, capture, trace_synthesis
+from fedrevive_core.tracing import Switches, SynthesisStart, Trace, capture, trace_synthesis
 from lessons.exercise import Verdict, check, diagnose, wrong
 
 ABLATIONS: dict[str, Switches] = {
@@ -40,9 +40,9 @@ class Watched:
     """A run with the moments at which it was looked at; pool: the newest (images, labels) at each of them."""
 
     simulation: Simulation
-    moments: list[Moment]
+    moments: list[SynthesisStart]
     pool: list[tuple[Tensor, np.ndarray]]
-    initial: Moment
+    initial: SynthesisStart
 
 
 def watch(config: RunConfig, versions: Sequence[int]) -> Watched:
