@@ -134,7 +134,7 @@ def load_many(directory: Path | str) -> Records:
     tables: dict[str, list[pyarrow.Table]] = {"evaluations": [], "arrivals": []}
     for place in places:
         try:
-            header = json.loads((place / "run.json").read_text())
+            header = read_json(place / "run.json")
             configs.append(_flat(header["config"], "."))
             for name, parts in tables.items():
                 parts.append(_read_table(place / f"{name}.parquet"))
@@ -170,6 +170,7 @@ def _flat(values: dict[str, Any], separator: str, prefix: str = "") -> dict[str,
 
 
 def _read_table(path: Path) -> pyarrow.Table:
+    check(path)
     return pyarrow.parquet.ParquetFile(path).read(use_threads=False)
 
 

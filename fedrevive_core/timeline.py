@@ -239,19 +239,7 @@ def play(
             arrivals.append(job)
             free.append(client[job])
         open_slots += 1
-    if len(arrivals) < federation.buffer_size:
-        raise ConfigError(
-            f"federation.faults.drop_out: every client has left after {len(arrivals)} arrivals and before the first "
-            "version: make it smaller or federation.num_clients larger"
-        )
-    # A deadline before the first version is passed above, only to say here what would be enough.
-    first_version = arrival_time[arrivals[federation.buffer_size - 1]]
-    if first_version > deadline:
-        in_time = sum(arrival_time[job] <= deadline for job in arrivals)
-        raise ConfigError(
-            f"federation.max_sim_time = {federation.max_sim_time} ends after {in_time} arrivals and before the first "
-            f"version: allow at least {1.01 * first_version:.3g}"
-        )
+    _check_first_version(federation, arrivals, arrival_time)
     return Timeline(
         federation=federation,
         client=np.array(client, dtype=np.int64),
@@ -263,6 +251,23 @@ def play(
         lost=np.array(lost, dtype=np.int64),
         mean_duration=mean_duration,
     )
+
+
+def _check_first_version(federation: FederationConfig, arrivals: list[int], arrival_time: list[float]) -> None:
+    """Raise ConfigError if there are too few arrivals for one version, or too late ones."""
+    if len(arrivals) < federation.buffer_size:
+        raise ConfigError(
+            f"federation.faults.drop_out: every client has left after {len(arrivals)} arrivals and before the first "
+            "version: make it smaller or federation.num_clients larger"
+        )
+    # `play` passes a deadline before the first version, only to say here what would be enough.
+    first_version = arrival_time[arrivals[federation.buffer_size - 1]]
+    if federation.max_sim_time is not None and first_version > federation.max_sim_time:
+        in_time = sum(arrival_time[job] <= federation.max_sim_time for job in arrivals)
+        raise ConfigError(
+            f"federation.max_sim_time = {federation.max_sim_time} ends after {in_time} arrivals and before the first "
+            f"version: allow at least {1.01 * first_version:.3g}"
+        )
 
 
 def expected_staleness(federation: FederationConfig) -> float:

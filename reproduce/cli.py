@@ -31,6 +31,7 @@ from reproduce.console import (
     save_figure,
     split,
 )
+from reproduce.evidence import evidence
 from reproduce.place import CheckpointOption, KeepOption, Place, ResumeOption
 from reproduce.sweep_cli import sweep
 from reproduce.verify import verify
@@ -278,6 +279,6 @@ def doctor(as_json: JsonOption = False) -> None:
         print_table("Doctor", findings)
 
 
-for command in (branch, verify, sweep, pack):
+for command in (branch, verify, sweep, pack, evidence):
     app.command()(command)
 publishing.register(app)

@@ -199,64 +199,70 @@ NONSENSE = st.one_of(
 )
 
 
-def malformed(directory: Path, number: int) -> dict[str, Any]:
-    """Configurations, --set options and run.json files that cannot be used: one sentence, code 2, nothing written."""
-    names = list(leaf_fields(RunConfig))
-    sections = sorted({name.rpartition(".")[0] for name in names} - {""})
-    counts = dict.fromkeys(("configurations", "options", "files"), 0)
-    wrong: list[str] = []
-    valid = small("fedrevive").to_dict()
-    run(small("fedbuff"), progress=False).save(directory / "record")
-    header = (directory / "record" / "run.json").read_bytes()
-    out = directory / "out"
-    before = sorted(directory.iterdir())
+class Attempts:
+    """Tries inputs that may be malformed, and notes each that is not refused with one sentence."""
 
-    def sentence(text: str) -> bool:
-        return bool(text.strip()) and "\n" not in text.strip() and "Traceback" not in text
+    def __init__(self, directory: Path) -> None:
+        self.record, self.out = directory / "record", directory / "out"
+        self.counts = dict.fromkeys(("configurations", "options", "files"), 0)
+        self.wrong: list[str] = []
 
-    def configuration(values: Any) -> bool:
-        """Whether it is malformed."""
+    def _refused(self, kind: str, error: str, *, well: bool) -> None:
+        self.counts[kind] += 1
+        if not (well and error.strip() and "\n" not in error.strip() and "Traceback" not in error):
+            self.wrong.append(f"{kind}: {error}")
+
+    def configuration(self, values: Any) -> None:
         try:
             RunConfig.from_dict(values)
         except ConfigError as error:
-            counts["configurations"] += 1
-            if not sentence(str(error)):
-                wrong.append(f"configuration: {error}")
-            return True
-        return False
+            self._refused("configurations", str(error), well=True)
 
-    def option(name: str, value: Any) -> bool:
+    def option(self, name: str, value: Any) -> None:
         setting = f"{name}={value if isinstance(value, str) else json.dumps(value)}"
         try:
             build("lab-digits", "fedrevive", overrides=cli.parse_settings([setting]))
         except ConfigError:
-            code, error = call("run", "--out", out, f"--set={setting}")
-            counts["options"] += 1
-            if code != 2 or not one_sentence(error) or not sentence(error):
-                wrong.append(f"{setting!r}: {code} {error}")
-            return True
-        return False
+            code, error = call("run", "--out", self.out, f"--set={setting}")
+            self._refused("options", error, well=code == 2 and one_sentence(error))
 
-    def file(content: bytes) -> bool:
-        (directory / "record" / "run.json").write_bytes(content)
+    def file(self, content: bytes) -> None:
+        (self.record / "run.json").write_bytes(content)
         try:
-            Record.load(directory / "record")
+            Record.load(self.record)
         except ConfigError as error:
-            counts["files"] += 1
-            if not sentence(str(error)):
-                wrong.append(f"file: {error}")
-            return True
-        return False
+            self._refused("files", str(error), well=True)
 
-    kinds = st.sampled_from(["leaf", "section", "unknown", "root", "option", "file", "file_value"])
-    cuts = st.integers(0, len(header) - 1)
+
+def put(values: dict[str, Any], path: list[str], value: Any, name: str = "") -> dict[str, Any]:
+    """A copy of nested `values` with `value` at `path`, or at `name` in the section there."""
+    copied = json.loads(json.dumps(values))
+    inner = copied
+    for part in path[:-1]:
+        inner = inner[part]
+    if name:
+        inner[path[-1]][name] = value
+    else:
+        inner[path[-1]] = value
+    return copied
+
+
+def malformed(directory: Path, number: int) -> dict[str, Any]:
+    """Configurations, --set options and run.json files that cannot be used: one sentence, code 2, nothing written."""
+    names = list(leaf_fields(RunConfig))
+    sections = sorted({name.rpartition(".")[0] for name in names} - {""})
+    valid = small("fedrevive").to_dict()
+    run(small("fedbuff"), progress=False).save(directory / "record")
+    header = (directory / "record" / "run.json").read_bytes()
+    before = sorted(directory.iterdir())
+    attempts = Attempts(directory)
     inputs = st.tuples(
-        kinds,
+        st.sampled_from(["leaf", "section", "unknown", "root", "option", "file", "file_value"]),
         st.sampled_from(names),
         st.sampled_from(sections),
         NONSENSE,
-        st.text(max_size=8),
-        cuts,
+        st.text(min_size=1, max_size=8),
+        st.integers(0, len(header) - 1),
         st.binary(max_size=20),
     )
 
@@ -264,36 +270,32 @@ def malformed(directory: Path, number: int) -> dict[str, Any]:
     @settings(max_examples=2 * number, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(drawn=inputs)
     def attempt(drawn: tuple[Any, ...]) -> None:
-        if sum(counts.values()) == number:
+        if sum(attempts.counts.values()) == number:
             return
         kind, name, section, value, unknown, cut, inserted = drawn
-        values = json.loads(json.dumps(valid))
-        path = (section if kind in ("section", "unknown") else name).split(".")
-        inner = values
-        for part in path[:-1]:
-            inner = inner[part]
-        if kind == "unknown":
-            inner[path[-1]][unknown] = value
-        else:
-            inner[path[-1]] = value
         try:
-            if kind in ("leaf", "section", "unknown"):
-                configuration(values)
+            if kind == "leaf":
+                attempts.configuration(put(valid, name.split("."), value))
+            elif kind == "section":
+                attempts.configuration(put(valid, section.split("."), value))
+            elif kind == "unknown":
+                attempts.configuration(put(valid, section.split("."), value, unknown))
             elif kind == "root":
-                configuration(value)
+                attempts.configuration(value)
             elif kind == "option":
-                option(name, value)
+                attempts.option(name, value)
             elif kind == "file_value":
-                file(json.dumps(json.loads(header) | {"config": values}).encode())
+                attempts.file(json.dumps(json.loads(header) | {"config": put(valid, name.split("."), value)}).encode())
             else:
-                file(header[:cut] + inserted + header[cut + 1 :])
+                attempts.file(header[:cut] + inserted + header[cut + 1 :])
         except Exception as error:
-            wrong.append(f"{kind} {path} {value!r}: {error!r}")
+            attempts.wrong.append(f"{kind} {name} {section} {value!r}: {error!r}")
 
     attempt()
     (directory / "record" / "run.json").write_bytes(header)
     if sorted(directory.iterdir()) != before:
-        wrong.append("something was written")
+        attempts.wrong.append("something was written")
+    counts, wrong = attempts.counts, attempts.wrong
     return {"malformed": sum(counts.values()), **counts, "wrong": len(wrong), "examples_of_wrong": wrong[:5]}
 
 
