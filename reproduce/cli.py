@@ -15,7 +15,6 @@ from fedrevive_core.presets import METHODS, PRESETS, build
 from fedrevive_core.validation import ConfigError, Interrupted, leaf_fields
 from reproduce import publishing
 from reproduce.branch import branch
-from reproduce.collected import pack
 from reproduce.console import (
     JsonOption,
     MethodOption,
@@ -31,7 +30,6 @@ from reproduce.console import (
     save_figure,
     split,
 )
-from reproduce.evidence import evidence
 from reproduce.place import CheckpointOption, KeepOption, Place, ResumeOption
 from reproduce.sweep_cli import sweep
 from reproduce.verify import verify
@@ -279,6 +277,6 @@ def doctor(as_json: JsonOption = False) -> None:
         print_table("Doctor", findings)
 
 
-for command in (branch, verify, sweep, pack, evidence):
+for command in (branch, verify, sweep):
     app.command()(command)
 publishing.register(app)

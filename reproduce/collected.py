@@ -14,10 +14,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
-import typer
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.record import Records, check_free, load_many
@@ -87,31 +86,25 @@ def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
     return runs.join(pd.DataFrame(costs, index=runs.index))
 
 
-def pack(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories that `sweep` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory that gets a packed sweep for each of them.")],
-) -> None:
-    """Keep of each sweep what its tables and figures are made of: some kilobytes a run, to be committed or sent.
+def pack(directory: Path, out: Path) -> Path:
+    """Write what the tables and figures of the sweep in `directory` are made of, as a packed sweep in `out`.
 
-    A packed sweep of the same name is replaced. Example:
-    `python -m reproduce pack runs/sweeps/smoke --out reproduce/results/records`
+    It gets the experiment's name; a packed sweep of that name is replaced. Raises ConfigError if nothing is finished.
     """
-    for directory in directories:
-        found = collect(directory)
-        place = out / found.experiment.name
-        if is_packed(place):
-            shutil.rmtree(place)
-        check_free(place).mkdir(parents=True, exist_ok=True)
-        grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
-        found.records.runs.to_parquet(place / "runs.parquet", index=False)
-        found.records.evaluations[CURVE + list(grid)].to_parquet(place / "evaluations.parquet", index=False)
-        for name in ("experiment.yaml", "sweep.json"):
-            shutil.copy(directory / name, place / name)
-        (place / "provenance.json").write_text(json.dumps(provenance(directory, found.records), indent=2) + "\n")
-        if (directory / "failures").exists():
-            shutil.copytree(directory / "failures", place / "failures")
-        size = sum(path.stat().st_size for path in place.rglob("*"))
-        print(f"{len(found.records.runs)} runs in {size / 1e3:,.0f} kB: {place}")
+    found = collect(directory)
+    place = out / found.experiment.name
+    if is_packed(place):
+        shutil.rmtree(place)
+    check_free(place).mkdir(parents=True, exist_ok=True)
+    grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
+    found.records.runs.to_parquet(place / "runs.parquet", index=False)
+    found.records.evaluations[CURVE + list(grid)].to_parquet(place / "evaluations.parquet", index=False)
+    for name in ("experiment.yaml", "sweep.json"):
+        shutil.copy(directory / name, place / name)
+    (place / "provenance.json").write_text(json.dumps(provenance(directory, found.records), indent=2) + "\n")
+    if (directory / "failures").exists():
+        shutil.copytree(directory / "failures", place / "failures")
+    return place
 
 
 def is_packed(directory: Path) -> bool:

@@ -1,6 +1,6 @@
 """The evidence behind docs/RESULTS.md: tables and figures made of the packed sweeps, and re-runs held against them.
 
-The page is written by hand but for what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, which is made here.
+The page is written by hand but for what stands between `<!-- begin NAME -->` and `<!-- end NAME -->`: made here.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import typer
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
@@ -37,28 +36,14 @@ SCORES = {"final_accuracy": "at the end", "mean_accuracy": "over the run"}
 TOLERANCE = 0.02  # of a mean over re-run seeds, on another kind of machine; on the same kind bits are equal
 
 
-def evidence(
-    check: Annotated[
-        list[Path] | None,
-        typer.Option("--check", metavar="DIR", help="A sweep made again: compare its runs with the committed ones."),
-    ] = None,
-) -> None:
-    """Make the tables and figures of docs/RESULTS.md from the committed runs, or hold runs made again against them.
-
-    With `--check`, nothing is written; the exit code is 1 if an arm's mean accuracy differs by more than 2 points.
-    Example: `python -m reproduce evidence --check runs/evidence-quick/map`
-    """
-    if check:
-        rows = [row for directory in check for row in compared(directory)]
-        print(markdown(rows))
-        if any(row["within 2 points"] == "no" for row in rows):
-            raise typer.Exit(1)
-        return
-    PAGE.write_text(filled(PAGE.read_text()))
+def write() -> list[Path]:
+    """Fill the tables of docs/RESULTS.md and draw its figures; what was written."""
     figures = PAGE.parent / "figures"
-    (figures / "results-map.png").write_bytes(png_bytes(plot_map(read(RECORDS / MAP))))
-    (figures / "results-ablations.png").write_bytes(png_bytes(plot_leads(ablation_leads())))
-    print(f"Written: {PAGE}, {figures / 'results-map.png'}, {figures / 'results-ablations.png'}")
+    drawn = {"results-map.png": plot_map(read(RECORDS / MAP)), "results-ablations.png": plot_leads(ablation_leads())}
+    for name, figure in drawn.items():
+        (figures / name).write_bytes(png_bytes(figure))
+    PAGE.write_text(filled(PAGE.read_text()))
+    return [PAGE, *(figures / name for name in drawn)]
 
 
 def filled(page: str) -> str:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from fedrevive_core import checkpoint
 from fedrevive_core.record import Record, check_free
 from fedrevive_core.validation import ConfigError
 from reproduce.comparison import table
@@ -58,6 +57,7 @@ class Place:
 
     def finish(self, record: Record, as_json: bool) -> None:
         """Save `record` with its curves and the checkpoints that stay, and say so."""
+        from fedrevive_core import checkpoint
         from fedrevive_core.plots import plot_accuracy
 
         record.save(self.out)

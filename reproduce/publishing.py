@@ -83,6 +83,45 @@ def report(
     print(f"Open this page: {page.resolve()}")
 
 
+def pack(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories that `sweep` wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Directory that gets a packed sweep for each of them.")],
+) -> None:
+    """Keep of each sweep what its tables and figures are made of: a few kilobytes a run, to be committed or sent.
+
+    A packed sweep of the same experiment is replaced. Example:
+    `python -m reproduce pack runs/sweeps/smoke --out build/packed`
+    """
+    from reproduce import collected
+
+    for directory in directories:
+        place = collected.pack(directory, out)
+        print(f"{place}: {sum(path.stat().st_size for path in place.rglob('*')) / 1e3:,.0f} kB")
+
+
+def evidence(
+    check: Annotated[
+        list[Path] | None,
+        typer.Option("--check", metavar="DIR", help="A sweep made again: hold its runs against the committed ones."),
+    ] = None,
+) -> None:
+    """Make the tables and figures of docs/RESULTS.md from the committed runs, or hold runs made again against them.
+
+    With `--check` nothing is written, and the exit code is 1 if the mean of an arm differs by more than 2 points.
+    Example: `python -m reproduce evidence --check runs/evidence-quick/map`
+    """
+    from reproduce import evidence as made
+    from reproduce.comparison import markdown
+
+    if not check:
+        print("Written: " + ", ".join(map(str, made.write())))
+        return
+    rows = [row for directory in check for row in made.compared(directory)]
+    print(markdown(rows))
+    if any(row["within 2 points"] == "no" for row in rows):
+        raise typer.Exit(1)
+
+
 def publish(directory: Path, notebook: str) -> None:
     """End a sweep: its report, and its rendering notebook executed over its runs, DIR/report/NOTEBOOK.ipynb and .html.
 
@@ -106,3 +145,5 @@ def register(app: typer.Typer) -> None:
     app.command(context_settings={"ignore_unknown_options": True})(notebook)
     app.command()(pages)
     app.command()(report)
+    app.command()(pack)
+    app.command()(evidence)

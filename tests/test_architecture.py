@@ -148,6 +148,10 @@ def test_importing_torch_free_modules_leaves_torch_out() -> None:
     assert seen.strip() == "done"
 
 
+def test_help_need_not_wait_for_torch() -> None:
+    assert run_python("import sys, reproduce.cli; print({'torch', 'matplotlib'} & set(sys.modules))").strip() == "set()"
+
+
 @pytest.mark.parametrize("module", present(*LEARNING))
 def test_learning_knows_neither_server_nor_clock(module: str) -> None:
     assert not closure(module) & {"server", "timeline", "simulate"}

@@ -233,7 +233,7 @@ def test_the_report_on_disk(sweep: Path) -> None:
 
 
 def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
-    pack([sweep], tmp_path)
+    pack(sweep, tmp_path)
     packed = tmp_path / "hand-made"
     assert sum(path.stat().st_size for path in packed.rglob("*")) < 60_000
     before, after = read(sweep), read(packed)
@@ -242,7 +242,7 @@ def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
     pages = [write(place, "command").read_text() for place in (sweep, packed)]
     assert pages[0] == pages[1]
-    pack([sweep], tmp_path)  # again, in its place
+    pack(sweep, tmp_path)  # again, in its place
     (packed / "runs.parquet").write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match=r"packed sweep: runs\.parquet"):
         read(packed)
