@@ -136,7 +136,7 @@ def matrix_rate(device: torch.device, size: int = 2048) -> float:
     return 2 * size**3 / statistics.median(times[2:])
 
 
-def flops_of(call: Callable[[], None]) -> float:
+def flops_of(call: Callable[[], object]) -> float:
     """Counted floating-point operations of convolutions and matrix products in `call`."""
     with FlopCounterMode(display=False) as counter:
         call()

@@ -5,8 +5,10 @@ The page is written by hand but for what stands between `<!-- begin NAME -->` an
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from fedrevive_core.plots_sweeps import lead
-from fedrevive_core.presets import METHODS
+from fedrevive_core.plots_sweeps import colours, lead
+from fedrevive_core.presets import METHODS, build
 from fedrevive_core.record import confidence_interval
 from fedrevive_core.style import STYLE, Plot, png_bytes
 from reproduce.collected import collect
@@ -26,6 +29,7 @@ from reproduce.report import Report, interval, read
 from reproduce.verdicts import label, points
 
 RECORDS = Path(__file__).parent / "results" / "records"
+FLOPS = Path(__file__).parent / "results" / "flops.json"
 PAGE = Path(__file__).parent.parent / "docs" / "RESULTS.md"
 MAP, TUNING = "staleness-vs-heterogeneity", "map-tuning"
 ABLATIONS = (
@@ -38,12 +42,18 @@ TOLERANCE = 0.02  # of a mean over re-run seeds, on another kind of machine; on 
 
 def write() -> list[Path]:
     """Fill the tables of docs/RESULTS.md and draw its figures; what was written."""
+    flops = count_flops()
+    FLOPS.write_text(json.dumps(flops, indent=2) + "\n")
     figures = PAGE.parent / "figures"
-    drawn = {"results-map.png": plot_map(read(RECORDS / MAP)), "results-ablations.png": plot_leads(ablation_leads())}
+    drawn = {
+        "results-map.png": plot_map(read(RECORDS / MAP)),
+        "results-ablations.png": plot_leads(ablation_leads()),
+        "results-compute.png": plot_compute(flops),
+    }
     for name, figure in drawn.items():
         (figures / name).write_bytes(png_bytes(figure))
     PAGE.write_text(filled(PAGE.read_text()))
-    return [PAGE, *(figures / name for name in drawn)]
+    return [PAGE, FLOPS, *(figures / name for name in drawn)]
 
 
 def filled(page: str) -> str:
@@ -146,6 +156,58 @@ def ablation_table() -> list[dict[str, str]]:
         }
         for row in ablation_leads().to_dict("records")
     ]
+
+
+def count_flops() -> dict[str, float]:
+    """Floating-point operations of convolutions and matrix products on lab-digits: of a client's job, and of what
+    FedRevive's server adds to an arrival (mean of arrivals 100 to 200, beside AFL-DW's on the same timeline)."""
+    from fedrevive_core.assembly import num_threads
+    from fedrevive_core.simulate import Simulation
+    from fedrevive_core.training import Job
+    from reproduce.bench import flops_of
+
+    window: dict[str, float] = {}
+    with num_threads(1):
+        for method in ("afl-dw", "fedrevive"):
+            simulation = Simulation(build("lab-digits", method))
+            simulation.trainer.stacks = False  # the counter does not see through operators that vmap batches
+            steps = simulation.steps()
+            _advance(steps, 100)
+            window[method] = flops_of(functools.partial(_advance, steps, 100))
+        first = [Job(0, 0, simulation.server.state)]
+        job = flops_of(functools.partial(simulation.trainer.train, first))
+    return {"client_job": job, "revival": (window["fedrevive"] - window["afl-dw"]) / 100}
+
+
+def _advance(steps: Iterator[bool], count: int) -> None:
+    for _ in itertools.islice(steps, count):
+        pass
+
+
+@mpl.rc_context(STYLE)
+def plot_compute(flops: dict[str, float], staleness: int = 80, alpha: float = 0.1) -> Figure:
+    """Accuracy of one cell of the map against simulated time, and against all that clients and server computed."""
+    evaluations = collect(RECORDS / MAP).records.evaluations
+    cell = (evaluations["federation.concurrency"] == staleness) & (evaluations["data.alpha"] == alpha)
+    evaluations = evaluations[cell]
+    per_arrival = flops["client_job"] + flops["revival"] * (evaluations["arm"] == "fedrevive")
+    evaluations = evaluations.assign(compute=evaluations["num_arrivals"] * per_arrival / 1e9)
+    figure = Plot(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, x, said in zip(
+        panels, ("sim_time", "compute"), ("simulated time", "GFLOP of clients and server"), strict=True
+    ):
+        for arm, colour in colours(list(dict.fromkeys(evaluations["arm"]))).items():
+            own = evaluations[evaluations["arm"] == arm]
+            # All seeds are evaluated at the same versions, so at the same compute; their times differ.
+            mean = own.groupby("version")[[x, "accuracy"]].mean()
+            axes.plot(mean[x], mean["accuracy"], color=colour, label=arm)
+        axes.set(xlabel=said, xlim=(0, None), ylim=(0, 1))
+    panels[0].set_ylabel("test accuracy, mean of 5 seeds")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels[0].legend()
+    figure.suptitle(f"K = {staleness}, alpha = {alpha}: the same runs, against time and against work", fontsize=13)
+    return figure
 
 
 def compared(directory: Path) -> list[dict[str, str]]:
