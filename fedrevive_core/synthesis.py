@@ -215,7 +215,8 @@ class Synthesizer:
             losses[: len(terms)] = torch.where(better, terms.detach(), losses[: len(terms)])
             num_rejected += (~accepted).sum()
             for tensor, gradient in zip(learned, gradients, strict=True):
-                tensor.grad = gradient
+                # On a CPU a fused Adam reads gradients as if contiguous; those of texts are slices (prompts, sequence).
+                tensor.grad = gradient.contiguous()
             step_unless(optimiser, ~finite)
         for slow, quick in zip(self.generator.parameters(), fast.parameters(), strict=True):
             slow.grad = slow.detach() - quick.detach()

@@ -12,7 +12,10 @@ from helpers import small_text, tiny_encoder, tiny_texts
 
 from fedrevive_core.config import SynthesisConfig
 from fedrevive_core.methods import METHODS
+from fedrevive_core.presets import build
 from fedrevive_core.simulate import Simulation, run
+from fedrevive_core.synthesis import synthesis_losses
+from fedrevive_core.teachers import teacher_weights
 from fedrevive_core.text_synthesis import PromptedTexts, nearest_tokens, read_seeds, seed_source
 from fedrevive_core.validation import ConfigError
 
@@ -111,6 +114,57 @@ def test_more_steps_find_texts_that_the_teacher_knows_better(texts: None) -> Non
         )
         losses.append(float(made.losses[1]))
     assert losses[1] < 0.9 * losses[0]
+
+
+def test_a_step_goes_against_the_gradient_in_every_number(texts: None) -> None:
+    """A fresh Adam's first step is the rate times the sign; gradients of texts are slices of larger tensors."""
+    simulation = Simulation(small_text("fedrevive", synthesis__steps=1, revival__freeze=100))
+    simulation.process(0)
+    synthesizer, state = simulation.reviver.synthesizer, simulation.server.state
+    generator, config = synthesizer.generator, synthesizer.config
+    draws = synthesizer.draw(np.random.default_rng(0), np.full((1, 3), 1 / 3))
+    labels, sequences = torch.from_numpy(draws.labels), draws.latents[0].clone().requires_grad_()
+    x = synthesizer.prepare(generator.make((sequences,), labels), draws.augmentation[0])
+    views = [simulation.layout.views(state)]
+    feature, hot = synthesis_losses(simulation.layout, x, labels, views, torch.ones(1, 3), None, generator)
+    total = config.feature_weight * feature + config.label_weight * hot
+    before = [generator.prompts.detach().clone(), draws.latents[0]]
+    gradients = torch.autograd.grad(total, [generator.prompts, sequences])
+    made = synthesizer.synthesise(draws, [state], torch.ones(1, 3), state, adversarial=False)
+    after, rates = [made.fast.prompts.detach(), made.latents[0]], [config.generator_lr, config.noise_lr]
+    for old, new, gradient, rate in zip(before, after, gradients, rates, strict=True):
+        large = gradient.abs() > 1e-6  # far above Adam's eps
+        assert large.float().mean() > 0.5
+        torch.testing.assert_close((new - old)[large], -rate * gradient.sign()[large], rtol=0.02, atol=1e-5)
+
+
+def test_synthesis_of_lab_text_moves_its_seeds_towards_what_teachers_want(texts: None) -> None:
+    small = {"federation.num_clients": 6, "federation.concurrency": 3, "data.samples_per_client": 24}
+    simulation = Simulation(build("lab-text", "fedrevive", overrides=small | {"revival.freeze": 100}))
+    for number in range(6):
+        simulation.process(number)
+    layout, reviver = simulation.layout, simulation.reviver
+    teachers = [teacher.state for teacher in reviver.buffer]
+    shares = np.stack([reviver.proportions.of(teacher.client) for teacher in reviver.buffer])
+    weights = torch.from_numpy(teacher_weights(shares)).to(teachers[0])
+
+    def wanted(samples: torch.Tensor, labels: torch.Tensor) -> float:
+        answers = torch.stack([layout.call(layout.views(teacher), samples).softmax(dim=1) for teacher in teachers])
+        return float((weights[:, labels] * answers[:, torch.arange(len(labels)), labels]).sum(dim=0).mean())
+
+    rises, falls = [], []
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for call in range(3):
+        seen.clear()
+        draws = reviver.synthesizer.draw(np.random.default_rng(call), shares)
+        made = reviver.synthesizer.synthesise(
+            draws, teachers, weights, simulation.server.state, adversarial=True, watch=lambda *step: seen.append(step)
+        )
+        (seeds, terms), labels = seen[0], torch.from_numpy(draws.labels)
+        rises.append(wanted(made.samples, labels) - wanted(seeds, labels))
+        falls.append(float(made.losses[1] / terms[1]))
+    assert np.mean(rises) > 0.06  # 0.11; 0.01 where gradients went to the wrong places
+    assert np.mean(falls) < 0.75  # 0.55; 0.97
 
 
 # ----------------------------------------------------------------------------------------------------------- seeds
