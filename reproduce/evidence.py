@@ -56,14 +56,14 @@ def write() -> list[Path]:
     return [PAGE, FLOPS, *(figures / name for name in drawn)]
 
 
+def tables() -> dict[str, Callable[[], list[dict[str, str]]]]:
+    """What makes the rows of each table of the page."""
+    return {"tuning": tuning_table, "map": map_table, "ablations": ablation_table}
+
+
 def filled(page: str) -> str:
     """`page` with the tables as they are made now."""
-    makers: dict[str, Callable[[], list[dict[str, str]]]] = {
-        "tuning": tuning_table,
-        "map": map_table,
-        "ablations": ablation_table,
-    }
-    for name, make in makers.items():
+    for name, make in tables().items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         before, found, rest = page.partition(begin)
         if found:
