@@ -23,7 +23,7 @@ from fedrevive_core.staleness import beta
 from fedrevive_core.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
-from lessons.exercise import Verdict, check, diagnose, right, wrong
+from lessons.exercise import Verdict, check, diagnose, one_number, right, wrong
 
 STEP = 0.5  # of the joint update whose effect on the loss is measured: as far as ten updates at a server rate of 0.05
 WORKED = 1_000_000  # number of the first job that is trained for measuring alone; jobs of the run have smaller ones
@@ -310,7 +310,7 @@ def check_alignment(answer: Callable[..., float]) -> Verdict:
         "Only one of the two norms is divided by; the update's is missing.": product / norms[1],
         "Only one of the two norms is divided by; the fresh update's is missing.": product / norms[0],
     }
-    found = float(answer(returned, downloaded, current, fresh))
+    found = one_number(answer(returned, downloaded, current, fresh))
     praise = "You compare directions only: the client's own progress, whatever the server did meanwhile."
     return diagnose(found, cosine(update), mistakes, praise)
 
