@@ -94,7 +94,7 @@ def plot_settings(runs: pd.DataFrame, metric: str, x: str, by: str = "arm") -> F
     axes.set(xlabel="" if x == "arm" else x, ylabel=LABELS.get(metric, metric), xlim=(-0.6, len(values) - 0.4))
     if metric.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_title(f"{metric} for each {x}: mean and 95% interval; small dots are seeds")
+    axes.set_title("Mean and 95% interval; small dots are seeds")
     if x != by:
         figure.legend(loc="outside right upper", title=by, alignment="left")
     return figure

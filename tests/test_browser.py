@@ -37,6 +37,7 @@ PANELS: dict[str, tuple[int, dict[str, Any]]] = {
     "02_why_stale_hurts": (2, TINY["02_why_stale_hurts"]),
     "03_synthesis": (1, TINY["03_synthesis"]),
     "05_fedrevive": (2, TINY["05_fedrevive"]),
+    "06_ablations": (1, {}),
 }
 
 # A median above this says that something is broken, on however busy a machine; what is promised (300 ms) is read off

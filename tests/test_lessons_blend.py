@@ -57,7 +57,12 @@ def rule(tau, s_max):
         (lambda tau, s_max: 2 * rule(tau, s_max), "half in front is missing"),
         (lambda tau, s_max: 1 - rule(tau, s_max), "what the client keeps"),
         (lambda tau, s_max: (1 - cos(radians(pi * tau / (2 * s_max)))) / 2, "radians"),
-        (lambda tau, s_max: 0.3, "should be 0.5"),
+        (lambda tau, s_max: 0.3, "beta(0) should be 0; yours is 0.3"),
+        (lambda tau, s_max: 0.0 if tau >= 2 * s_max else rule(tau, s_max), "beta(80) should be 1; yours is 0"),
+        (
+            lambda tau, s_max: 1.0 if tau >= 2 * s_max else (1 - cos(pi * tau / 2 * s_max)) / 2,
+            "put 2 * s_max in parentheses",
+        ),
     ],
 )
 def test_cosine_rule(answer, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from torch import nn
 
@@ -18,7 +19,8 @@ from lessons import own as lesson
         (lambda tau: max(0.0, 1 - tau / 100), "what the client keeps"),
         (lambda tau: min(1.0, 0.2 + tau / 100), "beta(0) = 0.20"),
         (lambda tau: 0.9 if tau == 3 else min(1.0, tau / 100), "falls from staleness 3 to 4"),
-        (lambda tau: None, "must give a number"),
+        (lambda tau: np.float32(min(1.0, tau / 100)), "returns a float32"),
+        (lambda tau: 2.0, "min(1, ...)"),
     ],
 )
 def test_rule(answer, said):

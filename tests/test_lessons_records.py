@@ -47,7 +47,7 @@ def test_half_width(answer: object, kind: str, words: str) -> None:
         (lambda time, accuracy: accuracy.mean(), "wrong", "beginning included"),
         (lambda time, accuracy: accuracy[-2:].mean(), "wrong", "last 5% of what"),
         (lambda time, accuracy: np.nan, "wrong", "28.03"),
-        (lambda time, accuracy: None, "open", "function's body"),
+        (lambda time, accuracy: None, "open", "write its `return`"),
         (None, "open", "Replace None"),
     ],
 )

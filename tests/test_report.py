@@ -294,10 +294,22 @@ def test_figures_of_sweeps_show_what_they_should(sweep: Path) -> None:
     assert [text.get_text() for text in curves.legends[0].get_texts()] == ["fedrevive (2 seeds)", "fedbuff (1 seed)"]
 
 
-def test_the_explorer_says_what_must_be_chosen_first() -> None:
+def test_the_explorer_gives_a_colour_to_all_that_differs() -> None:
     panel = sweep_explorer(table_of_settings(), ["data.alpha"])
-    assert panel.image.value
-    panel.controls["x"].value = "arm"
-    assert "choose it first" in panel.status.value
-    panel.controls["data.alpha"].value = 1.0
+    for x in ("arm", "data.alpha"):
+        for arm in ("all", "a", "b"):
+            for alpha in ("all", 0.1, 1.0):
+                for name, value in {"x": x, "arm": arm, "data.alpha": alpha}.items():
+                    panel.controls[name].value = value
+                assert "Not drawn" not in panel.status.value
+    for x, colours in (("arm", ["0.1", "1.0"]), ("data.alpha", ["a", "b"])):
+        figure = panel.draw("mean_accuracy", x, **{"arm": "all", "data.alpha": "all"})
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == colours
+
+
+def test_the_explorer_refuses_more_colours_than_can_be_told_apart() -> None:
+    table = pd.concat([table_of_settings().assign(arm=f"arm {number}", seed=number) for number in range(9)])
+    panel = sweep_explorer(table.drop_duplicates(["arm", "data.alpha"]), ["data.alpha"])
+    assert "9 colours cannot be told apart: show only one value of arm" in panel.status.value
+    panel.controls["arm"].value = "arm 3"
     assert "Not drawn" not in panel.status.value

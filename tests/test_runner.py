@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from fedrevive_core.validation import ConfigError
 from reproduce import notebooks
@@ -199,6 +200,21 @@ def test_pages_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name, question in (("00_bad", "Is it bad?"), ("01_good", "Is it good?")):
         assert f'<a href="{name}.html">{question}</a>' in page
         assert (tmp_path / "pages" / f"{name}.html").exists()
+
+
+def test_the_cell_tagged_picture_is_kept_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    path = write(tmp_path / "00_drawn.ipynb", "from PIL import Image\nImage.new('RGB', (3, 2), 'red')")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].metadata.tags = ["picture"]
+    nbformat.write(notebook, path)
+    write(tmp_path / "01_plain.ipynb", "1 + 1")
+    index, _ = notebooks.write_pages(tmp_path / "pages")
+    picture = Image.open(tmp_path / "pages" / "00_drawn.png")
+    assert picture.size == (3, 2)
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
+    assert not (tmp_path / "pages" / "01_plain.png").exists()
+    assert index.read_text().count('<img src="data:image/png') == 1
 
 
 def test_pages_load_nothing_and_fold_solutions(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The sweep explorer: choose what is on the axis, what is measured and how it is grouped."""
+"""The sweep explorer: choose what is on the axis, what is measured and what is shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedrevive_core.plots_sweeps import LABELS, plot_settings
+from fedrevive_core.plots_sweeps import LABELS, colours, plot_settings
 from fedrevive_core.widgets.panel import Panel, choice
 
 EVERY = "all"
@@ -18,27 +18,37 @@ def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean
 
     Args:
         runs: a row per run with `arm`, `seed`, the `fields` and the summary, such as `record.load_many` gives.
-        fields: settings that vary, besides the arm; each can be an axis, and is fixed by a list of its own otherwise.
+        fields: settings that vary, besides the arm.
+
+    One of them is the axis. Of each other, one value is shown or all of them; what is shown in several values has a
+    colour for each combination, so that no dot ever mixes runs of different settings.
     """
-    axes = ["arm", *fields]
-    metrics = [(label, name) for name, label in LABELS.items() if name in runs]
-    x = fields[0] if fields else "arm"
+    varied = {"arm": list(dict.fromkeys(runs["arm"])), **{field: sorted(runs[field].unique()) for field in fields}}
+    metrics = [(name.replace("_", " "), name) for name in LABELS if name in runs]
+    first = fields[0] if fields else "arm"
     controls: dict[str, Any] = {
         "metric": choice("what is measured", metrics, metric),
-        "x": choice("across", axes, x),
-        "by": choice("one colour for each", axes, "arm"),
+        "x": choice("across", [(_short(name), name) for name in varied], first),
     }
-    for field in fields:
-        values = sorted(runs[field].unique())
-        controls[field] = choice(f"only {field.rpartition('.')[2]}", [EVERY, *values], EVERY)
-        if field != x:
-            controls[field].value = values[0]
+    for name, values in varied.items():
+        shown = EVERY if name in ("arm", first) else values[0]
+        controls[name] = choice(f"show {_short(name)}", [EVERY, *values], shown)
 
-    def draw(metric: str, x: str, by: str, **only: Any) -> Figure:
+    def draw(metric: str, x: str, **only: Any) -> Figure:
         chosen = runs
-        for field, value in only.items():
+        for name, value in only.items():
             if value != EVERY:
-                chosen = chosen[chosen[field] == value]
+                chosen = chosen[chosen[name] == value]
+        apart = [name for name, value in only.items() if value == EVERY and name != x]
+        by = ", ".join(map(_short, apart)) or x
+        if apart:
+            chosen = chosen.assign(**{by: chosen[apart].astype(str).agg(", ".join, axis=1)})
+            if len(set(colours(names := chosen[by].unique()).values())) < len(names):
+                raise ValueError(f"{len(names)} colours cannot be told apart: show only one value of {by}")
         return plot_settings(chosen, metric, x, by)
 
     return Panel(draw, controls, title="Sweep explorer")
+
+
+def _short(field: str) -> str:
+    return field.rpartition(".")[2]

@@ -89,6 +89,8 @@ def absent(sweeps: dict[str, Report]) -> Markdown:
 def check_clear(answer: int, found: pd.DataFrame) -> Verdict:
     """How many of the leads in `found` have an interval that leaves zero out."""
     clear = int((found["clear"] == "yes").sum())
+    if answer == clear == len(found):
+        return right(f"All {clear}: here the leads are so large that few seeds are enough to see them.")
     if answer == clear:
         return right(
             f"{clear} of {len(found)}. About the others these runs say: not much, or not enough seeds to tell."

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from fedrevive_core import METHODS, Record, RunConfig, Simulation, build, run
 from fedrevive_core.staleness import beta
 from fedrevive_core.style import STYLE, Plot
-from lessons.exercise import Verdict, check, right, wrong
+from lessons.exercise import Verdict, check, one_number, right, wrong
 
 SHOWN = ("fedrevive", "dd-fedrevive", "afl-dw", "fedbuff", "fedasync-poly")
 
@@ -142,7 +142,7 @@ def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig
     taus = np.arange(0, 200, 5.0)
     rule = config.staleness.model_copy(update={"rule": "cosine", "s_max": s_max})
     expected = [beta(tau, rule, config.federation) for tau in taus.tolist()]
-    found = [float(answer(tau, s_max)) for tau in taus.tolist()]
+    found = [one_number(answer(tau, s_max)) for tau in taus.tolist()]
 
     def same(formula: Callable[[float], float]) -> bool:
         return bool(np.allclose(found, [formula(tau) for tau in taus.tolist()], atol=1e-6))
@@ -159,7 +159,12 @@ def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig
         return wrong("That is what the client keeps, 1 - beta: a fresh update (tau = 0) must have beta = 0.")
     if same(lambda tau: (1 - math.cos(math.radians(math.pi * tau / (2 * s_max)))) / 2):
         return wrong("math.cos takes radians already.")
-    return wrong(f"beta(40, s_max=40) should be 0.5, yours is {float(answer(40.0, 40.0)):.3g}; beta(0) should be 0.")
+    if same(lambda tau: 1.0 if tau >= 2 * s_max else (1 - math.cos(math.pi * tau / 2 * s_max)) / 2):
+        return wrong("/ 2 * s_max divides by 2 and multiplies by s_max: put 2 * s_max in parentheses.")
+    first = int(np.argmin(np.isclose(found, expected, atol=1e-6)))
+    return wrong(
+        f"With s_max = 40, beta({taus[first]:g}) should be {expected[first]:.3g}; yours is {found[first]:.3g}."
+    )
 
 
 @check

@@ -23,7 +23,7 @@ from fedrevive_core.record import confidence_interval
 from fedrevive_core.seeding import stream
 from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.teachers import teacher_weights
-from lessons.exercise import Verdict, check, right, wrong
+from lessons.exercise import Verdict, check, one_number, right, wrong
 
 BEFORE, AFTER = "#b8b8b8", "#D55E00"
 
@@ -243,7 +243,7 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
     def kl(first: Tensor, second: Tensor) -> Tensor:
         return (first.softmax(-1) * (first.log_softmax(-1) - second.log_softmax(-1))).sum()
 
-    found = float(answer(teacher.clone(), student.clone(), T))
+    found = one_number(answer(teacher.clone(), student.clone(), T))
     cold = kl(teacher / T, student / T)
     entropy = -((teacher / T).softmax(-1) * (teacher / T).log_softmax(-1)).sum()
     mistakes = {
@@ -262,7 +262,7 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
         "Only the student's logits are divided by T.": T**2 * kl(teacher, student / T) / count,
         "That is the sum over teachers and samples: divide by their number, M n.": T**2 * cold,
         "Divided by the number of samples alone: the loss would grow with the number of teachers.": T**2 * cold / 4,
-        "Divided by the number of teachers alone.": T**2 * cold / 3,
+        "Divided by the number of teachers alone, as F.kl_div's 'batchmean' does here.": T**2 * cold / 3,
         "That also divides by the number of classes, as F.kl_div does with reduction='mean'.": T**2 * cold / count / 2,
         "That is the cross-entropy: the teacher's own entropy is still in it.": T**2 * (cold + entropy) / count,
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from types import FunctionType
 from typing import Any, Literal
 
 import numpy as np
@@ -37,25 +39,60 @@ def right(message: str) -> Verdict:
     return Verdict("right", message)
 
 
+class _Judged(Exception):
+    """Ends a check early, with `verdict`."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.message)
+        self.verdict = verdict
+
+
 def check(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
-    """Decorator of a check: an answer of None (or ...) is open, and an answer that cannot be judged says why."""
+    """Decorator of a check: an answer that is not there yet is open, and one that cannot be judged says why.
+
+    Not there yet are None, ... and functions that return one of these.
+    """
 
     @wraps(judge)
     def judged(answer: Any, *given: Any, **named: Any) -> Verdict:
         if answer is None or answer is ...:
             return Verdict("open", "Replace None with your answer and run both cells again.")
+        if np.ndim(answer) and hasattr(answer, "shape"):
+            shape = tuple(np.shape(answer))
+            return wrong(f"That is an array of shape {shape}; the task asks for one number, or for a function.")
         try:
-            return judge(answer, *given, **named)
+            return judge(_returning(answer) if isinstance(answer, FunctionType) else answer, *given, **named)
+        except _Judged as ended:
+            return ended.verdict
         except Exception as error:  # a student's function may raise anything
             return wrong(f"Your answer could not be used: {type(error).__name__}: {error}")
 
     return judged
 
 
+def _returning(answer: FunctionType) -> Callable[..., Any]:
+    def called(*given: Any) -> Any:
+        found = answer(*given)
+        if found is None or found is ...:
+            raise _Judged(Verdict("open", "Your function returns None: write its `return`, and run both cells again."))
+        return found
+
+    return called
+
+
+def one_number(found: Any) -> float:
+    """What a student's function returned, as one number; several end the check with a verdict that says so."""
+    shape = tuple(np.shape(found))
+    if math.prod(shape) != 1:
+        raise _Judged(wrong(f"Your function returns shape {shape}, and one number is asked: is a sum or mean missing?"))
+    return float(found.item() if hasattr(found, "item") else found)
+
+
 def diagnose(found: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
     """Compare what an answer gave with the right value and with the values of usual mistakes, by their message.
 
-    found, expected and the mistakes' values are numbers or arrays; they agree within 1e-5, relative to 1 and above.
+    found, expected and the mistakes' values are numbers or arrays; they agree within 1e-5, relative to 1 and above. A
+    list holds several values of one mistake.
     """
     found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
     if found.shape != expected.shape:
@@ -67,7 +104,7 @@ def diagnose(found: Any, expected: Any, mistakes: Mapping[str, Any], praise: str
     if close(expected):
         return right(praise)
     for message, value in mistakes.items():
-        if close(value):
+        if any(map(close, value if isinstance(value, list) else [value])):
             return wrong(message)
     return wrong(f"Wanted {_short(expected)}, got {_short(found)}; that is no mistake which this check knows.")
 

@@ -38,6 +38,8 @@ def check_rule(answer: Callable[[int], float]) -> Verdict:
     try:
         weights = np.array(tabulate(answer, LONGEST))
     except ConfigError as error:
+        if hasattr(found := answer(0), "item") and not isinstance(found, int | float):
+            return wrong(f"Your rule returns a {type(found).__name__}; a rule returns a Python number: float(...).")
         return wrong(f"{error}. min(1, ...) or max(0, ...) keeps it in range.")
     if np.ptp(weights) == 0:
         return wrong(f"beta is {weights[0]:g} whatever the staleness: late updates are treated as fresh ones are.")
@@ -62,6 +64,8 @@ def check_rule(answer: Callable[[int], float]) -> Verdict:
 @check
 def check_own_model(answer: Callable[[], nn.Module], image_shape: tuple[int, ...], num_classes: int) -> Verdict:
     """`answer()`: a new model of one's own, with probes."""
+    if isinstance(answer, nn.Module):
+        return wrong("That is a model. Write a function that makes and returns one: every run begins with a new one.")
     model = answer()
     if not isinstance(model, nn.Module):
         return wrong(f"Return a torch.nn.Module, not a {type(model).__name__}.")
@@ -83,4 +87,5 @@ def check_own_model(answer: Callable[[], nn.Module], image_shape: tuple[int, ...
     if not any(isinstance(module, StatisticProbe) for module in modules):
         return wrong("It runs, but has no StatisticProbe: synthesis would have no feature loss to match. Put one in.")
     count = sum(parameter.numel() for parameter in model.parameters())
-    return right(f"{count:,} parameters, {sum(isinstance(m, StatisticProbe) for m in modules)} probes: ready to run.")
+    probes = sum(isinstance(module, StatisticProbe) for module in modules)
+    return right(f"{count:,} parameters, {probes} probe{'s' * (probes > 1)}: ready to run.")

@@ -12,15 +12,15 @@ from lessons.exercise import Verdict, check, right, wrong
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:
-    """A row per method: accuracies, mean staleness (versions) and how many uploads were revived."""
+    """A row per method: accuracies, mean staleness (versions), uploads and how many of them were revived."""
     return pd.DataFrame(
         {
             METHODS[record.config.method].title: {
                 "final accuracy": f"{record.summary['final_accuracy']:.1%}",
-                "accuracy averaged over the run": f"{record.summary['mean_accuracy']:.1%}",
+                "averaged over the run": f"{record.summary['mean_accuracy']:.1%}",
                 "mean staleness": f"{record.arrivals['staleness'].mean():.1f}",
                 "uploads": len(record.arrivals),
-                "of these revived": int(record.arrivals["revived"].sum()),
+                "revived": int(record.arrivals["revived"].sum()),
             }
             for record in records
         }

@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 import reproduce
 from fedrevive_core.plots_sweeps import plot_curves, plot_lead, plot_settings
 from fedrevive_core.record import confidence_interval, summarise
-from lessons.exercise import Verdict, check, right, wrong
+from lessons.exercise import Verdict, check, one_number, right, wrong
 from reproduce.comparison import markdown
 from reproduce.experiments import shipped
 from reproduce.report import Report, plot_claims
@@ -126,7 +126,7 @@ def check_half_width(answer: float) -> Verdict:
         float(leads.mean()): "This is the lead itself; its half width is asked for.",
     }
     for value, message in named.items():
-        if abs(answer - value) < 0.02:
+        if abs(answer - value) < max(0.02, 0.01 * value):
             return wrong(message)
     if abs(answer - paired) < 0.02:
         return right(
@@ -139,9 +139,7 @@ def check_half_width(answer: float) -> Verdict:
 def check_final(answer: Callable[[np.ndarray, np.ndarray], float]) -> Verdict:
     """A function (sim_time, accuracy) that gives the final accuracy: the mean over the last 5% of simulated time."""
     time, accuracy = CURVE["sim_time"].to_numpy(), CURVE["accuracy"].to_numpy()
-    given = answer(time.copy(), accuracy.copy())
-    if given is None or given is ...:
-        return Verdict("open", "Write the function's body and run both cells again.")
+    given = one_number(answer(time.copy(), accuracy.copy()))
     wanted = summarise(CURVE, time[-1])
     named = {
         wanted[

@@ -23,7 +23,7 @@ from fedrevive_core.staleness import beta
 from fedrevive_core.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
-from lessons.exercise import Verdict, check, diagnose, right, wrong
+from lessons.exercise import Verdict, check, diagnose, one_number, right, wrong
 
 STEP = 0.5  # of the joint update whose effect on the loss is measured: as far as ten updates at a server rate of 0.05
 WORKED = 1_000_000  # number of the first job that is trained for measuring alone; jobs of the run have smaller ones
@@ -199,7 +199,8 @@ def directions_in_words(measured: Measured) -> str:
 
 def kept(staleness: np.ndarray, rule: StalenessConfig, federation: FederationConfig) -> np.ndarray:
     """1 - beta(tau) at each `staleness`: what a server keeps of an update."""
-    return np.array([1 - beta(tau, rule, federation) for tau in staleness.tolist()])
+    table = np.array([1 - beta(tau, rule, federation) for tau in range(int(staleness.max()) + 1)])
+    return table[staleness]
 
 
 @mpl.rc_context(STYLE)
@@ -242,12 +243,15 @@ def plot_thrown_away(timeline: Timeline, rule: StalenessConfig) -> Figure:
     """Arrivals by staleness, split into what is kept and what is thrown away; the same by speed of the client."""
     staleness = timeline.staleness[timeline.arrivals]
     weight, lost = kept(staleness, rule, timeline.federation), thrown_away(timeline, rule)
-    figure = Plot(figsize=(11, 4), layout="constrained")
+    figure = Plot(figsize=(11, 4))  # placed by hand, as a layout engine takes longer than all the rest of a drawing
     left, right = figure.subplots(1, 2, width_ratios=(1.8, 1))
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, top=0.9, wspace=0.18)
     colours, names = ("#0072B2", "#D55E00"), ("kept", "thrown away")
     width = max(1, math.ceil((int(staleness.max()) + 1) / 50))
     bins = np.arange(0, int(staleness.max()) + width + 1, width) - 0.5
-    left.hist([staleness] * 2, bins, weights=[weight, 1 - weight], stacked=True, color=colours, label=names)
+    kept_weight, updates = np.histogram(staleness, bins, weights=weight)[0], np.histogram(staleness, bins)[0]
+    left.stairs(kept_weight, bins, fill=True, color=colours[0], label=names[0])
+    left.stairs(updates, bins, baseline=kept_weight, fill=True, color=colours[1], label=names[1])
     left.set(xlabel=r"staleness $\tau$ (versions)", ylabel="updates (count)")
     left.set_title(f"Down-weighting throws away {lost['all']:.0%} of all updates")
     left.legend()
@@ -306,7 +310,7 @@ def check_alignment(answer: Callable[..., float]) -> Verdict:
         "Only one of the two norms is divided by; the update's is missing.": product / norms[1],
         "Only one of the two norms is divided by; the fresh update's is missing.": product / norms[0],
     }
-    found = float(answer(returned, downloaded, current, fresh))
+    found = one_number(answer(returned, downloaded, current, fresh))
     praise = "You compare directions only: the client's own progress, whatever the server did meanwhile."
     return diagnose(found, cosine(update), mistakes, praise)
 

@@ -14,7 +14,7 @@ from fedrevive_core.config import FederationConfig
 from fedrevive_core.plots_timeline import times_of_versions
 from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.timeline import Timeline, expected_staleness, simulate_timeline
-from lessons.exercise import Verdict, check, right, wrong
+from lessons.exercise import Verdict, check, one_number, right, wrong
 
 BLUE, ORANGE = TITLE_COLOURS[:2]
 LABELS = {
@@ -117,7 +117,7 @@ def _of_job(timeline: Timeline, counting: Counting) -> np.ndarray:
     """What `counting` says about each arrival."""
     made = times_of_versions(timeline)
     times = zip(timeline.dispatch_time[timeline.arrivals], timeline.arrival_time[timeline.arrivals], strict=True)
-    return np.array([float(counting(dispatch, arrival, made)) for dispatch, arrival in times])
+    return np.array([one_number(counting(dispatch, arrival, made)) for dispatch, arrival in times])
 
 
 MISTAKES: dict[str, Counting] = {
@@ -148,9 +148,6 @@ def check_counting(answer: Counting, timeline: Timeline) -> Verdict:
     """Exercise 1: a function (dispatch_time, arrival_time, version_times) that counts what the package counts."""
     if not callable(answer):
         return wrong("Give a function of dispatch_time, arrival_time and version_times.")
-    made = times_of_versions(timeline)
-    if answer(timeline.dispatch_time[0], timeline.arrival_time[0], made) is None:
-        return Verdict("open", "Let your function return a number, and run both cells again.")
     given, truth = _of_job(timeline, answer), timeline.staleness[timeline.arrivals]
     if np.array_equal(given, truth):
         return right(f"It agrees with the package on all {len(truth)} arrivals.")
@@ -189,6 +186,8 @@ def check_prediction(answer: float, federation: FederationConfig, seed: int) -> 
 @check
 def check_zero(answer: tuple[int, int], federation: FederationConfig, num_arrivals: int, seed: int) -> Verdict:
     """Exercise 3: values of B and O with which nothing is ever stale."""
+    if not (isinstance(answer, tuple | list) and len(answer) == 2):
+        return wrong("Give two whole numbers in parentheses, (B, O).")
     buffer_size, refill_size = answer
     chosen = changed(federation, num_arrivals, buffer_size=buffer_size, refill_size=refill_size)
     staleness = simulate_timeline(chosen, seed).summary()

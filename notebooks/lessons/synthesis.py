@@ -22,7 +22,7 @@ from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.synthesis import kl_divergence
 from fedrevive_core.teachers import teacher_weights
 from fedrevive_core.tracing import Switches, SynthesisStart, Trace, capture, trace_synthesis
-from lessons.exercise import Verdict, check, diagnose, wrong
+from lessons.exercise import Verdict, check, diagnose, one_number, wrong
 
 ABLATIONS: dict[str, Switches] = {
     "all three": (True, True, True),
@@ -321,14 +321,15 @@ def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
     mistakes = {
         "Every teacher counts alike: you forgot the teacher weights w_m(y_b).": loss(ones / 3),
         "Every teacher counts in full: you forgot the teacher weights w_m(y_b).": loss(ones),
-        "You weighted by q_m(y) itself: divide by its sum over teachers, so that a class's weights sum to 1.": loss(q),
+        "You weighted by q_m(y) itself: divide by its sum over teachers (over classes it is 1 already), so that a "
+        "class's weights sum to 1.": loss(q),
         "This is the sum over samples: divide by n.": loss(weights) * 5,
         "You divide by the number of teachers too: the weights already sum to 1 over them.": loss(weights) / 3,
         "Cross-entropy takes logits: you gave it probabilities, so the softmax is applied twice.": loss(
             weights, logits.softmax(dim=2)
         ),
     }
-    found = answer(logits.clone(), labels.clone(), q.clone()).item()
+    found = one_number(answer(logits.clone(), labels.clone(), q.clone()))
     praise = "A teacher that never saw a class has no say in what it should look like."
     return diagnose(found, loss(weights), mistakes, praise)
 
@@ -353,12 +354,14 @@ def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
         "That is the mean squared error; the loss takes Euclidean norms.": F.mse_loss(m, mean) + F.mse_loss(v, var),
         "You took sums of absolute differences; the loss takes Euclidean norms.": (m - mean).abs().sum()
         + (v - var).abs().sum(),
-        "You compared standard deviations; the probes keep variances.": norm(m - mean) + norm(v.sqrt() - var.sqrt()),
+        "You took standard deviations; the probes keep variances.": [
+            norm(m - mean) + norm(spread.sqrt() - kept) for spread in (v, unbiased) for kept in (var, var.sqrt())
+        ],
         "Only the mean is matched: the variance's term is missing.": norm(m - mean),
         "You compared with mean 0 and variance 1, to which the probes are reset in every new global version. Match "
         "the teacher's statistics, which travel with its model.": norm(m) + norm(v - 1),
     }
-    found = answer(x.clone(), mean.clone(), var.clone()).item()
+    found = one_number(answer(x.clone(), mean.clone(), var.clone()))
     praise = (
         "Two norms per probe: the loss is 0 only if every channel has the mean and the spread the teacher remembers."
     )
@@ -386,13 +389,14 @@ def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
             w * ~agree * kl
         ).mean(),
         "You forgot the teacher weights w_m(y_b).": -(agree * kl).mean(),
+        "Two things are forgotten: the teacher weights, and the condition that both agree.": -kl.mean(),
         "You divide by the number of samples on which they agree; the loss divides by n.": -(w * agree * kl).sum()
         / agree.sum(),
         "This is the sum over samples: divide by n.": -(w * agree * kl).sum(),
         "You averaged over classes too: sum over classes, then take the mean over samples.": -(w * agree * kl).mean()
         / 3,
     }
-    found = answer(teacher.clone(), student.clone(), w.clone()).item()
+    found = one_number(answer(teacher.clone(), student.clone(), w.clone()))
     praise = (
         "It looks for images that both still read alike, but of which the teacher is sure in a way the student is not."
     )
@@ -409,7 +413,7 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
     model = nn.Sequential(probe, nn.Flatten(), head).train()  # as it comes from the client: in training mode
     noise, temperature = torch.randn(64, 1, 4, 4, generator=rng), 0.8
-    found = answer(model, noise.clone(), temperature).detach()
+    found = torch.as_tensor(answer(model, noise.clone(), temperature)).detach()
     if not torch.equal(probe.running_mean, torch.zeros(1)):
         return wrong(
             "The model was in training mode: your noise went into its probes' running statistics, which L_feat needs "
@@ -431,6 +435,7 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
             logits.argmax(dim=1), minlength=3
         )
         / len(logits),
+        "This is the sum over inputs: take the mean.": (logits / temperature).softmax(dim=1).sum(dim=0),
         "You divided the probabilities by T_probe, not the logits.": logits.softmax(dim=1).mean(dim=0) / temperature,
         "The softmax runs over inputs; it must run over classes (dim=1).": (logits / temperature)
         .softmax(dim=0)
