@@ -15,8 +15,7 @@ from matplotlib.ticker import PercentFormatter
 from sklearn.naive_bayes import MultinomialNB
 from torch import Tensor
 
-from fedrevive_core import Record, Simulation
-from fedrevive_core.presets import METHODS
+from fedrevive_core import Simulation
 from fedrevive_core.seeding import stream
 from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.synthesis import Synthesizer
@@ -68,21 +67,6 @@ def bag_of_words(simulation: Simulation) -> float:
     known = data.clients.take(np.unique(np.concatenate(data.shards)))
     model = MultinomialNB().fit(counts(known.tokens), known.labels.numpy())
     return float(model.score(counts(data.test.tokens), data.test.labels.numpy()))
-
-
-def table(records: Sequence[Record]) -> pd.DataFrame:
-    """A row per method: accuracies, uploads and how many of them were revived."""
-    return pd.DataFrame(
-        {
-            METHODS[record.config.method].title: {
-                "final accuracy": f"{record.summary['final_accuracy']:.1%}",
-                "averaged over the run": f"{record.summary['mean_accuracy']:.1%}",
-                "uploads": len(record.arrivals),
-                "of these revived": int(record.arrivals["revived"].sum()),
-            }
-            for record in records
-        }
-    ).T
 
 
 # ---------------------------------------------------------------------------------------------- what one can read of it
