@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-notebooks test-browser torture pages lab lint clean
+.PHONY: quickstart test test-notebooks test-browser torture evidence-quick pages lab lint clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -25,6 +25,17 @@ torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, 
 
 lab: $(VENV)/.notebooks  ## open JupyterLab at the contents page of the notebooks
 	$(BIN)/jupyter lab notebooks/index.ipynb
+
+# A part of the runs behind docs/RESULTS.md, made again and held against the committed ones.
+AGAIN := runs/evidence-quick
+evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence (ten minutes) and compare
+	$(BIN)/python -m reproduce sweep staleness-vs-heterogeneity --only federation.concurrency=80 --only data.alpha=0.1 \
+		--out $(AGAIN)/map --jobs 2 --no-report $$([ -d $(AGAIN)/map ] && echo --resume)
+	$(BIN)/python -m reproduce sweep sceptic --out $(AGAIN)/sceptic --jobs 2 --no-report \
+		$$([ -d $(AGAIN)/sceptic ] && echo --resume)
+	$(BIN)/python -m reproduce sweep ablation-synthesis --only seed=0 --out $(AGAIN)/synthesis --jobs 2 --no-report \
+		$$([ -d $(AGAIN)/synthesis ] && echo --resume)
+	$(BIN)/python -m reproduce evidence --check $(AGAIN)/map --check $(AGAIN)/sceptic --check $(AGAIN)/synthesis
 
 pages: $(VENV)/.notebooks  ## every notebook executed, as pages with an index
 	$(BIN)/python -m reproduce pages --out build/pages

@@ -107,7 +107,7 @@ def evidence(
 ) -> None:
     """Make the tables and figures of docs/RESULTS.md from the committed runs, or hold runs made again against them.
 
-    With `--check` nothing is written, and the exit code is 1 if the mean of an arm differs by more than 2 points.
+    With `--check` nothing is written, and the exit code is 1 if the mean of an arm is not as before.
     Example: `python -m reproduce evidence --check runs/evidence-quick/map`
     """
     from reproduce import evidence as made
@@ -118,7 +118,7 @@ def evidence(
         return
     rows = [row for directory in check for row in made.compared(directory)]
     print(markdown(rows))
-    if any(row["within 2 points"] == "no" for row in rows):
+    if any(row["as before"] == "no" for row in rows):
         raise typer.Exit(1)
 
 
