@@ -12,6 +12,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import small
 from torch import nn
 
 from fedrevive_core.models import LabNet
@@ -209,3 +210,17 @@ def test_no_adversary_before_warmup():
     metrics = dict(zip(METRICS, simulation.receipts[1].metrics.tolist(), strict=True))
     assert math.isfinite(metrics["label_loss"])
     assert math.isnan(metrics["adversarial_loss"])
+
+
+def test_a_pool_of_noise_is_full_from_the_start_and_stays_as_it_is(one_thread) -> None:
+    simulation = Simulation(small("fedrevive", revival__source="noise", synthesis__pool_size=200))
+    pool = simulation.reviver.pool
+    assert len(pool) == 200
+    assert simulation.reviver.synthesizer is None
+    assert 0.45 < pool.samples.mean() < 0.55  # uniform in [0, 1)
+    assert np.bincount(pool.labels, minlength=10).min() > 5
+    before = pool.samples.clone()
+    record = simulation.run()
+    assert record.arrivals["revived"].any()
+    assert torch.equal(pool.samples, before)
+    assert len(record.samples["images"]) == 0

@@ -40,6 +40,16 @@ def test_a_resumed_run_has_the_same_bits(method, tmp_path):
     assert compared(resumed) == compared(whole)
 
 
+def test_a_resumed_run_on_noise_has_the_same_bits(tmp_path):
+    """The pool of noise is no part of a checkpoint: it is drawn again."""
+    config = small("fedrevive", revival__source="noise", synthesis__pool_size=64)
+    whole = run(config, progress=False)
+    simulation = Simulation(config)
+    run_until(simulation, 7)
+    checkpoint.write(simulation, tmp_path)
+    assert compared(run(config, progress=False, checkpoints=tmp_path)) == compared(whole)
+
+
 def test_a_resumed_run_with_faults_has_the_same_bits(tmp_path):
     """Stopped wherever the first of a duplicated upload has arrived and its copy has not."""
     probabilities = {"crash": 0.1, "duplicate": 0.2, "non_finite": 0.1, "wrong_size": 0.1, "scaled": 0.1}

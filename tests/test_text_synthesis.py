@@ -216,6 +216,12 @@ def test_every_method_runs_on_texts(method: str, texts: None) -> None:
     assert record.samples["texts"].shape == (len(record.samples["version"]), 32)
 
 
+def test_noise_in_place_of_texts_has_their_form(texts: None) -> None:
+    record = run(small_text("fedrevive", revival__source="noise"), progress=False)
+    assert record.arrivals["revived"].any()
+    assert record.arrivals["rejected_terms"].fillna(0).sum() == 0
+
+
 def test_federated_texts_are_learned_and_samples_are_words(texts: None) -> None:
     config = small_text("fedrevive", federation__max_versions=40, server__lr=0.5, training__steps=8, data__alpha=10.0)
     record = run(config, progress=False)
