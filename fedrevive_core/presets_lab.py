@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedrevive_core.preset_parts import BUFFERS_TWO, MORE_BASELINES, Preset, merge, server_lr
+from fedrevive_core.preset_parts import BUFFERS_TWO, Preset, merge, server_lr
 
 # The rates were tuned on lab-digits, with the same budget for every method
 # (docs/METHODS.md).
@@ -17,7 +17,8 @@ _LAB = {
 _LAB_METHODS = merge(
     server_lr(
         fedavg=0.7, fedbuff=0.05, afl_dw=0.05, dd_fedrevive=0.1, fedrevive=0.1,
-        fedasync_constant=0.05, fedasync_poly=0.4, fedasync_hinge=0.2, **MORE_BASELINES,
+        fedasync_constant=0.05, fedasync_poly=0.4, fedasync_hinge=0.2,
+        fedbuff_momentum=0.005, fedbuff_adam=5e-4, fadas=5e-4, ca2fl=0.05, mifa=0.025,
     ),
     {**BUFFERS_TWO, "fedasync-hinge": {"staleness": {"hinge_slope": 0.1}}},
 )  # fmt: skip
