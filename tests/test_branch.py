@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import compared, run_until, small
-from test_checkpoint import one_thread  # noqa: F401
 
 from fedrevive_core import checkpoint
 from fedrevive_core.presets import METHODS
 from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.validation import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 AT = 12  # arrivals; by then FedRevive has synthesised and distilled
 

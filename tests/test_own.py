@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import small
-from test_checkpoint import compared, one_thread, run_until  # noqa: F401
+from helpers import compared, run_until, small
 from torch import nn
 
 from fedrevive_core import checkpoint, federate
@@ -15,6 +14,8 @@ from fedrevive_core.plots import plot_accuracy
 from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.staleness import beta, tabulate
 from fedrevive_core.validation import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CONFIG = small("fedrevive", federation__max_versions=8)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import small
-from test_checkpoint import one_thread, run_until  # noqa: F401
+from helpers import run_until, small
 
 from fedrevive_core.plots_travel import plot_branches, plot_moment
 from fedrevive_core.simulate import Simulation, run
 from fedrevive_core.widgets.travel import WhatIf, branch, time_travel
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 METHODS = ("fedrevive", "dd-fedrevive", "afl-dw", "fedbuff", "fedasync-poly")
 
