@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
 from fedrevive_core.plots_sweeps import LABELS, colours, plot_settings
+from fedrevive_core.style import STYLE, Plot
 from fedrevive_core.widgets.panel import Panel, choice
 
 EVERY = "all"
@@ -21,7 +23,8 @@ def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean
         fields: settings that vary, besides the arm.
 
     One of them is the axis. Of each other, one value is shown or all of them; what is shown in several values has a
-    colour for each combination, so that no dot ever mixes runs of different settings.
+    colour for each combination, so that no dot ever mixes runs of different settings. More colours than can be told
+    apart are not drawn; the figure says what to choose.
     """
     varied = {"arm": list(dict.fromkeys(runs["arm"])), **{field: sorted(runs[field].unique()) for field in fields}}
     metrics = [(name.replace("_", " "), name) for name in LABELS if name in runs]
@@ -44,10 +47,20 @@ def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean
         if apart:
             chosen = chosen.assign(**{by: chosen[apart].astype(str).agg(", ".join, axis=1)})
             if len(set(colours(names := chosen[by].unique()).values())) < len(names):
-                raise ValueError(f"{len(names)} colours cannot be told apart: show only one value of {by}")
+                return _said(
+                    f"{len(names)} colours cannot be told apart:\nshow only one value of {' or '.join(map(_short, apart))}"
+                )
         return plot_settings(chosen, metric, x, by)
 
     return Panel(draw, controls, title="Sweep explorer")
+
+
+@mpl.rc_context(STYLE)
+def _said(words: str) -> Figure:
+    """A figure of words, where one of dots would not be readable."""
+    figure = Plot(figsize=(10, 4.4))
+    figure.text(0.5, 0.5, words, ha="center", va="center", fontsize=14)
+    return figure
 
 
 def _short(field: str) -> str:
