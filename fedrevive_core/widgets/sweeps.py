@@ -47,9 +47,8 @@ def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean
         if apart:
             chosen = chosen.assign(**{by: chosen[apart].astype(str).agg(", ".join, axis=1)})
             if len(set(colours(names := chosen[by].unique()).values())) < len(names):
-                return _said(
-                    f"{len(names)} colours cannot be told apart:\nshow only one value of {' or '.join(map(_short, apart))}"
-                )
+                some = " or ".join(map(_short, apart))
+                return _said(f"{len(names)} colours cannot be told apart:\nshow only one value of {some}")
         return plot_settings(chosen, metric, x, by)
 
     return Panel(draw, controls, title="Sweep explorer")
