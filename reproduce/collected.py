@@ -12,7 +12,9 @@ A packed sweep holds what tables and figures are made of, and no records of sing
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,13 +91,18 @@ def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
 def pack(directory: Path, out: Path) -> Path:
     """Write what the tables and figures of the sweep in `directory` are made of, as a packed sweep in `out`.
 
-    It gets the experiment's name; a packed sweep of that name is replaced. Raises ConfigError if nothing is finished.
+    It gets the experiment's name; a packed sweep of that name is replaced, once the new one is whole. Raises
+    ConfigError if nothing is finished, or if it would take its own place.
     """
     found = collect(directory)
-    place = out / found.experiment.name
-    if is_packed(place):
-        shutil.rmtree(place)
-    check_free(place).mkdir(parents=True, exist_ok=True)
+    goal = out / found.experiment.name
+    if goal.resolve() == directory.resolve():
+        raise ConfigError(f"out = '{out}' is where '{directory}' lies: choose another directory")
+    if not is_packed(goal):
+        check_free(goal)
+    out.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f".{goal.name}-", dir=out))
+    place.chmod(0o755)  # mkdtemp makes it private
     grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
     found.records.runs.to_parquet(place / "runs.parquet", index=False)
     found.records.evaluations[CURVE + list(grid)].to_parquet(place / "evaluations.parquet", index=False)
@@ -104,7 +111,9 @@ def pack(directory: Path, out: Path) -> Path:
     (place / "provenance.json").write_text(json.dumps(provenance(directory, found.records), indent=2) + "\n")
     if (directory / "failures").exists():
         shutil.copytree(directory / "failures", place / "failures")
-    return place
+    shutil.rmtree(goal, ignore_errors=True)
+    os.replace(place, goal)
+    return goal
 
 
 def is_packed(directory: Path) -> bool:

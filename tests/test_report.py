@@ -243,6 +243,10 @@ def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
     pages = [write(place, "command").read_text() for place in (sweep, packed)]
     assert pages[0] == pages[1]
     pack(sweep, tmp_path)  # again, in its place
+    assert [path.name for path in tmp_path.iterdir()] == ["hand-made"]
+    with pytest.raises(ConfigError, match="choose another directory"):
+        pack(packed, tmp_path)
+    assert read(packed).missing == before.missing
     (packed / "runs.parquet").write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match=r"packed sweep: runs\.parquet"):
         read(packed)
