@@ -44,8 +44,9 @@ class StatisticProbe(nn.Module):
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (C,) of `x` (B, C, ...) over all dimensions but the channels."""
     axes = [axis for axis in range(x.dim()) if axis != 1]
-    var, mean = torch.var_mean(x, dim=axes, correction=0)
-    return mean, var
+    mean = x.mean(axes, keepdim=True)
+    # Two plain means: torch.var_mean takes three to seven times as long on a CPU.
+    return mean.flatten(), (x - mean).square().mean(axes)
 
 
 @contextmanager
