@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedrevive_core.config import RunConfig
-from fedrevive_core.moment import Moment, most_bytes, put, take
+from fedrevive_core.moment import WAITING, Moment, most_bytes, put, take
 from fedrevive_core.untrusted import check, read_json
 from fedrevive_core.validation import ConfigError, Interrupted
 
@@ -181,7 +181,8 @@ def restore(simulation: Simulation, directory: Path) -> bool:
         _check_same(simulation, manifest, path)
         device = simulation.device
         # Copies, so that nothing points into the file, which a later checkpoint replaces.
-        copies = {name: tensor.to(device, copy=True) for name, tensor in tensors.items()}
+        on_host = WAITING if simulation.config.offload else ()
+        copies = {n: t.to("cpu" if n.startswith(on_host) else device, copy=True) for n, t in tensors.items()}
         try:
             put(simulation, Moment(manifest, copies))
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:

@@ -244,6 +244,9 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where tensors live; auto: CUDA if there is one [ours]"
     )
+    offload: Switch = Field(
+        False, description="keep versions and returned models that wait in pinned host memory, not on the GPU [ours]"
+    )
     num_threads: PositiveInt | None = Field(
         None, description="CPU threads; unset takes PyTorch's choice; recorded [ours]"
     )

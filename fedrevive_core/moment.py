@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 SAMPLES_SHOWN = 32  # newest images of the pool kept at a moment of the record
 SAMPLE_MOMENTS = 24  # moments at which they are kept, at most
-STATES = ("state", "buffer/", "snapshot/", "returned/", "teacher/")  # tensors that are states of the model
+WAITING = ("snapshot/", "returned/")  # tensors that wait for their use, on the host if `offload` says so
+STATES = ("state", "buffer/", "teacher/", *WAITING)  # tensors that are states of the model
 HEADER = 2**20  # bytes for names, and for tensors too small to count
 
 # What has made the present moment and makes the arrivals to come. The split is here because a branch goes on with the
@@ -217,8 +218,8 @@ def put(simulation: Simulation, moment: Moment) -> None:
         for place, (client, staleness, counts) in enumerate(moment.values["buffer"])
     ]
     server.aggregator.load(_below(tensors, "aggregator/"))
-    simulation.snapshots = {int(version): state for version, state in _below(tensors, "snapshot/").items()}
-    simulation.returned = {int(job): state for job, state in _below(tensors, "returned/").items()}
+    for waiting, prefix in zip((simulation.snapshots, simulation.returned), WAITING, strict=True):
+        waiting.replace({int(number): state for number, state in _below(tensors, prefix).items()})
     simulation.evaluations = list(values["evaluations"])
     metrics = tensors["metrics"].unbind() if values["receipts"] else ()
     simulation.receipts = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedrevive_core import checkpoint
 from fedrevive_core.assembly import build_reviver, federated, fingerprints, initialised, num_threads, pick_device
@@ -29,7 +29,7 @@ from fedrevive_core.progress import Progress, Stopwatch
 from fedrevive_core.record import Record, state_sha256
 from fedrevive_core.server import METRICS, Receipt, Server, Upload
 from fedrevive_core.staleness import tabulate
-from fedrevive_core.state import StateLayout
+from fedrevive_core.state import StateLayout, WaitingStates
 from fedrevive_core.timeline import Timeline, simulate_timeline
 from fedrevive_core.training import Job, LocalTrainer, corrupted
 
@@ -100,13 +100,13 @@ class Simulation:
         self.server = Server(
             first, self.layout, config.server, config.staleness, config.federation, self.reviver, weights
         )
-        # Versions that jobs still need, each shared by all jobs that start from it and freed with the last one. Memory
-        # is (versions in use + models trained and not yet arrived, each at most K) x the size of a state.
-        self.snapshots: dict[int, Tensor] = {0: self.server.state}
+        # Versions that jobs still need, each shared by all jobs that start from it and freed with the last one, and
+        # models trained and not yet arrived: at most K states each.
+        self.snapshots, self.returned = (WaitingStates(self.device, offload=config.offload) for _ in range(2))
+        self.snapshots[0] = self.server.state
         self.users = np.bincount(
             self.timeline.base_version[self.timeline.arrivals], minlength=self.timeline.num_versions + 1
         )
-        self.returned: dict[int, Tensor] = {}
         # The record so far.
         self.num_processed = self.num_resumed = 0
         self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
@@ -189,7 +189,7 @@ class Simulation:
             self.train_group(number)
         job = int(timeline.arrivals[number])
         base = int(timeline.base_version[job])
-        downloaded, returned = self.snapshots[base], self.returned[job]
+        downloaded, returned = self.snapshots.fetch(base), self.returned.fetch(job)
         if not timeline.is_copy[number + 1 : number + 2].any():
             del self.returned[job]
         fault = FAULTS[timeline.arrival_fault[number]]
@@ -216,12 +216,13 @@ class Simulation:
         """Train the jobs that the timeline groups before arrival `number`."""
         timeline = self.timeline
         jobs = [
-            Job(job, int(timeline.client[job]), self.snapshots[int(timeline.base_version[job])])
+            Job(job, int(timeline.client[job]), self.snapshots.fetch(int(timeline.base_version[job])))
             for job in timeline.training_groups[number].tolist()
         ]
         with self.stopwatch("training", len(jobs)):
             returned = self.trainer.train(jobs)
-        self.returned.update({job.number: state for job, state in zip(jobs, returned, strict=True)})
+        for job, state in zip(jobs, returned, strict=True):
+            self.returned[job.number] = state
 
     def _evaluate(self) -> None:
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import small
+from helpers import compared, run_until, small
 from torch import nn
 
+from fedrevive_core import checkpoint
 from fedrevive_core.assembly import pick_device
 from fedrevive_core.config import DistillationConfig, FederationConfig, ServerConfig, StalenessConfig
 from fedrevive_core.data import Preparation
@@ -457,6 +458,28 @@ def test_mean_of_the_wrong_length():
         run(small("fedbuff", data__mean=[0.1, 0.2, 0.3]))
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_offloaded_states_change_nothing(tmp_path):
+    """The same bits, in one go and resumed, whether states wait on the device or in copies on the host."""
+    plain, offloaded = small("fedrevive"), small("fedrevive", offload=True)
+    expected = compared(run(plain, progress=False))
+    assert compared(run(offloaded, progress=False)) == expected
+
+    simulation = run_until(Simulation(offloaded), 8)
+    for waiting in (simulation.snapshots, simulation.returned):
+        assert len(waiting) > 0
+        assert {state.device.type for state in waiting.values()} == {"cpu"}
+    version = simulation.server.version
+    assert simulation.snapshots[version].data_ptr() != simulation.server.state.data_ptr()
+    assert torch.equal(simulation.snapshots[version], simulation.server.state)
+    checkpoint.write(simulation, tmp_path)
+    again, branch = Simulation(offloaded), simulation.branched(plain)
+    assert checkpoint.restore(again, tmp_path)
+    assert compared(again.run(progress=False))[1] == expected[1]
+    branch.run(progress=False)
+    assert torch.equal(branch.server.state, again.server.state)
+
+
 def test_mixing_models_cannot_be_revived():
     with pytest.raises(ConfigError, match="update_from = 'current' mixes models"):
         small("fedrevive", server__update_from="current")
@@ -474,6 +497,14 @@ def test_gpu_follows_the_cpu():
         simulation.run(progress=False)
     parameters = cpu.layout.parameters
     torch.testing.assert_close(parameters(gpu.server.state).cpu(), parameters(cpu.server.state), rtol=0, atol=5e-3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_offloaded_states_are_pinned():
+    simulation = run_until(Simulation(small("fedrevive", device="cuda", offload=True)), 6)
+    waiting = [*simulation.snapshots.values(), *simulation.returned.values()]
+    assert all(state.is_pinned() for state in waiting)
 
 
 def test_labnet_is_what_the_presets_say():
