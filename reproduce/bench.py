@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -19,9 +19,11 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedrevive_core.aggregation import new_version
+from fedrevive_core.assembly import num_threads
 from fedrevive_core.config import DataConfig, DistillationConfig, FederationConfig, TrainingConfig
 from fedrevive_core.data import FederatedData, Images, Preparation
 from fedrevive_core.distillation import Distiller
+from fedrevive_core.evaluation import evaluate
 from fedrevive_core.models import build_model
 from fedrevive_core.pool import SamplePool
 from fedrevive_core.presets import build
@@ -237,6 +239,44 @@ def _whole_run(device: torch.device, quick: bool) -> dict[str, float]:
         done["reference"] += count
 
     return side_by_side(ours, theirs, count, pieces)
+
+
+def accuracies(device: torch.device, seeds: Sequence[int] = (0, 1, 2), versions: int = 500) -> dict[str, Any]:
+    """FedRevive on lab-digits by both paths, on the same timelines: accuracy over versions and at the end, per seed.
+
+    The paths draw different batches and samples, so they agree within the noise of a run, not exactly.
+    """
+    rows = []
+    for seed in seeds:
+        limits = {"federation.max_sim_time": None, "federation.max_versions": versions, "device": device.type}
+        config = build("lab-digits", "fedrevive", seed=seed, overrides=limits)
+        with num_threads(config.num_threads):
+            simulation, other = Simulation(config), Simulation(config)
+            plain = reference.ReferenceRun(other)
+            ours, theirs = [], []
+            for number in range(versions):
+                simulation.process(number)
+                plain.process(number)
+                if (number + 1) % config.evaluation.every == 0:
+                    ours.append(_accuracy(simulation, simulation.server.state))
+                    theirs.append(_accuracy(simulation, plain.flat(plain.state).to(device)))
+        last = -(-len(ours) // 20)  # 5% of the run
+        rows.append(
+            {
+                "seed": seed,
+                "final": [statistics.mean(path[-last:]) for path in (ours, theirs)],
+                "mean": [statistics.mean(path) for path in (ours, theirs)],
+            }
+        )
+    return {"versions": versions, "order": ["ours", "reference"], "runs": rows}
+
+
+def _accuracy(simulation: Simulation, state: torch.Tensor) -> float:
+    test = simulation.data.test
+    found = evaluate(
+        simulation.layout, state, simulation.prepare, test.inputs, test.labels, simulation.data.num_classes
+    )
+    return found[0]
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -239,6 +239,9 @@ def bench(
     out: Annotated[Path, typer.Option("--out", help="JSON file; a figure of the same name (.png) goes beside it.")],
     device: Annotated[str, typer.Option("--device", help="`cpu`, `cuda`, or `auto`: CUDA if there is one.")] = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Smallest workload, few repeats: half a minute.")] = False,
+    accuracy: Annotated[
+        bool, typer.Option("--accuracy", help="Compare accuracies instead, three seeds: a quarter of an hour.")
+    ] = False,
 ) -> None:
     """Measure speed against a plain reference path: one client after the other, DataLoader, eager Adam, `.item()`.
 
@@ -246,13 +249,28 @@ def bench(
     `python -m reproduce bench --device cpu --out build/bench.json`
     """
     from fedrevive_core.assembly import pick_device
+    from reproduce.bench import accuracies, plot_bench
     from reproduce.bench import bench as measure
-    from reproduce.bench import plot_bench
 
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: must be auto, cpu or cuda")
-    measured = measure(pick_device(device), quick=quick)
     out.parent.mkdir(parents=True, exist_ok=True)
+    if accuracy:
+        found = accuracies(pick_device(device), *(((0,), 40) if quick else ()))
+        out.write_text(json.dumps(found, indent=2) + "\n")
+        print_table(
+            "FedRevive on lab-digits: final accuracy (mean over the run)",
+            [
+                {"seed": str(row["seed"])}
+                | {
+                    path: f"{final:.3f} ({mean:.3f})"
+                    for path, final, mean in zip(found["order"], row["final"], row["mean"], strict=True)
+                }
+                for row in found["runs"]
+            ],
+        )
+        return
+    measured = measure(pick_device(device), quick=quick)
     out.write_text(json.dumps(measured, indent=2) + "\n")
     save_figure(plot_bench(measured), out.with_suffix(".png"))
     rows = [

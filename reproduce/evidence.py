@@ -13,23 +13,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from fedrevive_core.plots_sweeps import lead
+from fedrevive_core.plots_sweeps import lead, plot_curves
 from fedrevive_core.presets import METHODS, build
 from fedrevive_core.record import confidence_interval
 from fedrevive_core.style import png_bytes
 from reproduce.collected import collect
 from reproduce.comparison import markdown
 from reproduce.evidence_plots import plot_compute, plot_leads, plot_map
-from reproduce.report import Report, interval, read
+from reproduce.experiments import load_experiment
+from reproduce.report import Report, interval, read, time_to
 from reproduce.verdicts import label, points
 
 RECORDS = Path(__file__).parent / "results" / "records"
 TRIALS = Path(__file__).parent / "results" / "tuning"  # packed sweeps, too
-FLOPS = Path(__file__).parent / "results" / "flops.json"
+MEASURED = Path(__file__).parent / "results" / "measured.json"  # see `measure`
 PAGE = Path(__file__).parent.parent / "docs" / "RESULTS.md"
-MAP, TUNING = "staleness-vs-heterogeneity", "map-tuning"
+MAP, TUNING, PLUS, HEADLINE = "staleness-vs-heterogeneity", "map-tuning", "fedrevive-plus", "lab-headline"
 ABLATIONS = (
     "ablation-synthesis", "ablation-t_gen", "ablation-teachers", "ablation-distillation", "proxy-vs-true", "beta-rules",
 )  # fmt: skip
@@ -40,18 +42,25 @@ TOLERANCE = 0.02  # least tolerance of a mean over seeds on another kind of mach
 
 def write() -> list[Path]:
     """Fill the tables of docs/RESULTS.md and draw its figures; what was written."""
-    flops = count_flops()
-    FLOPS.write_text(json.dumps(flops, indent=2) + "\n")
+    measured = measure()
+    MEASURED.write_text(json.dumps(measured, indent=2) + "\n")
     figures = PAGE.parent / "figures"
     drawn = {
         "results-map.png": plot_map(read(RECORDS / MAP), SCORES),
         "results-ablations.png": plot_leads(ablation_leads()),
-        "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, flops),
+        "lab-digits.png": plot_curves(_of_methods(collect(RECORDS / HEADLINE).records.evaluations)),
+        "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, measured["flops"]),
     }
     for name, figure in drawn.items():
         (figures / name).write_bytes(png_bytes(figure))
     PAGE.write_text(filled(PAGE.read_text()))
-    return [PAGE, FLOPS, *(figures / name for name in drawn)]
+    return [PAGE, MEASURED, *(figures / name for name in drawn)]
+
+
+def _of_methods(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """`evaluations` of the methods of the paper and FedAsync, arms by their titles."""
+    chosen = evaluations[~evaluations["arm"].isin(["fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa"])]
+    return chosen.assign(arm=chosen["arm"].map(lambda arm: METHODS[arm].title))
 
 
 def tables() -> dict[str, Callable[[], list[dict[str, str]]]]:
@@ -61,8 +70,12 @@ def tables() -> dict[str, Callable[[], list[dict[str, str]]]]:
         "map": map_table,
         "sceptic": sceptic_table,
         "ablations": ablation_table,
-        "baselines": baselines_table,
-        "more": more_table,
+        "methods": functools.partial(methods_table, HEADLINE),
+        "baselines": functools.partial(trials_table, "baselines-tuning", "final_accuracy"),
+        "fashion": functools.partial(methods_table, "lab-fashion"),
+        "fashion-trials": functools.partial(trials_table, "fashion-tuning", "mean_accuracy"),
+        "plus-trials": plus_trials_table,
+        "plus": plus_table,
     }
 
 
@@ -138,32 +151,72 @@ def sceptic_table() -> list[dict[str, str]]:
     return rows
 
 
-def baselines_table() -> list[dict[str, str]]:
-    """Tuning of the baselines that the paper does not have: final accuracy (mean over the run) of every rate."""
-    runs = collect(TRIALS / "baselines-tuning").records.runs
-    means = runs.groupby(["method", "server.lr"], observed=True, sort=False)[list(SCORES)].mean().reset_index()
+def trials_table(name: str, score: str) -> list[dict[str, str]]:
+    """Every setting tried in the tuning sweep `name`: final accuracy (mean over the run); best by `score` in bold."""
+    runs = collect(TRIALS / name).records.runs
+    varied = [setting for setting in TUNED if setting in runs]
+    means = runs.groupby(["method", *varied], observed=True, sort=False)[list(SCORES)].mean().reset_index()
     rows = []
     for method, own in means.groupby("method", observed=True, sort=False):
-        best = own["final_accuracy"].idxmax()
+        best = own[score].idxmax()
+        changing = [setting for setting in varied if own[setting].nunique() > 1]
         cells = []
         for number, row in own.iterrows():
-            said = f"eta {row['server.lr']:g}: {row['final_accuracy']:.3f} ({row['mean_accuracy']:.3f})"
+            setting = ", ".join(f"{TUNED[name]} {row[name]:g}" for name in changing)
+            said = f"{setting}: {row['final_accuracy']:.3f} ({row['mean_accuracy']:.3f})"
             cells.append(f"**{said}**" if number == best else said)
         rows.append({"method": METHODS[str(method)].title, "final accuracy (mean over the run)": "<br>".join(cells)})
     return rows
 
 
-def more_table() -> list[dict[str, str]]:
-    """The baselines that the paper does not have, and their lead over FedBuff, paired by seed."""
-    report = read(RECORDS / "more-baselines")
+def methods_table(name: str) -> list[dict[str, str]]:
+    """A row per arm of the sweep `name`, and FedRevive's lead over it, paired by seed."""
+    report = read(RECORDS / name)
+    reached = {(row["arm"], row["target"]): time_to(row) for row in report.times.to_dict("records")}
     rows = []
     for row in report.arms.to_dict("records"):
-        shown = {"method": METHODS[row["arm"]].title}
+        arm = row["arm"]
+        shown = {"method": METHODS[arm].title if arm in METHODS else arm}
         for score, said in SCORES.items():
-            ahead = 100 * lead(report.records.runs, score, row["arm"], "fedbuff")
             shown[f"{said} %"] = interval(100 * row[score], 100 * row[f"{score}_half"])
-            shown[f"above FedBuff {said}"] = "" if row["arm"] == "fedbuff" else _bold(*confidence_interval(ahead))
+        shown["time to 60%"] = reached[arm, 0.6]
+        for score, said in SCORES.items():
+            ahead = 100 * lead(report.records.runs, score, "fedrevive", arm)
+            shown[f"FedRevive's lead {said}"] = "" if arm == "fedrevive" else _bold(*confidence_interval(ahead))
         rows.append(shown)
+    return rows
+
+
+def plus_trials_table() -> list[dict[str, str]]:
+    """What was tried for FedRevive-plus: accuracy on the validation split, and the server's time beside FedRevive's."""
+    runs = collect(TRIALS / "plus-tuning").records.runs
+    server = runs["server_seconds"] / runs.loc[runs["arm"] == "fedrevive", "server_seconds"].median()
+    return [
+        {
+            "setting": row["arm"],
+            **{f"{said} %": f"{100 * row[score]:.1f}" for score, said in SCORES.items()},
+            "server time": f"{times:.2f} x",
+        }
+        for row, times in zip(runs.to_dict("records"), server, strict=True)
+    ]
+
+
+def plus_table() -> list[dict[str, str]]:
+    """A row per cell: what FedRevive-plus reaches, and its lead over FedRevive and the better baseline of the map."""
+    plus = collect(RECORDS / PLUS)
+    runs = pd.concat([collect(RECORDS / MAP).records.runs, plus.records.runs])
+    rows = []
+    for point, own in points(runs, plus.experiment.grid_at("lab")):
+        row = {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
+        row["at the end %"] = interval(
+            *(100 * v for v in confidence_interval(own[own["arm"] == PLUS]["final_accuracy"]))
+        )
+        means = own.groupby("arm", observed=True)[list(SCORES)].mean()
+        for score, said in SCORES.items():
+            better = str(means.loc[["whole-updates", "afl-dw"], score].idxmax())
+            for against, name in (("fedrevive", "FedRevive"), (better, "the better baseline")):
+                row[f"above {name} {said}"] = _bold(*confidence_interval(100 * lead(own, score, PLUS, against)))
+        rows.append(row)
     return rows
 
 
@@ -208,25 +261,64 @@ def ablation_table() -> list[dict[str, str]]:
     ]
 
 
-def count_flops() -> dict[str, float]:
-    """Floating-point operations of convolutions and matrix products on lab-digits: of a client's job, and of what
-    FedRevive's server adds to an arrival (mean of arrivals 100 to 200, beside AFL-DW's on the same timeline)."""
+def measure() -> dict[str, dict[str, float]]:
+    """What is measured rather than read from records, on lab-digits, seed 0.
+
+    flops: operations of convolutions and matrix products of a client's job, and what the server of FedRevive and of
+    FedRevive-plus adds to an arrival (mean of arrivals 100 to 200, beside AFL-DW's on the same timeline). proxy: see
+    `proxy_quality`, of the clients seen until then.
+    """
     from fedrevive_core.assembly import num_threads
     from fedrevive_core.simulate import Simulation
     from fedrevive_core.training import Job
     from reproduce.bench import flops_of
 
-    window: dict[str, float] = {}
+    plus = load_experiment(PLUS).arms_at("lab")[PLUS].settings
+    configs = {
+        "afl-dw": build("lab-digits", "afl-dw"),
+        "fedrevive": build("lab-digits", "fedrevive"),
+        PLUS: build("lab-digits", "fedrevive", overrides=plus),
+    }
+    window, simulations = {}, {}
     with num_threads(1):
-        for method in ("afl-dw", "fedrevive"):
-            simulation = Simulation(build("lab-digits", method))
+        for name, config in configs.items():
+            simulation = simulations[name] = Simulation(config)
             simulation.trainer.stacks = False  # the counter does not see through operators that vmap batches
             steps = simulation.steps()
             _advance(steps, 100)
-            window[method] = flops_of(functools.partial(_advance, steps, 100))
-        first = [Job(0, 0, simulation.server.state)]
-        job = flops_of(functools.partial(simulation.trainer.train, first))
-    return {"client_job": job, "revival": (window["fedrevive"] - window["afl-dw"]) / 100}
+            window[name] = flops_of(functools.partial(_advance, steps, 100))
+        trainer, state = simulations["afl-dw"].trainer, simulations["afl-dw"].server.state
+        job = flops_of(functools.partial(trainer.train, [Job(0, 0, state)]))
+    added = {name: (window[name] - window["afl-dw"]) / 100 for name in ("fedrevive", PLUS)}
+    revived = simulations["fedrevive"]
+    assert revived.reviver is not None
+    clients = sorted(revived.reviver.proportions.estimates)
+    estimates = np.stack([revived.reviver.proportions.of(client) for client in clients])
+    return {
+        "flops": {"client_job": job, **added},
+        "proxy": proxy_quality(estimates, revived.data.class_proportions[clients]),
+    }
+
+
+def proxy_quality(estimates: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """How near estimated class proportions (M, C) are to the `true` ones of the same clients (M, C).
+
+    distance: mean total variation, 0 (equal) to 1; to_others: of an estimate from all other clients' true ones;
+    of_uniform: of equal shares from the true ones; largest: share of clients whose largest class is guessed right.
+    """
+
+    def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.abs(a - b).sum(axis=-1) / 2
+
+    every = distance(estimates[:, None], true[None])  # (M, M)
+    others = every[~np.eye(len(true), dtype=bool)]
+    return {
+        "clients": len(true),
+        "distance": float(every.diagonal().mean()),
+        "to_others": float(others.mean()),
+        "of_uniform": float(distance(np.full_like(true, 1 / true.shape[1]), true).mean()),
+        "largest": float((estimates.argmax(axis=1) == true.argmax(axis=1)).mean()),
+    }
 
 
 def _advance(steps: Iterator[bool], count: int) -> None:

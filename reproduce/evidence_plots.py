@@ -81,11 +81,11 @@ def _separate(axes: Any, questions: Sequence[str]) -> None:
 def plot_compute(evaluations: pd.DataFrame, flops: dict[str, float], staleness: int = 80, alpha: float = 0.1) -> Figure:
     """Accuracy of one cell of the map against simulated time, and against all that clients and server computed.
 
-    `flops`: operations of a 'client_job', and of a 'revival'.
+    `flops`: operations of a 'client_job', and those that 'fedrevive' adds to an arrival.
     """
     cell = (evaluations["federation.concurrency"] == staleness) & (evaluations["data.alpha"] == alpha)
     evaluations = evaluations[cell]
-    per_arrival = flops["client_job"] + flops["revival"] * (evaluations["arm"] == "fedrevive")
+    per_arrival = flops["client_job"] + flops["fedrevive"] * (evaluations["arm"] == "fedrevive")
     evaluations = evaluations.assign(compute=evaluations["num_arrivals"] * per_arrival / 1e9)
     figure = Plot(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)

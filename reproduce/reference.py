@@ -147,7 +147,7 @@ class ReferenceRun:
         returned = train_client(self.model, start, self.data, simulation.data.shards[client], config.training)
         update = {name: returned[name] - start[name] for name in start}
         self.teachers.appendleft((client, returned))
-        self.reviver.proportions.observe(number, Teacher(client, self._flat(returned)))
+        self.reviver.proportions.observe(number, Teacher(client, self.flat(returned)))
         weight = beta(number - base, config.staleness, config.federation)
         distilled = self._revive(number) if weight > 0 else None
         self.state = blend_and_step(self.state, update, distilled, weight, config.server.lr)
@@ -158,13 +158,13 @@ class ReferenceRun:
 
     def _revive(self, version: int) -> State | None:
         config, reviver = self.simulation.config, self.reviver
-        states = [self._flat(state) for _, state in self.teachers]
+        states = [self.flat(state) for _, state in self.teachers]
         shares = np.stack([reviver.proportions.of(client) for client, _ in self.teachers])
         if version % config.synthesis.every == 0 and reviver.synthesizer is not None:
             draws = reviver.synthesizer.draw(stream(config.seed, "synthesis", version), shares)
             weights = torch.from_numpy(teacher_weights(shares)).float()
             late = version >= (config.revival.warmup or 0)
-            made = reviver.synthesizer.synthesise(draws, states, weights, self._flat(self.state), adversarial=late)
+            made = reviver.synthesizer.synthesise(draws, states, weights, self.flat(self.state), adversarial=late)
             self.images.extend(made.samples)
             self.labels.extend(draws.labels.tolist())
         if version <= (config.revival.warmup or 0) or not self.images:
@@ -175,5 +175,6 @@ class ReferenceRun:
         )  # fmt: skip
         return {name: after[name] - self.state[name] for name in self.state}
 
-    def _flat(self, state: State) -> Tensor:
+    def flat(self, state: State) -> Tensor:
+        """`state` as the package's flat vector (size,)."""
         return torch.cat([state[name].reshape(-1) for name in self.simulation.layout.names])

@@ -6,12 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from reproduce import evidence
 from reproduce.collected import collect
-from reproduce.evidence import MAP, PAGE, RECORDS, TRIALS, TUNING
+from reproduce.evidence import HEADLINE, MAP, PAGE, PLUS, RECORDS, TRIALS, TUNING
 from reproduce.evidence_plots import plot_compute, plot_leads, plot_map
 from reproduce.experiments import load_experiment
 from reproduce.report import read
@@ -41,7 +42,7 @@ def test_the_map_uses_what_tuning_found() -> None:
         assert {name: best[name] for name in evidence.TUNED if name in best}.items() <= arm.at(point).items()
 
 
-@pytest.mark.parametrize("name", [MAP, "sceptic", "more-baselines", *evidence.ABLATIONS])
+@pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", *evidence.ABLATIONS])
 def test_results_are_of_seeds_that_did_not_tune(name: str) -> None:
     if not (RECORDS / name).exists():
         assert f"`{name}`" in PAGE.read_text().partition("## Does not hold, not tested")[2]
@@ -86,7 +87,13 @@ def test_the_figures_show_every_cell_and_every_arm() -> None:
     leads = evidence.ablation_leads()
     (axes,) = plot_leads(leads).axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == list(leads["arm"])[::-1]
-    flops = {"client_job": 1e9, "revival": 3e9}
+    flops = {"client_job": 1e9, "fedrevive": 3e9}
     work = plot_compute(collect(RECORDS / MAP).records.evaluations, flops).axes[1]
     ends = {line.get_label(): line.get_xdata()[-1] for line in work.lines}
     assert ends["fedrevive"] == pytest.approx(4 * ends["afl-dw"])
+
+
+def test_quality_of_a_proxy_of_two_clients() -> None:
+    """Truth (1, 0) and (0, 1), estimates (0.8, 0.2) and (0.6, 0.4): distances 0.2 and 0.6, to the other 0.8 and 0.4."""
+    found = evidence.proxy_quality(np.array([[0.8, 0.2], [0.6, 0.4]]), np.eye(2))
+    assert found == pytest.approx({"clients": 2, "distance": 0.4, "to_others": 0.6, "of_uniform": 0.5, "largest": 0.5})
