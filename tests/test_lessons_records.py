@@ -84,6 +84,35 @@ def test_false_alarms(answer: float, kind: str) -> None:
     assert ablations.check_false_alarms(answer).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (5, "right", "few classes"),
+        (100, "wrong", "any one recent model"),
+        (50, "wrong", "each halving"),
+        (0.1, "wrong", "percent"),
+    ],
+)
+def test_one_teacher(answer: float, kind: str, words: str) -> None:
+    verdict = ablations.check_one_teacher(answer, 1.0)
+    assert (verdict.kind, words in verdict.message) == (kind, True), verdict
+
+
+def test_what_one_teacher_keeps() -> None:
+    """Leads over down-weighting and one teacher as docs/RESULTS.md has them."""
+    sweeps = ablations.open_sweeps("")
+    kept = ablations.kept_by_one_teacher(sweeps, "mean_accuracy")
+    assert kept == pytest.approx(100 * (1 - 14.1 / 14.2), abs=1)
+    del sweeps["beta-rules"]
+    assert ablations.kept_by_one_teacher(sweeps, "mean_accuracy") is None
+    assert "not among these records" in ablations.check_one_teacher(50, None).message
+
+
+def test_only_sweeps_of_parts_are_opened_unasked() -> None:
+    assert set(ablations.open_sweeps("")) < {path.name for path in reproduction.RECORDS.iterdir()}
+    assert "figure2-cifar10" in ablations.open_sweeps(str(reproduction.RECORDS))
+
+
 def test_a_directory_without_sweeps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no sweep in"):
         ablations.open_sweeps(str(tmp_path))
@@ -93,4 +122,3 @@ def test_the_committed_records_are_small_and_hold_no_model() -> None:
     files = [path for path in reproduction.RECORDS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 3e6
     assert not [path for path in files if path.suffix == ".safetensors"]
-    assert {"figure2-cifar10"} <= set(ablations.open_sweeps(""))

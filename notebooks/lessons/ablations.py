@@ -17,16 +17,20 @@ from reproduce.experiments import load_experiment, shipped
 from reproduce.report import Report, read
 
 COMPARISONS = 20  # of the exercise
+MAP = "staleness-vs-heterogeneity"
 
 
 def open_sweeps(records: str) -> dict[str, Report]:
-    """Every sweep in a directory that holds one or several, by experiment; the committed ones if `records` is empty."""
+    """Every sweep in a directory that holds one or several, by experiment.
+
+    If `records` is empty: the committed map, and the committed sweeps that change one part or knob at a time.
+    """
     root = Path(records).expanduser() if records else RECORDS
     places = [root] if (root / "sweep.json").exists() else sorted(path.parent for path in root.glob("*/sweep.json"))
     if not places:
         raise ValueError(f"records = '{records}': there is no sweep in {root}")
-    reports = [read(place) for place in places]
-    return {report.experiment.name: report for report in reports}
+    reports = {report.experiment.name: report for report in map(read, places)}
+    return {n: r for n, r in reports.items() if records or n == MAP or r.experiment.notebook == "06_ablations"}
 
 
 def fields(report: Report) -> list[str]:
@@ -74,15 +78,44 @@ def leads_table(report: Report, metric: str, reference: str = "fedrevive") -> Ma
     )
 
 
+def kept_by_one_teacher(sweeps: dict[str, Report], metric: str) -> float | None:
+    """Percent of FedRevive's lead over down-weighting at the same server rate that is left with one teacher.
+
+    None if a sweep that it takes is not there.
+    """
+    found = {}
+    for name, arm in (("beta-rules", "down-weighting"), ("ablation-teachers", "teachers-1")):
+        if name not in sweeps:
+            return None
+        found[arm] = lead(sweeps[name].records.runs, metric, "fedrevive", arm).mean()
+    return 100 * float(1 - found["teachers-1"] / found["down-weighting"])
+
+
 def absent(sweeps: dict[str, Report]) -> Markdown:
     """The shipped ablations that are not among `sweeps`, with the command that makes each."""
     rows = []
     for name in shipped():
         experiment = load_experiment(name)
-        if name not in sweeps and (experiment.notebook == "06_ablations" or name.startswith("staleness-")):
+        if name not in sweeps and (experiment.notebook == "06_ablations" or name == MAP):
             command = f"`python -m reproduce sweep {name} --out runs/sweeps/{name}`"
             rows.append({"question": experiment.question, "command": command})
-    return table(rows)
+    return table(rows) if rows else Markdown("*Nothing: all of them are here.*")
+
+
+@check
+def check_one_teacher(answer: float, kept: float | None) -> Verdict:
+    """Percent of the lead over down-weighting that is left with one teacher, within 15."""
+    if kept is None:
+        return wrong("The two sweeps that it takes are not among these records: leave `records` empty.")
+    if 0 < answer < 1:
+        return wrong("In percent, please.")
+    if abs(answer - kept) <= 15:
+        return right(
+            f"{kept:.0f}%: one teacher is one client with few classes, and pulls the model its own way, as its update does."
+        )
+    if answer > 80:
+        return wrong("That would mean that any one recent model knows what eight know. How many classes has a client?")
+    return wrong("Look at what each halving of the teachers costs in the table of leads, and at down-weighting's row.")
 
 
 @check
