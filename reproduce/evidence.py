@@ -58,9 +58,8 @@ def write() -> list[Path]:
 
 
 def _of_methods(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """`evaluations` of the methods of the paper and FedAsync, arms by their titles."""
-    chosen = evaluations[~evaluations["arm"].isin(["fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa"])]
-    return chosen.assign(arm=chosen["arm"].map(lambda arm: METHODS[arm].title))
+    """`evaluations` of the paper's methods and FedAsync."""
+    return evaluations[~evaluations["arm"].isin(["fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa"])]
 
 
 def tables() -> dict[str, Callable[[], list[dict[str, str]]]]:
