@@ -111,7 +111,7 @@ def check_one_teacher(answer: float, kept: float | None) -> Verdict:
         return wrong("In percent, please.")
     if abs(answer - kept) <= 15:
         return right(
-            f"{kept:.0f}%: one teacher is one client with few classes, who pulls the model its own way, as its update does."
+            f"{kept:.0f}%: one teacher is one client with few classes, who pulls the model its own way like its update."
         )
     if answer > 80:
         return wrong("That would mean that any one recent model knows what eight know. How many classes has a client?")
