@@ -17,11 +17,18 @@ from fedrevive_core import Simulation
 from fedrevive_core.config import RunConfig
 
 VERSIONS = (25, 50, 75, 100)
-# Of the distance travelled since version 1. Measured: at most 4e-7 (FedRevive), 1.5e-6 (FedBuff), 5e-7 (AFL-DW).
-TOLERANCE = 1e-4
+# Largest distance at each of VERSIONS, as a share of the distance travelled since version 1. Rounding depends on the
+# processor and grows: at most 4e-7 was measured where the recording was made, 2e-4 to 1e-2 (FedRevive) on one with other
+# instructions, as much as a change of 1e-6 in the first model makes. Leaving out the weight decay of distillation gives
+# 4e-3 to 0.2, labels drawn uniformly 1e-3 to 4e-2, s_max 76 in place of 75 7e-4 after 25 versions.
+LARGEST = {
+    "fedrevive": (5e-4, 5e-3, 1e-2, 3e-2),
+    "fedbuff": (1e-4, 1e-3, 3e-3, 1e-2),
+    "afl-dw": (1e-4, 1e-4, 1e-4, 1e-4),
+}
 
 
-@pytest.mark.parametrize("method", ["fedrevive", "fedbuff", "afl-dw"])
+@pytest.mark.parametrize("method", LARGEST)
 def test_a_run_stays_with_the_authors_code(method: str, one_thread: None) -> None:
     with np.load(Path(__file__).parent / "golden" / f"run_{method}.npz") as archive:
         golden = dict(archive)
@@ -33,7 +40,8 @@ def test_a_run_stays_with_the_authors_code(method: str, one_thread: None) -> Non
             ours = simulation.layout.parameters(simulation.server.state).numpy()
             theirs = golden[f"version_{version}"]
             travelled = np.linalg.norm(theirs - golden["version_1"])
-            assert np.linalg.norm(ours - theirs) <= TOLERANCE * travelled, version
+            largest = LARGEST[method][VERSIONS.index(version)]
+            assert np.linalg.norm(ours - theirs) <= largest * travelled, version
         if version == VERSIONS[-1]:
             break
     assert simulation.server.version == VERSIONS[-1]
