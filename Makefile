@@ -18,7 +18,7 @@ test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and s
 	$(PYTEST) -n 2 -m notebooks
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
-	$(PYTEST) -m browser tests/test_browser.py
+	$(PYTEST) -m browser tests/notebooks/test_browser.py
 
 torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py

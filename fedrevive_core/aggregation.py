@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fedrevive_core.config import ServerConfig
-from fedrevive_core.state import StateLayout
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.models import StateLayout
 
 MOMENTS = ("first", "second", "largest")
 MEMORY_SHARE = 0.5  # of the memory that is free, which the clients' latest updates may take

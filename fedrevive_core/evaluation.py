@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrevive_core.data import Preparation
-from fedrevive_core.state import StateLayout
+from fedrevive_core.models import StateLayout
+from fedrevive_core.transforms import Preparation
 
 PATIENCE = 10  # evaluations in a row that must say a run has diverged
 CHANCE = 1.5  # an accuracy at most this multiple of one class in all is no better than guessing

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from fedrevive_core.aggregation import Aggregator, Entry
 from fedrevive_core.config import FederationConfig, ServerConfig, StalenessConfig
-from fedrevive_core.revival import Revival, Reviver
+from fedrevive_core.models import StateLayout
+from fedrevive_core.revival import Revival, Reviver, Teacher
 from fedrevive_core.staleness import beta
-from fedrevive_core.state import StateLayout
-from fedrevive_core.teachers import Teacher
 
 # No number of the model or of an update may be larger, so that no sum of them overflows: float32 ends at 3.4e38.
 LARGEST = 1e38

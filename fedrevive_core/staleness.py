@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from fedrevive_core.config import FederationConfig, StalenessConfig
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.errors import ConfigError
 
 Rule = Callable[[float, StalenessConfig, FederationConfig], float]
 

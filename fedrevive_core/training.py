@@ -17,10 +17,10 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from fedrevive_core.config import TrainingConfig
-from fedrevive_core.data import FederatedData, Preparation
-from fedrevive_core.data.augmentation import channels_last
+from fedrevive_core.data import FederatedData
+from fedrevive_core.models import StateLayout, seeded
 from fedrevive_core.seeding import stream
-from fedrevive_core.state import StateLayout, seeded
+from fedrevive_core.transforms import Preparation, channels_last
 
 # Stacking saves overhead, and overhead only matters for small models: a vectorised convolution is a grouped one, which
 # is slower than one model after the other once a model has more parameters (CPU measured, docs/SPEED.md; CUDA not yet).
@@ -110,7 +110,7 @@ class LocalTrainer:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
 
-def corrupted(layout: StateLayout, downloaded: Tensor, returned: Tensor, fault: str, scale: float) -> Tensor:
+def apply_fault(layout: StateLayout, downloaded: Tensor, returned: Tensor, fault: str, scale: float) -> Tensor:
     """What a client with `fault` uploads in place of `returned` (size,), which is not modified; see faults.py.
 
     `sign_flip` and `scaled` change the update of the parameters and leave statistics alone. A fault that does not

@@ -1,5 +1,5 @@
 """`python -m reproduce`."""
 
-from reproduce.cli import main
+from reproduce.cli.app import main
 
 main()

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import sys
 
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.errors import ConfigError
 
 NEEDED = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib", "typer")
 OPTIONAL = {

@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 import typer
 
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.errors import ConfigError
 
 PROMPT = "The following is a short text about {}.\n\n"
 NAMES = {"sci": "science", "rec": "recreation", "comp": "computers", "soc": "society", "misc": "", "alt": ""}
@@ -69,8 +69,8 @@ def main(
     per_class: Annotated[int, typer.Option(min=1, help="Texts of each class.")] = 2000,
 ) -> None:
     """Write seed texts. Example: `python -m reproduce.seed_texts --model FOLDER --out seeds.jsonl`."""
+    from fedrevive_core.config import build
     from fedrevive_core.data import load_federated
-    from fedrevive_core.presets import build
 
     config = build(preset, "fedrevive", overrides={"data.tokenizer": "words", "model": "labtext"})
     names = load_federated(config.data, config.federation.num_clients, torch.device("cpu")).class_names

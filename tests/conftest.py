@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from reproduce import cli
+from reproduce.cli import app as cli
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedrevive_core.config import FederationConfig, RunConfig
-from fedrevive_core.presets import build
-from fedrevive_core.record import Record
-from fedrevive_core.simulate import Simulation
+from fedrevive_core.config.federation import FederationConfig
+from fedrevive_core.config.presets import build
+from fedrevive_core.config.run import RunConfig
+from fedrevive_core.records.record import Record
+from fedrevive_core.simulation.simulation import Simulation
 
 
 def constant(duration: float) -> dict[str, Any]:
@@ -100,8 +101,8 @@ def small_text(method: str, **overrides: Any) -> RunConfig:
 
 def tiny_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place of the docstrings: 120 texts of three classes, of ten words each class has of its own."""
-    from fedrevive_core import data
-    from fedrevive_core.data.text import LabelledTexts, TextData
+    from fedrevive_core.data import federated as data
+    from fedrevive_core.data.samples import LabelledTexts, TextData
 
     rng = np.random.default_rng(0)
     words = [[f"{name}{'abcdefghij'[n]}" for n in range(10)] for name in ("axis", "frame", "tensor")]

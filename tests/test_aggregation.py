@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fedrevive_core import aggregation
 from fedrevive_core.aggregation import Aggregator, Entry
-from fedrevive_core.config import ServerConfig
-from fedrevive_core.simulate import Simulation
-from fedrevive_core.state import StateLayout
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.config.run import ServerConfig
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.models.state import StateLayout
+from fedrevive_core.simulation.simulation import Simulation
 
 CPU = torch.device("cpu")
 

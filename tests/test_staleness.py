@@ -10,7 +10,7 @@ from helpers import federation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedrevive_core.config import StalenessConfig
+from fedrevive_core.config.run import StalenessConfig
 from fedrevive_core.staleness import RULES, beta
 
 K100 = federation(1000, 100, max_versions=1)

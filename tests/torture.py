@@ -28,14 +28,17 @@ from helpers import SMALL, compared, run_until, small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedrevive_core import checkpoint
-from fedrevive_core.config import RunConfig
-from fedrevive_core.moment import most_bytes, take
-from fedrevive_core.presets import METHODS, build
-from fedrevive_core.record import Record
-from fedrevive_core.simulate import Simulation, run
-from fedrevive_core.validation import ConfigError, leaf_fields
-from reproduce import cli
+from fedrevive_core.config.base import leaf_fields
+from fedrevive_core.config.methods import METHODS
+from fedrevive_core.config.presets import build
+from fedrevive_core.config.run import RunConfig
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.records.record import Record
+from fedrevive_core.simulation import checkpoint
+from fedrevive_core.simulation.branch import most_bytes, take
+from fedrevive_core.simulation.simulation import Simulation, run
+from reproduce.cli import app as cli
+from reproduce.cli import options
 
 RESULTS = Path(__file__).parent / "results" / "torture.json"
 ARRIVALS = 60
@@ -221,7 +224,7 @@ class Attempts:
     def option(self, name: str, value: Any) -> None:
         setting = f"{name}={value if isinstance(value, str) else json.dumps(value)}"
         try:
-            build("lab-digits", "fedrevive", overrides=cli.parse_settings([setting]))
+            build("lab-digits", "fedrevive", overrides=options.parse_settings([setting]))
         except ConfigError:
             code, error = call("run", "--out", self.out, f"--set={setting}")
             self._refused("options", error, well=code == 2 and one_sentence(error))
@@ -377,7 +380,7 @@ sys.path.insert(0, {here!r})
 import torch
 from helpers import resident
 from fedrevive_core import build
-from fedrevive_core.simulate import Simulation
+from fedrevive_core.simulation import Simulation
 torch.set_num_threads(1)
 arrivals = {arrivals}
 config = build("lab-digits", {method!r}, overrides={{

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.errors import ConfigError
 
 
 def data_directory() -> Path:

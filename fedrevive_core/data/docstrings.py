@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from fedrevive_core.data.cache import data_directory, read_arrays, write_arrays
-from fedrevive_core.data.text import LabelledTexts, TextData
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.data.samples import LabelledTexts, TextData
+from fedrevive_core.errors import ConfigError
 
 # Import name and distribution. All come with the project.
 PACKAGES = {

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from fedrevive_core.data.cache import data_directory, read_arrays, write_arrays
-from fedrevive_core.data.images import ImageData
-from fedrevive_core.data.samples import Images
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.data.samples import ImageData, Images
+from fedrevive_core.errors import ConfigError
 
 SOURCE = "flwrlabs/femnist"
 SIDE = 28

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrevive_core.config import DataConfig
 from fedrevive_core.data.cache import data_directory
-from fedrevive_core.data.samples import Images
-from fedrevive_core.validation import ConfigError
+from fedrevive_core.data.samples import ImageData, Images
+from fedrevive_core.errors import ConfigError
 
 if TYPE_CHECKING:  # scikit-learn and torchvision take seconds to import, so each is imported by who reads with it
     from torchvision import datasets
@@ -26,58 +24,6 @@ if TYPE_CHECKING:  # scikit-learn and torchvision take seconds to import, so eac
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 IDX_PARTS = ("train", "t10k")
 IDX_KINDS = ("images-idx3", "labels-idx1")
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A data set: official training and test part (`test` is None where there is no official one).
-
-    Where samples have a natural owner, `owners` (n,) numbers it for each of `train` and `writers` names it.
-    """
-
-    train: Images
-    test: Images | None
-    class_names: tuple[str, ...]
-    owners: np.ndarray | None = None
-    writers: tuple[str, ...] = ()
-
-    def check_fits(self, config: DataConfig) -> None:
-        """Raise ConfigError unless both parts are as `Images` says, with one shape that suits `config`."""
-        for name, part in (("train", self.train), ("test", self.test)):
-            if part is None:
-                continue
-            images, labels = part.images, part.labels
-            square = images.dim() == 4 and images.shape[2] == images.shape[3] and len(images) > 0
-            if not square or images.dtype != torch.float32 or images.shape[1:] != self.train.images.shape[1:]:
-                raise ConfigError(
-                    f"{name} images must be float32 of shape (n, C, S, S), with C and S the same in training and test "
-                    f"part, and not {images.dtype} {tuple(images.shape)}"
-                )
-            lowest, highest = images.aminmax()
-            if not 0 <= float(lowest) <= float(highest) <= 1:
-                raise ConfigError(
-                    f"{name} images must lie in [0, 1], and not in [{float(lowest):g}, {float(highest):g}]"
-                )
-            if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
-                raise ConfigError(
-                    f"{name} labels must be int64 of shape ({len(images)},), one per image, and not {labels.dtype} "
-                    f"{tuple(labels.shape)}"
-                )
-            first, last = labels.aminmax()
-            if not 0 <= int(first) <= int(last) < len(self.class_names):
-                raise ConfigError(
-                    f"{name} labels must lie in 0 .. {len(self.class_names) - 1}, a number for each of the "
-                    f"{len(self.class_names)} class names, and not in {int(first)} .. {int(last)}"
-                )
-        _, channels, side, _ = self.train.images.shape
-        padding = config.augmentation.crop_padding
-        if padding >= side:
-            raise ConfigError(f"data.augmentation.crop_padding = {padding} must be below {side}")
-        for field, values in (("mean", config.mean), ("std", config.std)):
-            if len(values) not in (1, channels):
-                raise ConfigError(
-                    f"data.{field} = {values} must hold 1 value or {channels}, one per channel of the images"
-                )
 
 
 def load_images(name: str, image_size: int | None = None, *, download: bool = True) -> ImageData:

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as ipw
 from matplotlib.figure import Figure
 
-from fedrevive_core.style import png_bytes
+from fedrevive_core.plots import png_bytes
 
 WIDE = {"description_width": "12em"}  # room for a name and its unit, without cutting either
 LAYOUT = {"width": "min(46em, 98%)"}

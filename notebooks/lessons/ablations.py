@@ -9,12 +9,12 @@ import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from fedrevive_core.plots_sweeps import lead, plot_settings
-from fedrevive_core.record import confidence_interval
+from fedrevive_core.records import confidence_interval
 from lessons.exercise import Verdict, check, right, wrong
 from lessons.reproduction import RECORDS, table
-from reproduce.experiments import load_experiment, shipped
-from reproduce.report import Report, read
+from reproduce.reports.report import Report, read
+from reproduce.sweeps.experiment import load_experiment, shipped
+from reproduce.sweeps.figures import lead, plot_settings
 
 COMPARISONS = 20  # of the exercise
 MAP = "staleness-vs-heterogeneity"

@@ -16,8 +16,8 @@ import torch
 from matplotlib.figure import Figure
 
 from fedrevive_core import METHODS, Record, RunConfig, Simulation, build, run
+from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import beta
-from fedrevive_core.style import STYLE, Plot
 from lessons.exercise import Verdict, check, one_number, right, wrong
 
 SHOWN = ("fedrevive", "dd-fedrevive", "afl-dw", "fedbuff", "fedasync-poly")

@@ -16,13 +16,11 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor, nn
 
 from fedrevive_core import RunConfig, Simulation, StatisticProbe
-from fedrevive_core.distillation import Distiller
 from fedrevive_core.evaluation import evaluate
-from fedrevive_core.pool import SamplePool
-from fedrevive_core.record import confidence_interval
+from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.records import confidence_interval
+from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
 from fedrevive_core.seeding import stream
-from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
-from fedrevive_core.teachers import teacher_weights
 from lessons.exercise import Verdict, check, one_number, right, wrong
 
 BEFORE, AFTER = "#b8b8b8", "#D55E00"

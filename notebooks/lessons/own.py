@@ -12,8 +12,8 @@ from torch import nn
 
 from fedrevive_core import ConfigError, Images, StatisticProbe
 from fedrevive_core.models import check_model
+from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import tabulate
-from fedrevive_core.style import STYLE, Plot
 from lessons.exercise import Verdict, check, right, wrong
 
 LONGEST = 300  # staleness up to which a rule is tried

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from fedrevive_core.presets import METHODS
-from fedrevive_core.record import Record
+from fedrevive_core.config import METHODS
+from fedrevive_core.records import Record
 from lessons.exercise import Verdict, check, right, wrong
 
 

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrevive_core import Simulation, Timeline
-from fedrevive_core.config import FederationConfig, RunConfig, StalenessConfig
+from fedrevive_core.config import METHODS, FederationConfig, RunConfig, StalenessConfig, build
 from fedrevive_core.evaluation import evaluate
-from fedrevive_core.presets import METHODS, build
-from fedrevive_core.record import confidence_interval
+from fedrevive_core.plots import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.records import confidence_interval
 from fedrevive_core.staleness import beta
-from fedrevive_core.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
 from lessons.exercise import Verdict, check, diagnose, one_number, right, wrong

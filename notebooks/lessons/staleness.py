@@ -11,8 +11,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fedrevive_core.config import FederationConfig
-from fedrevive_core.plots_timeline import times_of_versions
-from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, times_of_versions
 from fedrevive_core.timeline import Timeline, expected_staleness, simulate_timeline
 from lessons.exercise import Verdict, check, one_number, right, wrong
 

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 
 from fedrevive_core import Simulation, StatisticProbe
 from fedrevive_core.config import RunConfig
-from fedrevive_core.models.probes import channel_statistics
-from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
-from fedrevive_core.synthesis import kl_divergence
-from fedrevive_core.teachers import teacher_weights
-from fedrevive_core.tracing import Switches, SynthesisStart, Trace, capture, trace_synthesis
+from fedrevive_core.models import channel_statistics
+from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.records import Switches, Trace
+from fedrevive_core.revival import kl_divergence, teacher_weights
+from fedrevive_core.simulation import SynthesisStart, capture, trace_synthesis
 from lessons.exercise import Verdict, check, diagnose, one_number, wrong
 
 ABLATIONS: dict[str, Switches] = {

@@ -16,11 +16,9 @@ from sklearn.naive_bayes import MultinomialNB
 from torch import Tensor
 
 from fedrevive_core import Simulation
+from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.revival import Synthesizer, nearest_tokens, teacher_weights
 from fedrevive_core.seeding import stream
-from fedrevive_core.style import STYLE, TITLE_COLOURS, Plot
-from fedrevive_core.synthesis import Synthesizer
-from fedrevive_core.teachers import teacher_weights
-from fedrevive_core.text_synthesis import nearest_tokens
 from lessons.exercise import Verdict, check, diagnose, wrong
 
 # ------------------------------------------------------------------------------------------------------------ the data

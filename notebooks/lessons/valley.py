@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedrevive_core.style import STYLE, Plot
+from fedrevive_core.plots import STYLE, Plot
 
 FRESH, STALE, PATH = "#0072B2", "#D55E00", "#333333"
 OPTIMUM, FLOOR = (1.0, 2.2), (0.35, -0.35)  # of each client: along the valley, and the height of its floor
@@ -119,7 +119,7 @@ def plot_paths(staleness: tuple[int, ...], lr: float, versions: int = 60, weight
 
 
 @mpl.rc_context(STYLE)
-def plot_moment(staleness: int, version: int, lr: float, versions: int = 60) -> Figure:
+def plot_arrival(staleness: int, version: int, lr: float, versions: int = 60) -> Figure:
     """One arrival: where its job started, where it is applied, the update that arrives and the fresh one beside it."""
     path = descend(staleness, lr, versions)
     fresh, stale = updates_at(path, staleness)

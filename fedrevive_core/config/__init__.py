@@ -1,0 +1,68 @@
+"""What can be set: validated sections, presets and the table of methods. No NumPy, no PyTorch."""
+
+from __future__ import annotations
+
+from fedrevive_core.config.base import (
+    Finite,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Switch,
+    choices,
+    leaf_fields,
+    sentences,
+)
+from fedrevive_core.config.data import TEXT_DATA, DataConfig
+from fedrevive_core.config.faults import CRASH, DROP_OUT, DUPLICATE, FAULTS, NEVER_RETURN, FaultsConfig
+from fedrevive_core.config.federation import SCHEDULES, Delay, FederationConfig, Schedule
+from fedrevive_core.config.methods import METHODS, Method
+from fedrevive_core.config.presets import PRESETS, build
+from fedrevive_core.config.run import (
+    DistillationConfig,
+    RevivalConfig,
+    RunConfig,
+    ServerConfig,
+    StalenessConfig,
+    SynthesisConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "CRASH",
+    "DROP_OUT",
+    "DUPLICATE",
+    "FAULTS",
+    "METHODS",
+    "NEVER_RETURN",
+    "PRESETS",
+    "SCHEDULES",
+    "TEXT_DATA",
+    "DataConfig",
+    "Delay",
+    "DistillationConfig",
+    "FaultsConfig",
+    "FederationConfig",
+    "Finite",
+    "Fraction",
+    "Method",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "PositiveFloat",
+    "PositiveInt",
+    "RevivalConfig",
+    "RunConfig",
+    "Schedule",
+    "Section",
+    "ServerConfig",
+    "StalenessConfig",
+    "Switch",
+    "SynthesisConfig",
+    "TrainingConfig",
+    "build",
+    "choices",
+    "leaf_fields",
+    "sentences",
+]

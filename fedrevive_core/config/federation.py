@@ -1,0 +1,127 @@
+"""Delays of a federation: how long the three parts of a job last, and named schedules, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedrevive_core.config.base import (
+    Finite,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    choices,
+)
+from fedrevive_core.config.faults import FaultsConfig
+
+
+class Delay(Section):
+    """One duration of a job, in simulated time. A client draws its persistent mean once; a job draws around it."""
+
+    kind: Literal["constant", "exponential", "uniform", "lognormal", "pareto"] = Field(
+        description="distribution around the mean [authors; lognormal and pareto, of heavy tails: ours]"
+    )
+    means: tuple[NonNegativeFloat, ...] = Field(min_length=1, description="means a client may draw [authors]")
+    odds: tuple[NonNegativeFloat, ...] = Field(min_length=1, description="probability of each mean [authors]")
+    half_width: NonNegativeFloat = Field(0.0, description="uniform only: the job's draw is mean +- this [authors]")
+    sigma: NonNegativeFloat = Field(1.0, description="lognormal only: deviation of the draw's logarithm [ours]")
+    shape: Annotated[Finite, Field(gt=1)] = Field(
+        2.0, description="pareto only: longer than x with probability ~ x^-shape; above 1, for a mean to exist [ours]"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Delay:
+        if len(self.odds) != len(self.means) or abs(sum(self.odds) - 1) > 1e-9:
+            raise ValueError(f"odds = {self.odds} must hold one probability per mean in {self.means} and sum to 1")
+        if self.half_width > min(self.means):
+            raise ValueError(
+                f"half_width = {self.half_width} would allow negative durations: at most {min(self.means)}"
+            )
+        return self
+
+
+class Schedule(Section):
+    """The three durations of a job: download of the model, local training, upload of the update."""
+
+    training: Delay = Field(description="local training [authors]")
+    download: Delay = Field(description="server to client [authors]")
+    upload: Delay = Field(description="client to server [authors]")
+
+
+def _delay(kind: str, means: list[float], odds: list[float] | None = None, half_width: float = 0.0) -> dict[str, Any]:
+    odds = odds or [1 / len(means)] * len(means)
+    return {"kind": kind, "means": means, "odds": odds, "half_width": half_width}
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "default": {
+        "training": _delay("exponential", [1.0, 1.3, 1.6], [0.25, 0.5, 0.25]),
+        "download": _delay("constant", [0.1]),
+        "upload": _delay("uniform", [0.15, 0.25], half_width=0.02),
+    },
+    # The mean durations of "default", but most jobs are quicker and a few take very long.
+    "stragglers": {
+        "training": {**_delay("pareto", [1.0, 1.3, 1.6], [0.25, 0.5, 0.25]), "shape": 1.5},
+        "download": _delay("constant", [0.1]),
+        "upload": {**_delay("lognormal", [0.15, 0.25]), "sigma": 1.0},
+    },
+    "shifted": {
+        "training": _delay("exponential", [0.1]),
+        "download": _delay("constant", [0.02]),
+        "upload": _delay("uniform", [0.05, 0.10], half_width=0.01),
+    },
+}
+
+
+class FederationConfig(Section):
+    """Who takes part and when: all that the timeline needs, and nothing else."""
+
+    num_clients: PositiveInt = Field(description="N, clients with a private shard each [authors]")
+    concurrency: PositiveInt = Field(description="K, most jobs in flight at any moment [authors]")
+    buffer_size: PositiveInt = Field(1, description="B, updates per new version; 'concurrency' for B = K [authors]")
+    refill_size: PositiveInt = Field(
+        1, description="O, open slots that trigger dispatch; 'concurrency' for O = K, synchronous rounds [authors]"
+    )
+    schedule: Schedule = Field(description="delays: a name ('default', 'shifted') or three of your own [authors]")
+    max_sim_time: PositiveFloat | None = Field(None, description="budget in simulated time, unitless [authors]")
+    max_versions: PositiveInt | None = Field(None, description="budget in versions of the global model [authors]")
+    faults: FaultsConfig = Field(FaultsConfig(), description="what goes wrong with jobs, and how often [ours]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_names(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        values = dict(values)
+        for field in ("buffer_size", "refill_size"):
+            if values.get(field) == "concurrency":
+                values[field] = values.get("concurrency")
+            elif isinstance(values.get(field), str):
+                raise ValueError(f"{field} = '{values[field]}' must be a whole number or 'concurrency'")
+        schedule = values.get("schedule")
+        if isinstance(schedule, str):
+            if schedule not in SCHEDULES:
+                raise ValueError(f"schedule = '{schedule}' is unknown: {choices(schedule, SCHEDULES)}")
+            values["schedule"] = SCHEDULES[schedule]
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> FederationConfig:
+        if self.concurrency > self.num_clients:
+            raise ValueError(f"concurrency = {self.concurrency} must be at most num_clients = {self.num_clients}")
+        if self.refill_size > self.concurrency:
+            raise ValueError(f"refill_size = {self.refill_size} must be at most concurrency = {self.concurrency}")
+        if self.max_sim_time is None and self.max_versions is None:
+            raise ValueError("max_sim_time and max_versions are both unset: give at least one budget")
+        schedule = self.schedule
+        if (
+            self.max_versions is None
+            and sum(min(d.means) for d in (schedule.training, schedule.download, schedule.upload)) == 0
+        ):
+            raise ValueError(
+                "schedule allows jobs that take no time at all, which never reach max_sim_time: set max_versions"
+            )
+        return self

@@ -1,0 +1,63 @@
+"""Named configurations: presets (a data set with every setting), as data, and what `build` makes of one and a method.
+
+`build("lab-digits", "fedrevive")` gives a RunConfig. Values are merged in this order, later ones winning: the preset's
+base, the method's composition, the preset's settings for that method, the schedule, the caller's overrides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedrevive_core.config.base import choices, merge
+from fedrevive_core.config.federation import SCHEDULES
+from fedrevive_core.config.methods import METHODS
+from fedrevive_core.config.preset_base import Preset
+from fedrevive_core.config.presets_lab import LAB_PRESETS
+from fedrevive_core.config.presets_paper import PAPER_PRESETS
+from fedrevive_core.config.run import RunConfig
+from fedrevive_core.errors import ConfigError
+
+PRESETS: dict[str, Preset] = LAB_PRESETS | PAPER_PRESETS
+
+
+def build(
+    preset: str,
+    method: str,
+    *,
+    seed: int = 0,
+    schedule: str = "default",
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Configuration of `method` on `preset`.
+
+    Args:
+        schedule: 'default', 'shifted' or 'stragglers'; also sets the preset's budget in simulated time for it.
+        overrides: values by dotted name, such as {"server.lr": 0.05}.
+
+    Raises ConfigError for unknown names and values that are not allowed.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset = '{preset}' is unknown: {choices(preset, PRESETS)}")
+    if method not in METHODS:
+        raise ConfigError(f"method = '{method}' is unknown: {choices(method, METHODS)}")
+    if schedule not in SCHEDULES:
+        raise ConfigError(f"schedule = '{schedule}' is unknown: {choices(schedule, SCHEDULES)}")
+    chosen = PRESETS[preset]
+    sim_time = chosen.sim_time.get(schedule, chosen.sim_time["default"])
+    return RunConfig.from_dict(
+        merge(
+            {"preset": preset, "method": method, "seed": seed},
+            chosen.base,
+            METHODS[method].settings,
+            chosen.methods.get(method, {}),
+            {"federation": {"schedule": schedule, "max_sim_time": sim_time}},
+            *(_nested(name, value) for name, value in (overrides or {}).items()),
+        )
+    )
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return value

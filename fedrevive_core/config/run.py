@@ -1,0 +1,240 @@
+"""The configuration of a run: frozen, validated, to and from plain dictionaries.
+
+One section per part of the pipeline. Every field has one line of meaning and its source in brackets: [paper] is the
+text of arXiv 2511.00655, [authors] the settings of its authors' experiments, [ours] a choice of this project, or
+another paper's number. A value that cannot work is refused here, before anything is computed.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedrevive_core.config.base import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Switch,
+    choices,
+    leaf_fields,
+)
+from fedrevive_core.config.data import TEXT_DATA, TEXT_MODELS, DataConfig
+from fedrevive_core.config.federation import FederationConfig
+
+
+class TrainingConfig(Section):
+    """What a client does with a job."""
+
+    steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
+    batch_size: PositiveInt = Field(32, description="samples a step; the last of a pass may be short [authors]")
+    lr: PositiveFloat = Field(description="Adam learning rate [authors]")
+
+
+class ServerConfig(Section):
+    """How updates become a new version: w <- w + lr * mean of the buffered updates."""
+
+    lr: PositiveFloat = Field(description="eta_s, server learning rate [authors]")
+    clip_norm: PositiveFloat | None = Field(
+        None, description="longest update of the parameters, longer ones are shortened to it; unset clips none [ours]"
+    )
+    update_from: Literal["downloaded", "current"] = Field(
+        "downloaded",
+        description="a client's update is its returned model minus this one; 'current' mixes models [arXiv 1903.03934]",
+    )
+    memory: Literal["none", "calibrate", "average"] = Field(
+        "none",
+        description="latest update of every client, kept to calibrate the mean or to be averaged "
+        "[OpenReview 4aywmeb97I; arXiv 2106.04159]",
+    )
+    optimiser: Literal["sgd", "momentum", "adam", "amsgrad"] = Field(
+        "sgd", description="how the mean becomes a step; all but sgd keep moments [arXiv 2003.00295; 2407.18365]"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="beta_1 of the moments [arXiv 2003.00295]")
+    second_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="beta_2 of adam and amsgrad [arXiv 2003.00295]"
+    )
+    eps: PositiveFloat = Field(1e-3, description="added to the root of the second moment [arXiv 2003.00295]")
+    delay_threshold: NonNegativeInt | None = Field(
+        None,
+        description="tau_c: if an update in the buffer is staler, lr is at most 1 / its staleness [arXiv 2407.18365]",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ServerConfig:
+        if self.update_from == "current" and (self.memory != "none" or self.optimiser != "sgd"):
+            raise ValueError(
+                "update_from = 'current' mixes models: it cannot be combined with server.memory or server.optimiser"
+            )
+        return self
+
+
+class StalenessConfig(Section):
+    """beta(tau), the weight taken from a client's update of staleness tau. Each parameter belongs to one rule."""
+
+    rule: Literal["constant", "cosine", "linear", "exponential", "stepwise", "polynomial", "hinge"] = Field(
+        description="shape of beta(tau) [paper; polynomial and hinge: arXiv 1903.03934]"
+    )
+    constant: Fraction = Field(0.5, description="constant: b; 0 keeps every update whole [paper]")
+    s_max: PositiveFloat = Field(75.0, description="cosine: half of the staleness at which beta reaches 1 [paper]")
+    slope: PositiveFloat = Field(0.005, description="linear: gamma [paper]")
+    rate: PositiveFloat = Field(0.005, description="exponential: lambda [paper]")
+    span: PositiveFloat = Field(1.5, description="stepwise: f, beta reaches 1 at f K / B [paper]")
+    power: PositiveFloat = Field(0.5, description="polynomial: p in (1 + tau)^-p [arXiv 1903.03934]")
+    hinge_slope: PositiveFloat = Field(10.0, description="hinge: a in 1 / (a (tau - b) + 1) [arXiv 1903.03934]")
+    hinge_start: NonNegativeFloat = Field(4.0, description="hinge: b, staleness that costs nothing [arXiv 1903.03934]")
+
+
+class RevivalConfig(Section):
+    """What fills the weight beta that staleness takes from a client's update."""
+
+    source: Literal["none", "synthetic", "held_back", "noise"] = Field(
+        "none",
+        description="samples to distil on: none at all, synthesised, the server's own real ones [paper], or pure "
+        "noise, which shows what synthesis adds [ours]",
+    )
+    num_teachers: PositiveInt = Field(8, description="c, most recently returned models that teach [paper]")
+    proportions: Literal["proxy", "true"] = Field(
+        "proxy", description="class proportions of a client: estimated from its models, or its histogram [paper]"
+    )
+    num_probe_inputs: PositiveInt = Field(
+        64, description="Gaussian inputs of the proxy [ours; the paper gives no number]"
+    )
+    probe_temperature: PositiveFloat = Field(0.8, description="T_probe, softmax temperature of the proxy [paper]")
+    freeze: NonNegativeInt = Field(0, description="versions without synthesis [authors]")
+    warmup: NonNegativeInt | None = Field(
+        0, description="distil at versions above this, L_adv from it on; unset distils from the first arrival [authors]"
+    )
+    before_distillation: Literal["client", "zero"] = Field(
+        "client", description="what is blended before distillation: the client's update [ours] or zero [authors]"
+    )
+    guard: Switch = Field(
+        True, description="leave out losses that are not finite or far above their recent mean [authors]"
+    )
+
+
+SEEDS = ("random-tokens", "class-words")
+
+
+class SynthesisConfig(Section):
+    """Data-free synthesis of training samples."""
+
+    every: PositiveInt = Field(10, description="T_gen, synthesise at versions that are multiples of it [authors]")
+    batch_size: PositiveInt = Field(64, description="samples per synthesis [authors]")
+    steps: PositiveInt = Field(2, description="K_synth, steps of the fast copy of the generator [authors]")
+    noise_dim: PositiveInt = Field(256, description="n_z, size of a noise vector [authors]")
+    width: PositiveInt = Field(128, description="n_gf, channels of the generator's last hidden map [authors]")
+    generator_lr: PositiveFloat = Field(3e-3, description="lr_g, of the fast copy and of the meta step [authors]")
+    noise_lr: PositiveFloat = Field(1e-3, description="lr_z, of the noise and the class embeddings [authors]")
+    feature_weight: NonNegativeFloat = Field(3e-3, description="a_feat, weight of L_feat [paper]")
+    label_weight: NonNegativeFloat = Field(1.0, description="a_hot, weight of L_hot [paper]")
+    adversarial_weight: NonNegativeFloat = Field(0.1, description="a_adv, weight of L_adv [paper]")
+    labels: Literal["teachers", "uniform"] = Field(
+        "teachers", description="labels drawn from the teachers' mean proportions (authors), or uniformly [paper]"
+    )
+    pool_size: PositiveInt = Field(16_000, description="synthetic samples kept, first in first out [authors]")
+    meta_eps: NonNegativeFloat = Field(1e-8, description="eps of the Reptile step's Adam [ours; the authors used 0]")
+    tokens: PositiveInt = Field(128, description="length of a synthetic text, prompts included [authors]")
+    prompt_tokens: PositiveInt = Field(4, description="meta-learned prompt vectors, first in every text [authors]")
+    min_tokens: PositiveInt = Field(64, description="smallest active length, prompts not counted [authors]")
+    seeds: str = Field(
+        "random-tokens",
+        description="what texts start from: 'random-tokens', 'class-words' or a .jsonl file of texts and labels [ours]",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> SynthesisConfig:
+        if self.pool_size < self.batch_size:
+            raise ValueError(f"pool_size = {self.pool_size} must be at least batch_size = {self.batch_size}")
+        if self.prompt_tokens >= self.tokens:
+            raise ValueError(f"prompt_tokens = {self.prompt_tokens} must be below tokens = {self.tokens}")
+        if self.min_tokens > self.tokens:
+            raise ValueError(f"min_tokens = {self.min_tokens} must be at most tokens = {self.tokens}")
+        if self.seeds not in SEEDS and not self.seeds.endswith(".jsonl"):
+            raise ValueError(f"seeds = '{self.seeds}' is unknown: {choices(self.seeds, (*SEEDS, 'FILE.jsonl'))}")
+        return self
+
+
+class DistillationConfig(Section):
+    """Multi-teacher distillation into the current global model."""
+
+    steps: PositiveInt = Field(10, description="K_KD, optimiser steps [authors]")
+    batch_size: PositiveInt = Field(32, description="samples per teacher and step [authors]")
+    lr: PositiveFloat = Field(1e-4, description="lr_kd, Adam learning rate [authors]")
+    temperature: PositiveFloat = Field(1.0, description="T, softmax temperature [authors]")
+    weight_decay: NonNegativeFloat = Field(1e-5, description="added to the gradient [authors]")
+
+
+class EvaluationConfig(Section):
+    """When and on what the global model is evaluated."""
+
+    every: PositiveInt = Field(10, description="versions between evaluations; the last is always evaluated [authors]")
+    split: Literal["test", "validation"] = Field("test", description="'validation' is for tuning [ours]")
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="stop when reached [authors]")
+    stop_diverged: NonNegativeFloat | None = Field(
+        None,
+        description="stop if 10 evaluations in a row have a loss that is not finite or, from this simulated time on, "
+        "an accuracy at chance (at most 1.5 / classes); unset never does [ours]",
+    )
+
+
+class RunConfig(Section):
+    """A whole run. `presets.build` makes one from names; `from_dict` from a dictionary such as `run.json` holds."""
+
+    preset: str = Field("custom", description="name of the preset it came from, a label [ours]")
+    method: str = Field("custom", description="name of the method it came from, a label [ours]")
+    seed: NonNegativeInt = Field(0, description="of every random stream but the split's [ours]")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where tensors live; auto: CUDA if there is one [ours]"
+    )
+    offload: Switch = Field(
+        False, description="keep versions and returned models that wait in pinned host memory, not on the GPU [ours]"
+    )
+    num_threads: PositiveInt | None = Field(
+        None, description="CPU threads; unset takes PyTorch's choice; recorded [ours]"
+    )
+    model: Literal["labnet", "convnet", "resnet18", "labtext", "encoder"] = Field(
+        "labnet", description="architecture; encoder: the one that data.tokenizer names [authors; lab...: ours]"
+    )
+    federation: FederationConfig
+    data: DataConfig
+    training: TrainingConfig
+    server: ServerConfig
+    staleness: StalenessConfig
+    revival: RevivalConfig = RevivalConfig()
+    synthesis: SynthesisConfig = SynthesisConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> RunConfig:
+        if self.revival.source != "none" and self.server.update_from == "current":
+            raise ValueError("server.update_from = 'current' mixes models and cannot be combined with revival.source")
+        texts = self.data.name in TEXT_DATA
+        if texts != (self.model in TEXT_MODELS):
+            allowed = f"one of texts: {', '.join(TEXT_MODELS)}" if texts else "one of images, such as labnet"
+            raise ValueError(f"model = '{self.model}' does not fit data.name = '{self.data.name}': choose {allowed}")
+        if self.model == "encoder" and self.data.tokenizer == "words":
+            raise ValueError("model = 'encoder' needs data.tokenizer to name one, such as 'minilm' or 't5-small'")
+        if texts and self.synthesis.tokens > self.data.max_tokens:
+            raise ValueError(
+                f"synthesis.tokens = {self.synthesis.tokens} must be at most data.max_tokens = {self.data.max_tokens}"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionary of JSON-able values; `from_dict` gives the same configuration back."""
+        return self.model_dump(mode="json")
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """'field: value here / value in other' for every setting that differs."""
+        pairs = {name: (_value(self, name), _value(other, name)) for name in leaf_fields(RunConfig)}
+        return [f"{name}: {here} / {there}" for name, (here, there) in pairs.items() if here != there]
+
+
+def _value(config: RunConfig, dotted: str) -> Any:
+    return functools.reduce(getattr, dotted.split("."), config)

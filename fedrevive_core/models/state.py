@@ -1,0 +1,117 @@
+"""The state of a model as one flat vector, and models that compute from such a vector.
+
+A state is a float32 vector of length `layout.size`: all parameters, then all floating-point buffers (the probes'
+running statistics). Blends, differences and means are single vector operations; norms and cosines look at
+`layout.parameters(state)` alone, because statistics would swamp them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
+
+from fedrevive_core.models.probes import StatisticProbe
+
+
+@contextmanager
+def seeded(rng: np.random.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
+    """While open, what PyTorch itself draws (initialisation, dropout) follows from `rng`; then all is as before."""
+    devices = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(rng.integers(2**63)))
+        yield
+
+
+class StateLayout:
+    """Where every tensor of `model` stands in the flat vector. Keeps a private copy of the model as a template.
+
+    Frozen parameters (pretrained embeddings) and integer buffers (BatchNorm's counters in a user's model) are not part
+    of the state: they stay as they are in the template.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
+        parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+        self.names = [*parameters, *buffers]
+        self.shapes = [tensor.shape for tensor in (*parameters.values(), *buffers.values())]
+        self.lengths = [prod(shape) for shape in self.shapes]
+        self.num_tensors = len(parameters)
+        self.num_parameters = sum(self.lengths[: self.num_tensors])
+        self.size = sum(self.lengths)
+        self.template = copy.deepcopy(model).to(device).requires_grad_(False)
+        self.draws = any(isinstance(m, _DropoutNd) and m.p > 0 for m in self.template.modules())  # in training mode
+        self._mode: tuple[bool, bool] | None = None
+        probes = {name: m for name, m in self.template.named_modules() if isinstance(m, StatisticProbe)}
+        self._probes = list(probes.values())
+        self._statistics = [(f"{name}.running_mean", f"{name}.running_var") for name in probes]
+
+    def model(self) -> nn.Module:
+        """A copy of the model as it was given, up to the values of its tensors: frozen are the frozen ones alone."""
+        model = copy.deepcopy(self.template)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in self.names)
+        return model
+
+    def pack(self, model: nn.Module) -> Tensor:
+        """Copy the state of `model` into a new flat vector (size,) on the layout's device."""
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        device = next(self.template.parameters()).device
+        return torch.cat([tensors[name].detach().reshape(-1).to(device, torch.float32) for name in self.names])
+
+    def views(self, state: Tensor) -> dict[str, Tensor]:
+        """Named tensors that share memory with `state` (..., size); leading dimensions are kept, gradients pass."""
+        return self._named(state, 0, len(self.names))
+
+    def parameter_views(self, parameters: Tensor) -> dict[str, Tensor]:
+        """The same of the parameters alone (..., num_parameters), so that they can be leaves of a graph."""
+        return self._named(parameters, 0, self.num_tensors)
+
+    def buffers(self, state: Tensor) -> dict[str, Tensor]:
+        """Named copies of the buffers in `state` (..., size), to be updated in place by a model in training.
+
+        Contiguous, each on its own: under vmap, BatchNorm would update a copy of anything else.
+        """
+        views = self._named(state[..., self.num_parameters :], self.num_tensors, len(self.names))
+        return {name: view.clone(memory_format=torch.contiguous_format) for name, view in views.items()}
+
+    def _named(self, values: Tensor, first: int, last: int) -> dict[str, Tensor]:
+        parts = values.split(self.lengths[first:last], dim=-1)
+        shapes = self.shapes[first:last]
+        lead = values.shape[:-1]
+        return {
+            n: part.view((*lead, *shape)) for n, part, shape in zip(self.names[first:last], parts, shapes, strict=True)
+        }
+
+    def parameters(self, state: Tensor) -> Tensor:
+        """The slice of `state` (..., size) that holds the parameters, as a view (..., num_parameters)."""
+        return state[..., : self.num_parameters]
+
+    def reset_statistics_(self, state: Tensor) -> Tensor:
+        """Set the probes' statistics in `state` to mean 0 and variance 1, in place, and return it."""
+        views = self.views(state)
+        for mean, var in self._statistics:
+            views[mean].zero_()
+            views[var].fill_(1.0)
+        return state
+
+    def call(self, tensors: Mapping[str, Tensor], x: Tensor, *, training: bool = False, track: bool = True) -> Tensor:
+        """Logits of the model with `tensors` (from `views`) on `x`.
+
+        In training mode the model's buffers among `tensors` are updated in place; with `track` False the probes are
+        left out of that.
+        """
+        mode = (training, training and track)
+        if mode != self._mode:
+            self.template.train(training)
+            for probe in self._probes:
+                probe.train(training and track)
+            self._mode = mode
+        return functional_call(self.template, dict(tensors), (x,))

@@ -1,0 +1,109 @@
+"""The loss guard: models without normalisation can produce losses that explode, and one of them can end a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedrevive_core.models import StateLayout, observe
+from fedrevive_core.revival.generator import SampleGenerator
+
+WINDOW = 20  # accepted values that are remembered
+SMALLEST_WINDOW = 10  # before that many, only non-finite values are rejected
+FACTOR = 3.0  # a value above this multiple of the window's mean is rejected
+
+
+class LossGuard:
+    """Decides for each value of each loss term whether it takes part, from the term's last accepted values.
+
+    A value is rejected if it is not finite, or if a window of at least 10 has a positive mean and the value exceeds 3
+    times that mean (so a negative loss is never too large). Source: the authors' code. Everything stays on the device:
+    deciding does not make the host wait.
+
+    Args:
+        num_terms: loss terms with a window each. enabled: False accepts everything.
+    """
+
+    def __init__(self, num_terms: int, device: torch.device, *, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.window = torch.zeros(num_terms, WINDOW, device=device)
+        self.num_accepted = torch.zeros(num_terms, dtype=torch.int64, device=device)
+
+    def accept(self, values: Tensor) -> Tensor:
+        """Which of `values` (k,), of the first k terms, take part: (k,) bool. Accepted ones enter their window."""
+        values = values.detach()
+        if not self.enabled:
+            return torch.ones_like(values, dtype=torch.bool)
+        window, num_accepted = self.window[: len(values)], self.num_accepted[: len(values)]
+        mean = window.sum(dim=1) / num_accepted.clamp(1, WINDOW)
+        too_large = (num_accepted >= SMALLEST_WINDOW) & (mean > 0) & (values > FACTOR * mean)
+        accepted = values.isfinite() & ~too_large
+        slot = (num_accepted % WINDOW).unsqueeze(1)
+        kept = torch.where(accepted.unsqueeze(1), values.unsqueeze(1), window.gather(1, slot))
+        window.scatter_(1, slot, kept)
+        num_accepted += accepted
+        return accepted
+
+    def state(self) -> dict[str, Tensor]:
+        """The windows, by name; `load` puts them back."""
+        return {"window": self.window, "num_accepted": self.num_accepted}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` gave, copied."""
+        self.window, self.num_accepted = state["window"].clone(), state["num_accepted"].clone()
+
+
+def synthesis_losses(
+    layout: StateLayout,
+    x: Tensor,
+    labels: Tensor,
+    teachers: Sequence[dict[str, Tensor]],
+    weights: Tensor,
+    student: dict[str, Tensor] | None,
+    generator: SampleGenerator,
+) -> Tensor:
+    """L_feat, L_hot and, if a `student` is given, L_adv, stacked, of prepared samples `x` (n, ...).
+
+    Args:
+        labels: (n,) wanted classes. teachers, student: named tensors from `layout.views`. weights: (M, C) w_m(y).
+        generator: says what the feature loss compares.
+
+    With w_m(y_b) the weight of teacher m for sample b, sums over teachers m and samples b, divided by n:
+    L_feat: w * sum of `generator.distances` between what passes the probes and what teacher m remembers.
+    L_hot: w * cross-entropy(teacher_m(x_b), y_b).
+    L_adv: -w * [student and teacher_m agree on x_b] * KL(teacher_m(x_b) || student(x_b)).
+    A model without probes has L_feat = 0.
+    """
+    sample_weights = weights[:, labels]  # (M, n)
+    student_logits = None if student is None else layout.call(student, x)
+    feature = hot = adversarial = x.new_zeros(())
+    for w, teacher in zip(sample_weights, teachers, strict=True):
+        with observe(layout.template, generator.measure) as seen:
+            logits = layout.call(teacher, x)
+        for distance in generator.distances(seen, teacher):
+            feature = feature + w.sum() * distance
+        hot = hot + (w * F.cross_entropy(logits, labels, reduction="none")).sum()
+        if student_logits is not None:
+            agree = logits.argmax(dim=1) == student_logits.argmax(dim=1)
+            # Both sides from log-probabilities: the gradient also flows through the teacher's, and where a sure
+            # teacher's probability underflows to 0 its logarithm would be -inf and that gradient NaN.
+            kl = kl_divergence(logits, student_logits)
+            adversarial = adversarial - (w * agree * kl).sum()
+    terms = [feature, hot] if student is None else [feature, hot, adversarial]
+    return torch.stack(terms) / len(x)
+
+
+def kl_divergence(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """KL(teacher || student) per sample, (n,), from logits (n, C); differentiable in both."""
+    teacher, student = teacher_logits.log_softmax(dim=1), student_logits.log_softmax(dim=1)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def step_unless(optimiser: torch.optim.Adam, skip: Tensor) -> None:
+    """One step of a fused optimiser, undone on the device where `skip` (0-d bool) is true: the host need not wait."""
+    # The mechanism of torch.amp.GradScaler: fused optimisers skip a step whose `found_inf` is 1.
+    optimiser.found_inf = skip.float()  # type: ignore[attr-defined]
+    optimiser.step()

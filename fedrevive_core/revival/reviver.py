@@ -1,0 +1,115 @@
+"""Revival: from a stale arrival to a distilled update of the current global model.
+
+One class serves both ways of having samples to distil on. FedRevive fills the pool by synthesis; the data-dependent
+baseline is handed a pool of the server's held-back real samples and no synthesizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedrevive_core.config import RevivalConfig, SynthesisConfig
+from fedrevive_core.models import seeded
+from fedrevive_core.revival.distillation import Distiller
+from fedrevive_core.revival.pool import SamplePool
+from fedrevive_core.revival.synthesis import Synthesizer
+from fedrevive_core.revival.teachers import ClassProportions, Teacher, TeacherBuffer, teacher_weights
+from fedrevive_core.seeding import stream
+
+
+@dataclass
+class Revival:
+    """What revival gives for one arrival.
+
+    update (size,) or None if the client's update stays whole; metrics: 0-d tensors on the device, by name.
+    """
+
+    update: Tensor | None = None
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Reviver:
+    """Teacher buffer, class proportions, pool, synthesis and distillation of one run."""
+
+    def __init__(
+        self,
+        config: RevivalConfig,
+        synthesis: SynthesisConfig,
+        proportions: ClassProportions,
+        pool: SamplePool,
+        synthesizer: Synthesizer | None,
+        distiller: Distiller,
+        seed: int,
+    ) -> None:
+        self.config, self.synthesis, self.seed = config, synthesis, seed
+        self.proportions, self.pool = proportions, pool
+        self.synthesizer, self.distiller = synthesizer, distiller
+        self.buffer = TeacherBuffer(config.num_teachers)
+
+    def revive(self, arrival: int, teacher: Teacher, beta: float, version: int, global_state: Tensor) -> Revival:
+        """Take the arriving model in and, where the schedule says so, synthesise and distil.
+
+        Args:
+            arrival: its number, which names the random streams. beta: weight in [0, 1] of the wanted update.
+            version: current version, whose state is `global_state` (size,).
+        """
+        self.buffer.add(teacher)
+        self.proportions.observe(arrival, teacher)
+        revival = Revival()
+        if beta == 0 or version < self.config.freeze:
+            return revival
+        # Newest first. A client's newest estimate also serves for its older models in the buffer.
+        states = [teacher.state for teacher in self.buffer]
+        shares = np.stack([self.proportions.of(teacher.client) for teacher in self.buffer])  # (M, C)
+        if self.synthesizer is not None and version % self.synthesis.every == 0:
+            self._synthesise(self.synthesizer, arrival, states, shares, version, global_state, revival)
+        distils = self.config.warmup is None or version > self.config.warmup
+        if distils and len(self.pool) > 0:
+            self._distil(arrival, states, shares, global_state, revival)
+        elif self.config.before_distillation == "zero":
+            revival.update = torch.zeros_like(global_state)
+        return revival
+
+    def _synthesise(
+        self,
+        synthesizer: Synthesizer,
+        arrival: int,
+        states: list[Tensor],
+        shares: np.ndarray,
+        version: int,
+        global_state: Tensor,
+        revival: Revival,
+    ) -> None:
+        draws = synthesizer.draw(stream(self.seed, "synthesis", arrival), shares)
+        weights = torch.from_numpy(teacher_weights(shares)).to(global_state)
+        adversarial = self.config.warmup is None or version >= self.config.warmup
+        made = synthesizer.synthesise(draws, states, weights, global_state, adversarial=adversarial)
+        if made.usable:
+            self.pool.add(made.samples, draws.labels)
+        names = ("feature_loss", "label_loss", "adversarial_loss")
+        revival.metrics.update(zip(names, made.losses, strict=True))
+        _count_rejected(revival.metrics, made.num_rejected)
+
+    def _distil(
+        self, arrival: int, states: list[Tensor], shares: np.ndarray, global_state: Tensor, revival: Revival
+    ) -> None:
+        rng = stream(self.seed, "distillation", arrival)
+        steps, size = self.distiller.config.steps, self.distiller.config.batch_size
+        slots = np.stack([self.pool.draw(share, steps * size, rng) for share in shares])
+        samples = self.pool.samples[torch.from_numpy(slots).to(global_state.device)]
+        augmentation = torch.from_numpy(self.distiller.prepare.draw(rng, len(states), steps, size))
+        with seeded(stream(self.seed, "dropout", 1, arrival), global_state.device):
+            made = self.distiller.distil(
+                global_state, states, samples.unflatten(1, (steps, size)), augmentation.to(global_state.device)
+            )
+        revival.update = made.update
+        revival.metrics["distillation_loss"] = made.losses.mean()
+        _count_rejected(revival.metrics, made.num_rejected)
+
+
+def _count_rejected(metrics: dict[str, Tensor], number: Tensor) -> None:
+    metrics["rejected_terms"] = metrics.get("rejected_terms", torch.zeros_like(number)) + number

@@ -1,0 +1,93 @@
+"""Teachers: the most recently returned client models, and what the server believes about each client's classes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedrevive_core.config import RevivalConfig
+from fedrevive_core.models import StateLayout
+from fedrevive_core.seeding import stream
+
+ProbeInputs = Callable[[np.random.Generator, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A returned client model: who sent it, and its state (size,)."""
+
+    client: int
+    state: Tensor
+
+
+class ClassProportions:
+    """Estimated class proportions of clients: true histograms, or a proxy that needs nothing from the client.
+
+    The proxy feeds Gaussian inputs to each of a client's first two uploads and averages softmax(logits / T_probe). The
+    first is the running estimate, the mean of both is final.
+
+    Args:
+        layout: the model. probe_inputs: draws that many Gaussian inputs of it. true: (N, C) histograms, or None for
+            the proxy.
+    """
+
+    def __init__(
+        self,
+        layout: StateLayout,
+        probe_inputs: ProbeInputs,
+        config: RevivalConfig,
+        seed: int,
+        true: np.ndarray | None = None,
+    ) -> None:
+        self.layout, self.probe_inputs, self.config, self.seed, self.true = layout, probe_inputs, config, seed, true
+        self.estimates: dict[int, list[np.ndarray]] = {}
+
+    def observe(self, arrival: int, teacher: Teacher) -> None:
+        """Look at an uploaded model; `arrival` names the random stream of the inputs."""
+        known = self.estimates.setdefault(teacher.client, [])
+        if self.true is None and len(known) < 2:
+            known.append(self._probe(arrival, teacher.state))
+
+    def of(self, client: int) -> np.ndarray:
+        """Current estimate for a client that was observed, (C,) float64 summing to 1."""
+        return self.true[client] if self.true is not None else np.mean(self.estimates[client], axis=0)
+
+    @torch.no_grad()
+    def _probe(self, arrival: int, state: Tensor) -> np.ndarray:
+        rng = stream(self.seed, "probing", arrival)
+        inputs = self.probe_inputs(rng, self.config.num_probe_inputs)
+        logits = self.layout.call(self.layout.views(state), torch.from_numpy(inputs).to(state.device))
+        probs = (logits.double() / self.config.probe_temperature).softmax(dim=1).cpu().numpy()
+        probs = probs[np.isfinite(probs).all(axis=1)]
+        # A finite model can still overflow on every input; then nothing is known about its client.
+        return probs.mean(axis=0) if len(probs) else np.full(logits.shape[1], 1 / logits.shape[1])
+
+
+class TeacherBuffer:
+    """The `capacity` most recently returned models, newest first."""
+
+    def __init__(self, capacity: int) -> None:
+        self.teachers: deque[Teacher] = deque(maxlen=capacity)
+
+    def add(self, teacher: Teacher) -> None:
+        """Put `teacher` first; the oldest leaves when the buffer is full."""
+        self.teachers.appendleft(teacher)
+
+    def __iter__(self) -> Iterator[Teacher]:
+        return iter(self.teachers)
+
+    def __len__(self) -> int:
+        return len(self.teachers)
+
+
+def teacher_weights(proportions: np.ndarray) -> np.ndarray:
+    """w_m(y) = q_m(y) / sum_n q_n(y), for class proportions (M, C); columns sum to 1.
+
+    A class that no teacher has (sum under 1e-8) gets weight ~0 everywhere, as in the authors' code.
+    """
+    return proportions / np.maximum(proportions.sum(axis=0, keepdims=True), 1e-8)

@@ -1,0 +1,28 @@
+"""A run: the loop over a timeline, and what it needs around it."""
+
+from __future__ import annotations
+
+from fedrevive_core.simulation.branch import SAMPLE_MOMENTS, WAITING, Moment, most_bytes, put, take
+from fedrevive_core.simulation.build import num_threads, pick_device
+from fedrevive_core.simulation.progress import LINES, Progress
+from fedrevive_core.simulation.simulation import Simulation, run
+from fedrevive_core.simulation.synthesis_trace import SynthesisStart, capture, trace_grid, trace_synthesis
+
+__all__ = [
+    "LINES",
+    "SAMPLE_MOMENTS",
+    "WAITING",
+    "Moment",
+    "Progress",
+    "Simulation",
+    "SynthesisStart",
+    "capture",
+    "most_bytes",
+    "num_threads",
+    "pick_device",
+    "put",
+    "run",
+    "take",
+    "trace_grid",
+    "trace_synthesis",
+]

@@ -1,0 +1,8 @@
+"""Who trains what, when it arrives, and how stale it is. NumPy alone, computed before any training."""
+
+from __future__ import annotations
+
+from fedrevive_core.timeline.event_loop import simulate_timeline
+from fedrevive_core.timeline.timeline import Timeline, expected_staleness, speed_groups
+
+__all__ = ["Timeline", "expected_staleness", "simulate_timeline", "speed_groups"]

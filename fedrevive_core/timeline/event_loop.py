@@ -1,0 +1,130 @@
+"""The event loop: it draws delays and clients and plays them out, without any training."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedrevive_core.config import CRASH, DROP_OUT, DUPLICATE, NEVER_RETURN, FederationConfig
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.seeding import stream
+from fedrevive_core.timeline.delays import blocks, delay_draws, fault_draws
+
+if TYPE_CHECKING:
+    pass
+from fedrevive_core.timeline.timeline import Timeline
+
+
+def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
+    """Draw delays and clients from `seed` and play them out.
+
+    The draws depend on (N, K, schedule, seed) and are consumed in order of dispatch: methods with refill_size 1 and
+    one seed see identical arrivals, whatever their buffer size. Raises ConfigError if no version is made in the budget.
+    """
+    mean_of, duration = delay_draws(federation, seed)
+    uniform = blocks(stream(seed, "selection").random)
+    if not any(federation.faults.probabilities):
+        return play(federation, duration, uniform, mean_of)
+    return play(federation, duration, uniform, mean_of, *fault_draws(federation.faults, seed))
+
+
+def play(
+    federation: FederationConfig,
+    duration: Callable[[int], float],
+    uniform: Callable[[], float],
+    mean_duration: np.ndarray,
+    fault: Callable[[], int] | None = None,
+    crash_moment: Callable[[], float] = lambda: 0.5,
+) -> Timeline:
+    """Play out a federation whose next job lasts `duration(client)` and whose next pick is `uniform()` in [0, 1).
+
+    The next job has the fault with code `fault()` (unset: none has any); the next crash comes when `crash_moment()`, in
+    [0, 1), of its job is done. `simulate_timeline` passes random sources; a test or a lesson may pass hand-written
+    ones.
+    """
+    limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
+    deadline = federation.max_sim_time or np.inf
+    free = array("q", range(federation.num_clients))  # an array: fewer cache misses than a list of a million objects
+    in_flight: list[tuple[float, int]] = []
+    client: list[int] = []
+    dispatch_time: list[float] = []
+    arrival_time: list[float] = []
+    dispatched_after: list[int] = []
+    faults: list[int] = []
+    arrivals: list[int] = []
+    lost: list[int] = []
+    now, open_slots = 0.0, federation.concurrency
+    while len(arrivals) != limit:
+        if open_slots >= federation.refill_size:
+            while open_slots and free:  # if all clients that are left are at work, slots stay open
+                open_slots -= 1
+                position = int(uniform() * len(free))
+                chosen, free[position] = free[position], free[-1]
+                free.pop()
+                lasts = duration(chosen)
+                if fault is not None:
+                    faults.append(code := fault())
+                    if code == NEVER_RETURN:
+                        lasts = federation.faults.timeout or np.inf
+                    elif code == CRASH:
+                        lasts *= crash_moment()
+                    elif code == DUPLICATE:  # equal entries leave the heap one after the other
+                        heapq.heappush(in_flight, (now + lasts, len(client)))
+                arrives = now + lasts
+                heapq.heappush(in_flight, (arrives, len(client)))
+                client.append(chosen)
+                dispatch_time.append(now)
+                arrival_time.append(arrives)
+                dispatched_after.append(len(arrivals))
+        if not in_flight:
+            break  # every client has left
+        now, job = heapq.heappop(in_flight)
+        if now > deadline and len(arrivals) >= federation.buffer_size:
+            break
+        if faults and (code := faults[job]):
+            if code == DUPLICATE and arrivals and arrivals[-1] == job:
+                arrivals.append(job)
+                continue  # its slot is open and its client free since the first
+            if code in (NEVER_RETURN, CRASH):
+                lost.append(job)
+            else:
+                arrivals.append(job)
+            if code != DROP_OUT:
+                free.append(client[job])
+        else:
+            arrivals.append(job)
+            free.append(client[job])
+        open_slots += 1
+    _check_first_version(federation, arrivals, arrival_time)
+    return Timeline(
+        federation=federation,
+        client=np.array(client, dtype=np.int64),
+        dispatch_time=np.array(dispatch_time),
+        arrival_time=np.array(arrival_time),
+        dispatched_after=np.array(dispatched_after, dtype=np.int64),
+        fault=np.array(faults, dtype=np.int8) if faults else np.zeros(len(client), dtype=np.int8),
+        arrivals=np.array(arrivals, dtype=np.int64),
+        lost=np.array(lost, dtype=np.int64),
+        mean_duration=mean_duration,
+    )
+
+
+def _check_first_version(federation: FederationConfig, arrivals: list[int], arrival_time: list[float]) -> None:
+    """Raise ConfigError if there are too few arrivals for one version, or too late ones."""
+    if len(arrivals) < federation.buffer_size:
+        raise ConfigError(
+            f"federation.faults.drop_out: every client has left after {len(arrivals)} arrivals and before the first "
+            "version: make it smaller or federation.num_clients larger"
+        )
+    # `play` passes a deadline before the first version, only to say here what would be enough.
+    first_version = arrival_time[arrivals[federation.buffer_size - 1]]
+    if federation.max_sim_time is not None and first_version > federation.max_sim_time:
+        in_time = sum(arrival_time[job] <= federation.max_sim_time for job in arrivals)
+        raise ConfigError(
+            f"federation.max_sim_time = {federation.max_sim_time} ends after {in_time} arrivals and before the first "
+            f"version: allow at least {1.01 * first_version:.3g}"
+        )

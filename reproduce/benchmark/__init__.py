@@ -1,0 +1,1 @@
+"""Speed against a plain reference path."""

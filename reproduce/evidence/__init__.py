@@ -1,0 +1,1 @@
+"""The tables and figures behind docs/RESULTS.md."""

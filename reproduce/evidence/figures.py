@@ -1,0 +1,107 @@
+"""Figures of docs/RESULTS.md: tables in, a Figure out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fedrevive_core.plots import STYLE, Plot
+from reproduce.reports.claims import label
+from reproduce.reports.report import Report
+from reproduce.sweeps.figures import colours
+
+
+@mpl.rc_context(STYLE)
+def plot_map(report: Report, scores: dict[str, str]) -> Figure:
+    """FedRevive's lead over the better baseline in every cell, at the end and over the run: the map of who wins.
+
+    `scores`: metric and what it is called.
+    """
+    grid = report.experiment.grid_at("lab")
+    (up_name, up), (across_name, across) = grid.items()
+    figure = Plot(figsize=(11, 4), layout="constrained")
+    for axes, (score, said) in zip(figure.subplots(1, len(scores)), scores.items(), strict=True):
+        own = report.verdicts[report.verdicts["metric"] == score].set_index("at")
+        cells = [[own.loc[label({up_name: u, across_name: a})] for a in across] for u in up]
+        means = np.array([[cell["ours"] for cell in row] for row in cells], dtype=float)
+        widest = max(1.0, float(np.abs(means).max()))
+        axes.imshow(
+            means, cmap="PuOr_r", norm=TwoSlopeNorm(0, -1.6 * widest, 1.6 * widest), origin="lower", aspect="auto"
+        )
+        for row, line in enumerate(cells):
+            for column, cell in enumerate(line):
+                half = cell["ours"] - cell["low"]
+                weight = "bold" if abs(cell["ours"]) > half else "normal"
+                text = f"{cell['ours']:+.1f} ± {half:.1f}"
+                axes.text(column, row, text, ha="center", va="center", fontweight=weight)
+        axes.set_xticks(range(len(across)), list(map(str, across)))
+        axes.set_yticks(range(len(up)), list(map(str, up)))
+        axes.grid(visible=False)
+        axes.set(xlabel="alpha: clients alike to the right", ylabel="jobs in flight K: staler upwards")
+        axes.set_title(f"Lead {said}, in points", fontsize=12)
+    figure.suptitle("FedRevive against the better tuned baseline (bold: the 95% interval leaves zero out)", fontsize=13)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_leads(leads: pd.DataFrame) -> Figure:
+    """Every ablation as a row: its lead over FedRevive as it is, in accuracy over the run, with 95% interval."""
+    shown = leads.iloc[::-1].reset_index(drop=True)
+    figure = Plot(figsize=(10, 1.2 + 0.32 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    for height, row in shown.iterrows():
+        clear = abs(row["mean_accuracy"]) > row["mean_accuracy_half"]
+        colour = "#888888" if not clear else "#0072B2" if row["mean_accuracy"] < 0 else "#D55E00"
+        style: Any = {"color": colour, "ms": 7, "capsize": 3}
+        axes.errorbar(row["mean_accuracy"], height, xerr=np.nan_to_num(row["mean_accuracy_half"]), fmt="o", **style)
+    axes.axvline(0, color="#888888", lw=1)
+    axes.set_yticks(range(len(shown)), list(shown["arm"]), fontsize=10)
+    _separate(axes, list(shown["question"]))
+    axes.set(xlabel="accuracy over the run, points above FedRevive as it is", ylim=(-0.7, len(shown) - 0.3))
+    axes.set_title("What each part is worth (grey: the 95% interval holds zero)")
+    return figure
+
+
+def _separate(axes: Any, questions: Sequence[str]) -> None:
+    """A line between rows of different questions."""
+    for height, (below, above) in enumerate(itertools.pairwise(questions)):
+        if below != above:
+            axes.axhline(height + 0.5, color="#cccccc", lw=1)
+
+
+@mpl.rc_context(STYLE)
+def plot_compute(evaluations: pd.DataFrame, flops: dict[str, float], staleness: int = 80, alpha: float = 0.1) -> Figure:
+    """Accuracy of one cell of the map against simulated time, and against all that clients and server computed.
+
+    `flops`: operations of a 'client_job', and those that 'fedrevive' adds to an arrival.
+    """
+    cell = (evaluations["federation.concurrency"] == staleness) & (evaluations["data.alpha"] == alpha)
+    evaluations = evaluations[cell]
+    per_arrival = flops["client_job"] + flops["fedrevive"] * (evaluations["arm"] == "fedrevive")
+    evaluations = evaluations.assign(compute=evaluations["num_arrivals"] * per_arrival / 1e9)
+    figure = Plot(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, x, said in zip(
+        panels, ("sim_time", "compute"), ("simulated time", "GFLOP of clients and server"), strict=True
+    ):
+        for arm, colour in colours(list(dict.fromkeys(evaluations["arm"]))).items():
+            own = evaluations[evaluations["arm"] == arm]
+            # All seeds are evaluated at the same versions, so at the same compute; their times differ.
+            mean = own.groupby("version")[[x, "accuracy"]].mean()
+            axes.plot(mean[x], mean["accuracy"], color=colour, label=arm)
+        axes.set(xlabel=said, ylim=(0, 1))
+    panels[0].set_xlim(0, None)
+    panels[1].set_xscale("log")
+    panels[0].set_ylabel("test accuracy, mean of 5 seeds")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    panels[0].legend()
+    figure.suptitle(f"K = {staleness}, alpha = {alpha}: the same runs, against time and against work", fontsize=13)
+    return figure

@@ -1,0 +1,283 @@
+"""Notebooks as batch jobs: validated parameters, this environment's kernel, an executed copy and a page beside it.
+
+A notebook that has a cell tagged `picture` leaves that cell's figure beside its page, too.
+
+The kernel runs the interpreter that runs this, whatever kernels are installed, and is spoken to through files in a
+directory of its own: there are no ports that two kernels could race for.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from papermill.exceptions import PapermillExecutionError
+from PIL import Image
+from traitlets.config import Config
+
+import fedrevive_core
+from fedrevive_core.config import choices
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.simulation import LINES, Progress
+from reproduce.reports.html import document
+from reproduce.reports.notebook_html import title, to_html, write_notebook_page
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+START_SECONDS = 120  # a kernel that is not ready by then is started anew
+STARTS = 3
+TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list, as JSON"}
+
+
+class NotebookFailed(Exception):
+    """A notebook stopped with an error; the message names the cell, the error and the copy that was kept."""
+
+
+def shipped() -> list[str]:
+    """Names of the notebooks of the course."""
+    return sorted(path.stem for path in FOLDER.glob("[0-9]*.ipynb"))
+
+
+def find(name: str) -> Path:
+    """The notebook of the course called `name`, or the file of that name. Raises ConfigError if there is none."""
+    path = Path(name) if name.endswith(".ipynb") else FOLDER / f"{name}.ipynb"
+    if not path.is_file():
+        raise ConfigError(f"notebook = '{name}' is unknown: {choices(name, shipped())}; or a path to an .ipynb file")
+    return path.resolve()
+
+
+def defaults(notebook: Path) -> dict[str, Any]:
+    """Names and default values in the cell tagged `parameters`; empty without one."""
+    for cell in _read(notebook).cells:
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+            assigned = [statement for statement in ast.parse(cell.source).body if isinstance(statement, ast.Assign)]
+            return {ast.unparse(statement.targets[0]): ast.literal_eval(statement.value) for statement in assigned}
+    return {}
+
+
+def parse(notebook: Path, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Parameters given as text, each as a value of its default's type.
+
+    Raises ConfigError for a name that the notebook does not have, a name given twice, a value of another type.
+    """
+    allowed = defaults(notebook)
+    parsed: dict[str, Any] = {}
+    for name, text in given:
+        if name not in allowed:
+            raise ConfigError(f"{notebook.stem} has no parameter '{name}': {choices(name, allowed)}")
+        if name in parsed:
+            raise ConfigError(f"parameter {name} is given twice")
+        parsed[name] = _value(name, text, allowed[name])
+    return parsed
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        value = json.loads(text.lower() if text in ("True", "False", "None") else text)
+    except json.JSONDecodeError:
+        value = text
+    kind = list if isinstance(default, tuple) else type(default)
+    if default is None or type(value) is kind:
+        return value
+    if kind is float and type(value) is int:
+        return float(value)
+    raise ConfigError(f"parameter {name} = {text}: must be {TYPES.get(kind, kind.__name__)}, such as {default!r}")
+
+
+def execute(notebook: Path, out: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True) -> Path:
+    """Execute `notebook` in its own directory, write the executed copy as `out` and return the page made beside it.
+
+    Args:
+        parameters: values by name, as `parse` returns them. progress: show the cell that is running.
+
+    Raises ConfigError for an `out` that cannot be written, NotebookFailed if a cell fails: the copy then shows where.
+    """
+    out = out.resolve()
+    if out.suffix != ".ipynb" or out == notebook:
+        raise ConfigError(f"out = '{out}' must be an .ipynb file, and not the notebook itself")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out = '{out}' cannot be written: {error.strerror}") from None
+    source = _read(notebook)
+    num_cells = sum(cell.cell_type == "code" for cell in source.cells) + bool(parameters)  # papermill's own
+    with Progress(notebook.stem, num_cells, unit="cells", show=progress) as bar:
+        try:
+            _start_and_run(notebook, out, dict(parameters or {}), bar)
+        except PapermillExecutionError as error:
+            line = _first_line(error.source)
+            raise NotebookFailed(
+                f"{notebook.stem} failed in cell {error.exec_count} (`{line}`): {error.ename}: "
+                f"{' '.join(str(error.evalue).split())}; what ran is in {out}"
+            ) from None
+        finally:
+            if out.exists():
+                executed = _read(out)
+                write_notebook_page(executed, out.with_suffix(".html"))
+                _write_picture(executed, out.with_suffix(".png"))
+    return out.with_suffix(".html")
+
+
+def _write_picture(notebook: Any, path: Path) -> None:
+    """Write the figure of the cell tagged `picture`, if it was drawn, in 256 colours: a third of the size."""
+    for cell in notebook.cells:
+        for output in cell.outputs if "picture" in cell.metadata.get("tags", []) else ():
+            if "image/png" in output.get("data", {}):
+                drawn = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+                drawn.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], bar: Progress) -> None:
+    """One papermill execution; a kernel that does not come up is started anew, a notebook is never run twice."""
+    for attempt in range(1, STARTS + 1):
+        with tempfile.TemporaryDirectory(prefix="kernel-") as folder, _shown(bar) as on_cell:
+            try:
+                papermill.execute_notebook(
+                    notebook,
+                    out,
+                    parameters=parameters,
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    start_timeout=START_SECONDS,
+                    kernel_manager_class=OwnKernel,
+                    config=Config(AsyncKernelManager={"transport": "ipc", "connection_file": f"{folder}/kernel.json"}),
+                    resources={"metadata": {"path": str(notebook.parent)}},
+                    on_cell_execute=on_cell,
+                    shutdown_kernel="immediate",  # asked politely, an idle kernel prints that it was interrupted
+                )
+                return
+            except RuntimeError as error:  # as nbclient reports a kernel that died or did not answer
+                if on_cell.cell is not None:
+                    raise NotebookFailed(
+                        f"{notebook.stem}: the kernel died in cell {bar.count + 1} (`{on_cell.cell}`), as it does when "
+                        f"memory runs out; what ran is in {out}"
+                    ) from None
+                if attempt == STARTS:
+                    raise NotebookFailed(f"{notebook.stem}: no kernel came up in {STARTS} attempts: {error}") from None
+                print(f"{notebook.stem}: the kernel did not come up ({error}); starting another", file=sys.stderr)
+        time.sleep(2 * attempt)
+
+
+class OwnKernel(AsyncKernelManager):
+    """A kernel of this interpreter, which sees the same package and prints progress as lines."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        root = str(Path(fedrevive_core.__file__).parent.parent)
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        return KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3 (ipykernel)",
+            language="python",
+            env={"PYTHONPATH": path, LINES: "1"},
+        )
+
+
+class _Cell:
+    """Called by nbclient as a cell begins; `cell` is the first line of the one that is running."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar, self.begun = bar, 0
+        self.cell: str | None = None
+
+    def __call__(self, cell: Any, cell_index: int) -> None:
+        self.begun += 1
+        self.cell = _first_line(cell.source)
+        self.bar.advance(self.begun - 1, self.cell)
+
+
+@contextmanager
+def _shown(bar: Progress) -> Iterator[_Cell]:
+    """Shows the cell that runs, again and again while it lasts: a long one is not silent."""
+    on_cell, ended = _Cell(bar), Event()
+
+    def remind() -> None:
+        while not ended.wait(1):
+            if on_cell.cell is not None:
+                bar.advance(bar.count, on_cell.cell)
+
+    reminder = Thread(target=remind, daemon=True)
+    reminder.start()
+    try:
+        yield on_cell
+        bar.advance(bar.total, "done")
+    finally:
+        ended.set()
+        reminder.join()
+
+
+def _first_line(source: str) -> str:
+    lines = [line for line in source.splitlines() if line.strip() and not line.startswith("#")]
+    return lines[0].strip()[:60] if lines else "no code"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return nbformat.read(path, as_version=4)
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        raise ConfigError(f"{path} is not a readable notebook: {error}") from None
+
+
+def render(notebook: str, records: Path, out: Path) -> Path:
+    """Execute the rendering notebook of a sweep over its `records`, and return the page made beside the copy `out`.
+
+    Args:
+        notebook: as `find` takes it; one with a parameter `records`, the sweep's directory.
+
+    Raises ConfigError if the notebook cannot show a sweep, NotebookFailed if a cell fails.
+    """
+    found = find(notebook)
+    if "records" not in defaults(found):
+        raise ConfigError(f"notebook = '{notebook}' has no parameter 'records', so it cannot show a sweep")
+    return execute(found, out, {"records": str(records.resolve())})
+
+
+def write_pages(out: Path) -> tuple[Path, list[str]]:
+    """Execute every notebook of the course into `out`; the index of their pages, and what failed, a sentence each."""
+    entries, failures = [], []
+    for path in sorted(FOLDER.glob("[0-9]*.ipynb")):
+        started, problem = time.monotonic(), ""
+        try:
+            execute(path, out / path.name)
+        except NotebookFailed as error:
+            problem = str(error)
+            failures.append(problem)
+        entries.append(_entry(path, out / f"{path.stem}.png", time.monotonic() - started, problem))
+    index = out / "index.html"
+    body = "<h1>FedRevive: the course</h1>\n<p>Every notebook as it ran, from the command below.</p>\n"
+    command = "<h2>Make these pages</h2>\n<pre><code>python -m reproduce pages</code></pre>"
+    index.write_text(document("FedRevive: the course", f"{body}{''.join(entries)}{command}"), encoding="utf-8")
+    return index, failures
+
+
+def _entry(path: Path, picture: Path, seconds: float, problem: str) -> str:
+    """A notebook in the index: its question, what it is about, its picture if there is one, how it went."""
+    notebook = _read(path)
+    first = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
+    about = next((part for part in first.split("\n\n")[1:] if not part.startswith("#")), "")
+    how = f"<b>Failed:</b> {escape(problem)}" if problem else f"Ran in {seconds:.0f} seconds."
+    link = f'<a href="{escape(path.stem)}.html">{escape(title(notebook) or path.stem)}</a>'
+    shown = ""
+    if picture.exists() and not problem:
+        uri = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+        shown = f'<div class="card"><img src="{uri}" alt="A figure of {escape(path.stem)}"></div>'
+    heading = f"<h2>{escape(path.stem[:2])} &middot; {link}</h2>"
+    return f"{heading}\n{to_html(about)}\n{shown}\n<p><small>{how}</small></p>\n"

@@ -1,0 +1,200 @@
+"""What a sweep says about each claim: pure functions from the table of runs to tables of verdicts, arms and times.
+
+`runs` has a row per finished run: `arm`, `seed`, a column per grid field, the summary of the record ('final_accuracy',
+'time_to 0.8', ...), `sim_time`, and for `arms_table` what `collected.with_costs` adds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedrevive_core.records import TARGETS, confidence_interval
+from reproduce.sweeps.experiment import Claim, Experiment
+
+COSTS = ("sim_time", "client_steps", "server_seconds", "bytes_up", "bytes_down")
+SCORES = ("final_accuracy", "best_accuracy", "mean_accuracy")
+
+
+def points(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every point of the grid (field: value) with its runs, in the grid's order."""
+    found = []
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        chosen = np.ones(len(runs), dtype=bool)
+        for field, value in point.items():
+            chosen &= (runs[field] == value).to_numpy()
+        found.append((point, runs[chosen]))
+    return found
+
+
+def label(point: Mapping[str, Any]) -> str:
+    """'alpha=0.1, concurrency=80'; empty without a grid."""
+    return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in point.items())
+
+
+def verdicts(experiment: Experiment, scale: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """A row for every claim at every point of the grid that it is about.
+
+    claim, source, metric, unit, at (the point), paper, tolerance: as claimed. against: the best baseline, by its mean.
+    ours, low, high: mean and 95% interval over num_seeds; of differences within a seed if the arms share seeds
+    (`paired`). reached: for times, of how many runs; bound: 'at least', 'at most' or 'restricted' if some never did.
+    direction, within: 'yes', 'no', 'unclear', or empty where it is no question. verdict: all of this in words.
+    """
+    rows = []
+    for claim in experiment.claims:
+        for point, own in points(runs, experiment.grid_at("lab" if scale == "lab" else "paper")):
+            if all(point[field] == value for field, value in claim.where.items()):
+                rows.append(_judge(claim, label(point), own, claim.comparable["lab" if scale == "lab" else "paper"]))
+    return pd.DataFrame(rows)
+
+
+def _judge(claim: Claim, at: str, runs: pd.DataFrame, comparable: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "claim": claim.text, "source": claim.source, "metric": claim.metric, "unit": claim.unit, "at": at,
+        "paper": math.nan if claim.paper_value is None else claim.paper_value, "tolerance": claim.tolerance,
+        "against": "", "ours": math.nan, "low": math.nan, "high": math.nan, "num_seeds": 0, "paired": False,
+        "reached": "", "bound": "", "direction": "", "within": "", "comparable": comparable, "verdict": "not run",
+    }  # fmt: skip
+    horizon = float(runs["sim_time"].min()) if len(runs) else 0.0
+    arm, censored = _values(runs, claim.arm, claim.metric, horizon)
+    others = {name: _values(runs, name, claim.metric, horizon) for name in claim.baselines}
+    others = {name: pair for name, pair in others.items() if len(pair[0])}
+    if not len(arm) or len(others) < bool(claim.baselines):
+        return row
+    missing = sorted(set(claim.baselines) - set(others))
+    if claim.baselines:
+        sign = -1 if claim.metric.startswith("time_to") else 1
+        best = max(others, key=lambda name: sign * float(_shared(others[name][0], arm).mean()))
+        base, base_censored = others[best]
+        row["against"] = best + (f" (not run: {', '.join(missing)})" if missing else "")
+        lead, row["paired"] = _lead(arm, base, relative=sign < 0)
+        mean, half = lead if isinstance(lead, tuple) else confidence_interval(lead)
+        row["num_seeds"] = len(lead) if not isinstance(lead, tuple) else min(len(arm), len(base))
+    else:
+        base_censored = censored[:0]
+        mean, half = confidence_interval(100 * arm)
+        row["num_seeds"] = len(arm)
+    row |= {"ours": mean, "low": mean - half, "high": mean + half}
+    if claim.metric.startswith("time_to"):
+        counts = [f"{(~lost).sum()} of {len(lost)}" for lost in (censored, base_censored) if len(lost)]
+        row["reached"] = " against ".join(counts)
+        never = bool(censored.any()), bool(base_censored.any())
+        row["bound"] = {(False, False): "", (False, True): "at least", (True, False): "at most"}.get(
+            never, "restricted"
+        )
+        if censored.all() and (base_censored.all() or not claim.baselines):
+            return row | {"ours": math.nan, "low": math.nan, "high": math.nan, "verdict": "never reached"}
+    row["direction"] = _direction(claim, row)
+    if claim.paper_value is not None and not row["bound"]:
+        row["within"] = "yes" if abs(mean - claim.paper_value) <= claim.tolerance else "no"
+    return row | {"verdict": _verdict(row)}
+
+
+def _values(runs: pd.DataFrame, arm: str, metric: str, horizon: float) -> tuple[pd.Series, np.ndarray]:
+    """The metric by seed, and which are censored: a time that was not reached is restricted to the `horizon`."""
+    own = runs[runs["arm"] == arm].set_index("seed").sort_index()
+    values = own[metric].astype(float)
+    if not metric.startswith("time_to"):
+        return values, np.zeros(len(values), dtype=bool)
+    return values.fillna(horizon).clip(upper=horizon), (values.isna() | (values > horizon)).to_numpy()
+
+
+def _shared(values: pd.Series, arm: pd.Series) -> pd.Series:
+    shared = values.index.intersection(arm.index)
+    return values[shared] if len(shared) else values
+
+
+def _lead(arm: pd.Series, base: pd.Series, *, relative: bool) -> tuple[np.ndarray | tuple[float, float], bool]:
+    """How far the arm is ahead, in percent of the base or in points: per shared seed, or as (mean, half width)."""
+    shared = arm.index.intersection(base.index)
+    if len(shared):
+        here, there = arm[shared].to_numpy(), base[shared].to_numpy()
+        return (100 * (1 - here / there) if relative else 100 * (here - there)), True
+    if relative:  # spread of the base is left to its mean
+        return confidence_interval(100 * (1 - arm.to_numpy() / base.mean())), False
+    return _welch(100 * arm.to_numpy(), 100 * base.to_numpy()), False
+
+
+def _welch(here: np.ndarray, there: np.ndarray) -> tuple[float, float]:
+    """Difference of means and half width of its 95% interval, for independent samples of unequal spread."""
+    from scipy.special import stdtrit
+
+    mean = float(here.mean() - there.mean())
+    if min(len(here), len(there)) < 2:
+        return mean, math.nan
+    parts = [sample.var(ddof=1) / len(sample) for sample in (here, there)]
+    spread = sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, (here, there), strict=True))
+    freedom = sum(parts) ** 2 / spread if spread else math.inf
+    return mean, float(stdtrit(freedom, 0.975) * math.sqrt(sum(parts))) if spread else 0.0
+
+
+def _direction(claim: Claim, row: Mapping[str, Any]) -> str:
+    """Does the interval lie on the claimed side? One seed has no interval, so it cannot tell."""
+    low, high = row["low"], row["high"]
+    if claim.direction is None:
+        return ""
+    if claim.direction == "equal":
+        inside = low >= -claim.tolerance and high <= claim.tolerance
+        outside = low > claim.tolerance or high < -claim.tolerance
+        return "yes" if inside else "no" if outside else "unclear"
+    if claim.direction == "lower":
+        low, high = -high, -low
+    return "yes" if low > 0 else "no" if high < 0 else "unclear"
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    direction = {"yes": "same direction", "no": "opposite direction", "unclear": "direction unclear", "": ""}
+    words = direction[row["direction"]]
+    if not row["comparable"]:
+        return "not comparable (other data)" + (f"; {words}" if words else "")
+    if row["direction"] == "no":
+        return "contradicted"
+    if row["within"] == "yes":
+        return "reproduced" if row["direction"] != "unclear" else f"within tolerance; {words}"
+    if row["within"] == "no":
+        return f"{words}, other size" if words else "another value"
+    return f"{words}, size not known: some runs never reach it" if row["bound"] else words
+
+
+def arms_table(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """A row per arm and point: accuracy at the end, at best and over the run, with half widths; what it cost."""
+    rows = []
+    for point, own in points(runs, grid):
+        for arm, group in own.groupby("arm", sort=False, observed=True):
+            row: dict[str, Any] = {"arm": arm, "at": label(point), "num_seeds": len(group)}
+            for score in SCORES:
+                row[score], row[f"{score}_half"] = confidence_interval(group[score].to_numpy())
+            row["mean_staleness"] = float(group["mean_staleness"].mean())
+            rows.append(row | {cost: float(group[cost].mean()) for cost in COSTS})
+    return pd.DataFrame(rows)
+
+
+def times_table(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """A row per arm, point and target that any run of the point reaches: when, and in how many runs.
+
+    time, half: the mean over seeds restricted to `horizon`, the end of the shortest run of the point: a run that has
+    not reached the target by then counts with the horizon, so that it is not dropped; the true mean is later.
+    """
+    rows = []
+    for point, own in points(runs, grid):
+        horizon = float(own["sim_time"].min()) if len(own) else 0.0
+        for target in TARGETS:
+            metric = f"time_to {target}"
+            if metric not in own or own[metric].isna().all():
+                continue
+            for arm in own["arm"].unique():
+                values, censored = _values(own, arm, metric, horizon)
+                mean, half = confidence_interval(values.to_numpy())
+                reached = int((~censored).sum())
+                rows.append(
+                    {"arm": arm, "at": label(point), "target": target, "reached": reached, "num_seeds": len(values)}
+                    | {"time": mean, "half": half, "horizon": horizon}
+                )
+    columns = ["arm", "at", "target", "reached", "num_seeds", "time", "half", "horizon"]
+    return pd.DataFrame(rows, columns=columns)

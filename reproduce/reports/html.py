@@ -1,0 +1,159 @@
+"""One self-contained HTML page for a set of runs: a table, figures with captions, the command, the provenance.
+
+No scripts and nothing loaded from elsewhere: the file can be mailed, archived or opened offline, and stays as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fedrevive_core.plots import png_bytes
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2126; --soft: #5b636d; --line: #dfe3e8; --paper: #fff; --code: #f4f6f8;
+  --accent: #c25400; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a2abb5; --line: #363c44; --paper: #16191d;
+  --code: #21262c; --accent: #ff9a52; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 3rem 1.25rem 4rem; max-width: 60rem; color: var(--ink); background: var(--paper);
+  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { margin: 0 0 1rem; font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.015em; text-wrap: balance; }
+h2 { margin: 3rem 0 0.6rem; font-size: 1.3rem; line-height: 1.3; }
+p { margin: 0 0 0.9rem; max-width: 44rem; font-size: 1.125rem; text-wrap: pretty; }
+.scroll { margin: 1.8rem 0 0; overflow-x: auto; }
+table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.5rem 0.9rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th:first-child { padding-left: 0; }
+thead th { border-bottom: 2px solid var(--ink); font-size: 0.875rem; vertical-align: bottom; }
+tbody th { min-width: 9rem; font-weight: 600; white-space: normal; }
+tbody td { white-space: normal; }
+td.number, th.number { text-align: right; white-space: nowrap; }
+figure { margin: 0; }
+figcaption { max-width: 44rem; margin: 0 0 0.9rem; color: var(--soft); text-wrap: pretty; }
+.card { padding: 1rem; border: 1px solid var(--line); border-radius: 0.6rem; background: #fff; }
+.card img { display: block; margin: 0 auto; max-width: 100%; height: auto; }
+pre { margin: 0.6rem 0 0; padding: 0.9rem 1.1rem; border-left: 3px solid var(--accent); border-radius: 0.4rem;
+  overflow-x: auto; background: var(--code);
+  font: 0.9375rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1.2rem; margin: 0; font-size: 0.9375rem; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+"""
+# A browser that honours this loads nothing from the network, whatever a mistake may put into the page.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# 1,234.5, 81.2% ± 1.3% and 1e-08 are numbers, with either minus sign; a blank or a dash stands for a missing one.
+NUMBER = re.compile(r"[-+\u2212]?[\d.,]+(e[-+]?\d+)?\s*%?(\s*±\s*[\d.,]+\s*%?)?|[-\u2013\u2014]?")
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A figure of the page: heading, and a caption of a sentence or two that tells a newcomer what to see."""
+
+    heading: str
+    caption: str
+    figure: Figure
+
+
+def write_page(
+    path: Path | str,
+    *,
+    title: str,
+    intro: Sequence[str],
+    tables: Sequence[tuple[str, str, Sequence[Mapping[str, object]]]],
+    illustrations: Sequence[Illustration],
+    command: str,
+    provenance: Mapping[str, object],
+) -> Path:
+    """Write the page as `path` and return it; directories are made, an older page is replaced.
+
+    Args:
+        intro: paragraphs of plain text.
+        tables: heading, caption (each may be empty) and rows with the same columns, the first of which names the row;
+            columns of numbers are set flush right. A table without rows is left out.
+        command: what made the page, to be copied as it stands.
+        provenance: what to print under it, by name, such as versions and the commit.
+
+    All text is escaped. Raises ValueError if the rows of a table differ in their columns.
+    """
+    parts = [f"<h1>{escape(title)}</h1>"]
+    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in intro]
+    parts += [_titled(heading, caption) + _table(rows) for heading, caption, rows in tables if rows]
+    parts += [_illustration(illustration) for illustration in illustrations]
+    parts.append(f"<h2>Make this page</h2>\n<pre><code>{escape(command.strip())}</code></pre>")
+    facts = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in provenance.items())
+    parts.append(f"<footer>\n<h2>Where it comes from</h2>\n<dl>\n{facts}\n</dl>\n</footer>")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document(title, "\n".join(parts)), encoding="utf-8")
+    return path
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """The page around `body`, which is HTML; `style` is CSS beyond that of all pages."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def figure_data_uri(figure: Figure) -> str:
+    """`figure` as a data URI of a PNG with two dots per pixel."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(figure, scale=2.0)).decode("ascii")
+
+
+def _illustration(illustration: Illustration) -> str:
+    width, height = (illustration.figure.get_size_inches() * illustration.figure.dpi).round().astype(int)
+    return (
+        f"<figure>\n<h2>{escape(illustration.heading)}</h2>\n<figcaption>{escape(illustration.caption)}</figcaption>\n"
+        f'<div class="card"><img src="{figure_data_uri(illustration.figure)}" width="{width}" height="{height}" '
+        f'alt="{escape(illustration.heading)}"></div>\n</figure>'
+    )
+
+
+def _titled(heading: str, caption: str) -> str:
+    return (f"<h2>{escape(heading)}</h2>\n" if heading else "") + (f"<p>{escape(caption)}</p>\n" if caption else "")
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    columns = list(rows[0])
+    for row in rows:
+        if list(row) != columns:
+            raise ValueError(f"rows of the table must have the same columns: {columns} and {list(row)}")
+    cells = [[str(row[column]) for column in columns] for row in rows]
+    numeric = [all(NUMBER.fullmatch(row[position]) for row in cells) for position in range(len(columns))]
+    css = [' class="number"' if is_numeric else "" for is_numeric in numeric]
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(css, columns, strict=True))
+    body = ""
+    for first, *rest in cells:
+        data = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(css[1:], rest, strict=True))
+        body += f'<tr><th scope="row"{css[0]}>{escape(first)}</th>{data}</tr>\n'
+    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>'
+
+
+def made_with(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """What a record's provenance says, as lines of the page's."""
+    return {
+        "device": f"{provenance['device']}, {provenance['num_threads']} CPU threads",
+        "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),
+        "commit": provenance["git_commit"] or "not a git checkout",
+    }

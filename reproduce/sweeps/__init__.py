@@ -1,0 +1,1 @@
+"""Many runs: experiments as data, their runs, results, figures and explorer."""

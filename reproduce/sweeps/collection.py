@@ -1,0 +1,87 @@
+"""Tables of many runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.records import check_file, read_json
+
+
+class Records(NamedTuple):
+    """Tables of many runs, each with the columns `run`, `method`, `seed` and every setting that varies among them.
+
+    `run` is the record's path below the directory that was read. runs: a row per run with its summary (nested entries
+    as 'time_to 0.8', None where the target was never reached) and host seconds per part ('server_seconds').
+    evaluations, arrivals: the tables of all runs, one after the other.
+    """
+
+    runs: pd.DataFrame
+    evaluations: pd.DataFrame
+    arrivals: pd.DataFrame
+
+
+def load_many(directory: Path | str) -> Records:
+    """Read the tables of all records below `directory`, without models and samples; others may be written meanwhile.
+
+    Raises ConfigError if there is none, or one that is damaged.
+    """
+    directory = Path(directory)
+    places = sorted(header.parent for header in directory.rglob("run.json") if not header.parent.name.startswith("."))
+    if not places:
+        raise ConfigError(f"{directory} holds no runs: give a directory that a sweep or a comparison wrote")
+    configs: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    tables: dict[str, list[pyarrow.Table]] = {"evaluations": [], "arrivals": []}
+    for place in places:
+        try:
+            header = read_json(place / "run.json")
+            configs.append(_flat(header["config"], "."))
+            for name, parts in tables.items():
+                parts.append(_read_table(place / f"{name}.parquet"))
+            timings = _read_table(place / "timings.parquet").to_pylist()
+            seconds = {f"{row['part']}_seconds": row["seconds"] for row in timings}
+            rows.append(_flat(header["summary"], " ") | seconds)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"{place} does not hold a readable run: {error}") from None
+    names = dict.fromkeys(name for config in configs for name in config)
+    varied = [name for name in names if len({str(config.get(name)) for config in configs}) > 1]
+    columns = list(dict.fromkeys(["method", "seed", *varied]))
+    settings = pd.DataFrame(
+        {"run": [place.relative_to(directory).as_posix() for place in places]}
+        | {name: [config.get(name) for config in configs] for name in columns}
+    )
+    summaries = pd.DataFrame(rows)
+    runs = settings.join(summaries[[name for name in summaries if name not in settings]])
+    # Categories, because a text per row would cost more than the row.
+    texts = [name for name in settings if settings[name].map(type).eq(str).all()]
+    settings = settings.astype(dict.fromkeys(texts, "category"))
+    return Records(runs, *(_joined(settings, tables[name]) for name in tables))
+
+
+def _flat(values: dict[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with joined names; lists as tuples, which can be compared and grouped by."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, separator, f"{prefix}{name}{separator}")
+        else:
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def _read_table(path: Path) -> pyarrow.Table:
+    check_file(path)
+    return pyarrow.parquet.ParquetFile(path).read(use_threads=False)
+
+
+def _joined(settings: pd.DataFrame, tables: list[pyarrow.Table]) -> pd.DataFrame:
+    """All `tables` below each other, each row beside the row of `settings` that belongs to its table."""
+    table = pyarrow.concat_tables(tables, promote_options="permissive").to_pandas()
+    repeated = settings.iloc[np.repeat(np.arange(len(tables)), [len(part) for part in tables])]
+    return pd.concat([repeated.reset_index(drop=True), table[[n for n in table if n not in settings]]], axis=1)

@@ -1,0 +1,265 @@
+"""A sweep: every cell of an experiment is one run, done once, whatever happens in between.
+
+A run is named by what determines its result (configuration, data, the core's source, kind of device), so a finished one
+is never repeated and is shared between the sweeps that lie side by side. Nothing is remembered but what is on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGINT, SIGTERM, signal
+from typing import Any, NamedTuple
+
+import yaml
+
+import fedrevive_core
+from fedrevive_core.config import DataConfig, RunConfig
+from fedrevive_core.errors import ConfigError, Interrupted
+from fedrevive_core.files import check_free
+from fedrevive_core.records import Record
+from reproduce.sweeps.executors import Engine
+from reproduce.sweeps.experiment import Cell, Experiment, cells
+from reproduce.sweeps.worker import Run
+
+CORE = Path(fedrevive_core.__file__).parent
+# What shows results, or turns names into a configuration, does not determine them.
+BESIDE = ("plots/*", "widgets/*", "config/preset*", "config/methods.py", "*/synthesis_trace.py")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of an experiment at one scale on one kind of device ('cpu' or 'cuda')."""
+
+    experiment: Experiment
+    scale: str
+    device: str
+    runs: tuple[Run, ...]
+
+    def header(self) -> dict[str, Any]:
+        """What `sweep.json` holds."""
+        listed = [{"run": r.name, "arm": r.cell.arm, "seed": r.cell.seed, "grid": r.cell.grid} for r in self.runs]
+        return {
+            "experiment": self.experiment.name,
+            "scale": self.scale,
+            "device": self.device,
+            "code": code_hash(),
+            "cells": listed,
+        }
+
+
+def plan(experiment: Experiment, scale: str, device: str) -> Sweep:
+    """Name every run. Raises ConfigError listing each cell that cannot be built or whose data is absent."""
+    found = cells(experiment, scale)
+    every = experiment.scales[scale].checkpoint_every  # type: ignore[index]
+    runs, problems = [], []
+    for cell in found:
+        if cell.config.device == "auto":
+            cell = Cell(cell.arm, cell.seed, cell.grid, cell.config.model_copy(update={"device": device}))
+        federation = cell.config.federation
+        try:
+            fingerprint = _fingerprint(cell.config.data, federation.num_clients)
+        except ConfigError as error:
+            problems.append(f"\n  {cell}: {error}")
+            continue
+        name = f"{cell.arm}-s{cell.seed}-{run_hash(cell.config, fingerprint)}"
+        runs.append(Run(name, cell, max(1, every // federation.buffer_size)))
+    if problems:
+        raise ConfigError(f"{experiment.name} at scale {scale} has {len(problems)} invalid cells:{''.join(problems)}")
+    return Sweep(experiment, scale, device, tuple(runs))
+
+
+def run_hash(config: RunConfig, fingerprint: str) -> str:
+    """12 hexadecimal digits of what determines a result; `config` names the device."""
+    determining = {"config": config.to_dict(), "data": fingerprint, "code": code_hash()}
+    return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def code_hash() -> str:
+    """SHA-256 of the core's source code, without what is BESIDE a run."""
+    digest = hashlib.sha256()
+    for path in sorted(CORE.rglob("*.py")):
+        if any(path.relative_to(CORE).match(pattern) for pattern in BESIDE):
+            continue
+        digest.update(f"{path.relative_to(CORE)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.cache
+def _fingerprint(data: DataConfig, num_clients: int) -> str:
+    import torch
+
+    from fedrevive_core.data import load_federated
+
+    return load_federated(data, num_clients, torch.device("cpu")).fingerprint
+
+
+def check_out(sweep: Sweep, chosen: Iterable[Run], out: Path, *, resume: bool) -> None:
+    """May this sweep be written to `out`? Raises ConfigError if not; changes nothing."""
+    if not (out / "sweep.json").exists():
+        check_free(out)
+        if resume:
+            raise ConfigError(f"--resume: there is no sweep in '{out}' to go on from; leave --resume out to start")
+        return
+    held = header(out)
+    if (held["experiment"], held["scale"]) != (sweep.experiment.name, sweep.scale):
+        raise ConfigError(
+            f"out = '{out}' holds the sweep of {held['experiment']} at scale {held['scale']}: choose another directory"
+        )
+    if not resume and not all(run.is_finished(out) for run in chosen):
+        raise ConfigError(
+            f"out = '{out}' holds an unfinished sweep: add --resume to go on, or choose another directory"
+        )
+
+
+def header(out: Path) -> dict[str, Any]:
+    """What `sweep.json` in `out` holds. Raises ConfigError if it cannot be read."""
+    try:
+        return json.loads((out / "sweep.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{out} does not hold a readable sweep: {error}") from None
+
+
+@contextmanager
+def opened(sweep: Sweep, out: Path) -> Iterator[None]:
+    """Hold `out` for this sweep: say what it is about, keep other processes out, remove what a killed one half wrote.
+
+    Raises ConfigError if it cannot be written or another process is at it.
+    """
+    from fedrevive_core.files import lock
+
+    files = {
+        "experiment.yaml": yaml.safe_dump(sweep.experiment.model_dump(mode="json"), sort_keys=False),
+        "sweep.json": json.dumps(sweep.header(), indent=2) + "\n",
+    }
+    try:
+        if not (out / "sweep.json").exists():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            work = _written(files, out.parent, out.name)
+            os.replace(work, out)  # all or nothing
+        with lock(out):
+            work = _written(files, out, "header")
+            for name in files:
+                os.replace(work / name, out / name)
+            work.rmdir()
+            for name in ("runs", "failures"):
+                (out / name).mkdir(exist_ok=True)
+            for left in (*out.glob(".*"), *(out / "runs").glob(".*")):
+                shutil.rmtree(left, ignore_errors=True)
+            for run in sweep.runs:
+                if run.is_finished(out):
+                    shutil.rmtree(run.partial(out), ignore_errors=True)
+            yield
+    except OSError as error:
+        raise ConfigError(f"out = '{out}' cannot be written ({error.strerror}): choose another directory") from None
+
+
+def _written(files: Mapping[str, str], parent: Path, name: str) -> Path:
+    """`files` in a new directory in `parent`; nothing is left of it if they cannot be written."""
+    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    try:
+        for file, text in files.items():
+            (work / file).write_text(text)
+        work.chmod(0o755)  # mkdtemp makes it private
+    except OSError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return work
+
+
+def siblings(out: Path) -> dict[str, Path]:
+    """Finished runs of the sweeps beside `out`, by the hash in their name."""
+    found = (header.parent for header in out.absolute().parent.glob("*/runs/*/run.json"))
+    return {
+        place.name.rpartition("-")[2]: place
+        for place in found
+        if not place.name.startswith(".") and place.parent.parent != out.absolute()
+    }
+
+
+def share(runs: Iterable[Run], out: Path) -> list[Run]:
+    """Copy what a sweep beside `out` has finished already; the runs that this was done for."""
+    known, copied = siblings(out), []
+    for run in runs:
+        place = known.get(run.name.rpartition("-")[2])
+        if place is not None and not run.is_finished(out):
+            try:
+                Record.load(place).save(run.place(out), with_model=False)
+            except ConfigError as error:
+                print(f"{error}; {run.name} is computed instead", file=sys.stderr)
+                continue
+            copied.append(run)
+    return copied
+
+
+class Event(NamedTuple):
+    """Something happened to `run`: 'started', 'done', 'retried' or 'failed'; `problem` says why."""
+
+    run: Run
+    kind: str
+    problem: str = ""
+
+
+def carry_out(
+    runs: Iterable[Run], engine: Engine, report: Callable[[Event], None], tick: Callable[[], None] = lambda: None
+) -> dict[str, str]:
+    """Carry out `runs`; why each of those failed that did, by name.
+
+    A run that fails is tried once more, from its checkpoint. `report` hears of every event, `tick` about every half
+    second. On SIGINT or SIGTERM the runs in progress write checkpoints and Interrupted is raised.
+    """
+    waiting, tried, failed = deque(runs), Counter[str](), {}
+    for run in waiting:
+        run.failure(engine.out).unlink(missing_ok=True)
+    with _signals() as received:
+        while waiting or engine.running:
+            if received:
+                engine.stop()
+                raise Interrupted(received[0], str(engine.out))
+            while waiting and len(engine.running) < engine.slots:
+                run = waiting.popleft()
+                engine.start(run)
+                report(Event(run, "started"))
+            for run, problem in engine.wait(0.5):
+                tried[run.name] += 1
+                if problem is None:
+                    report(Event(run, "done"))
+                elif tried[run.name] == 1:
+                    report(Event(run, "retried", problem))
+                    waiting.append(run)
+                else:
+                    failed[run.name] = problem
+                    _keep(run.failure(engine.out), problem)
+                    report(Event(run, "failed", problem))
+            tick()
+    return failed
+
+
+def _keep(path: Path, problem: str) -> None:
+    try:
+        path.write_text(problem.rstrip() + "\n")
+    except OSError as error:  # the disk that stopped the run is still full
+        print(f"{path} could not be written ({error.strerror})", file=sys.stderr)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals to stop that came in, instead of what they would do."""
+    received: list[int] = []
+    before = {number: signal(number, lambda number, _: received.append(number)) for number in (SIGINT, SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)

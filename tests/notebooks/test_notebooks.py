@@ -1,0 +1,121 @@
+"""The notebooks: their form, and that each runs to its end, unsolved and solved, at sizes of a few seconds.
+
+`make test-notebooks` runs them at their own defaults (marker `notebooks`).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
+MOST_LINES = 15  # of a code cell
+
+# Parameters that make a notebook run in a few seconds; everything else is as the reader finds it.
+TINY: dict[str, dict[str, Any]] = {
+    "00_quick_tour": {"num_clients": 14, "concurrency": 8, "max_sim_time": 5.0},
+    "01_staleness": {"num_arrivals": 300},
+    "02_why_stale_hurts": {"num_versions": 12, "measure_at": [10, 12], "staleness": [0, 4, 8], "num_clients": 8},
+    "03_synthesis": {
+        "versions": [10, 25],
+        "distillation_steps": 1,
+        "distillation_batch": 2,
+        "steps": 3,
+        "images_per_class": 2,
+        "patience": 3,
+    },
+    "04_distillation": {"num_versions": 24, "concurrency": 8, "every": 12, "counts": [1, 4], "step_counts": [2, 4]},
+    "05_fedrevive": {"num_versions": 12, "concurrency": 6, "branch_every": 4},
+    "07_text": {"num_clients": 10, "concurrency": 6, "max_sim_time": 5.0, "noise_rates": [0.3]},
+    "09_your_own": {"sim_time": 2.5, "concurrency": 6},
+    "06_ablations": {},  # reads records
+    "08_reproduce": {},  # reads records
+}
+
+
+def cells(path: Path, kind: str) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def parameters_cell(path: Path) -> Any:
+    (found,) = [cell for cell in cells(path, "code") if "parameters" in cell.metadata.get("tags", [])]
+    return found
+
+
+def execute(path: Path, out: Path, **parameters: Any) -> Any:
+    """The executed notebook; an error in a cell fails the test with the cell's traceback."""
+    papermill.execute_notebook(
+        path, out / path.name, parameters=parameters, cwd=FOLDER, kernel_name="python3", progress_bar=False
+    )
+    return nbformat.read(out / path.name, as_version=4)
+
+
+def verdicts(notebook: Any) -> list[str]:
+    """Kinds of all verdicts shown, in order."""
+    shown = [
+        output["data"]["text/plain"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "text/plain" in output.get("data", {})
+    ]
+    return [found[1] for text in shown if (found := re.match(r"\[(open|wrong|right)\]", text))]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_form(path: Path) -> None:
+    """No outputs, the neutral kernel, valid, short cells, no less prose than code, parameters explained."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.metadata.kernelspec.display_name == "Python 3 (ipykernel)"
+    code = cells(path, "code")
+    for cell in code:
+        assert not cell.outputs, cell.source
+        assert cell.execution_count is None
+        assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
+    assert len(cells(path, "markdown")) >= len(code)
+    assert re.search(r"\b\d+ seconds?\b|\b\d+ s\b", cells(path, "markdown")[0].source), "say how long it takes"
+
+
+def test_the_contents_page_links_to_every_notebook() -> None:
+    (contents,) = cells(FOLDER / "index.ipynb", "markdown")
+    for path in NOTEBOOKS:
+        assert f"[{path.stem}]({path.name})" in contents.source
+    assert not cells(FOLDER / "index.ipynb", "code")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_parameters_are_flat_literals_each_with_its_meaning(path: Path) -> None:
+    source = parameters_cell(path).source
+    names = []
+    for statement in ast.parse(source).body:
+        assert isinstance(statement, ast.Assign), ast.unparse(statement)
+        ast.literal_eval(statement.value)
+        names.append(statement.targets[0].id)  # type: ignore[attr-defined]
+        assert "#" in source.splitlines()[statement.lineno - 1], f"{names[-1]} has no comment"
+    assert "solve" in names
+    assert set(TINY.get(path.stem, {})) <= set(names)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_and_its_exercises_are_open(path: Path, tmp_path: Path) -> None:
+    """`solve = True`, at the same size, is part of the notebooks' own tier below: it takes as long again."""
+    assert path.stem in TINY, "give it tiny parameters above"
+    found = verdicts(execute(path, tmp_path, **TINY[path.stem]))
+    assert 2 <= len(found) <= 4
+    assert set(found) == {"open"}
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("solve", [False, True])
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_at_its_defaults(path: Path, solve: bool, tmp_path: Path) -> None:
+    found = verdicts(execute(path, tmp_path, solve=solve))
+    assert set(found) == {"right" if solve else "open"}

@@ -1,0 +1,161 @@
+"""The command line, in process: what it prints and writes, and that bad input ends with one sentence and code 2."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from fedrevive_core.records.record import Record
+
+QUICK = [
+    "--set", "federation.max_versions=4", "--set", "federation.max_sim_time=null", "--set", "federation.num_clients=10",
+    "--set", "federation.concurrency=4", "--set", "training.steps=2", "--set", "revival.warmup=1",
+    "--set", "synthesis.every=1", "--set", "synthesis.width=4", "--set", "distillation.steps=1",
+]  # fmt: skip
+
+
+def test_help_names_every_command(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for command in ("presets", "timeline", "run", "compare", "sweep", "quickstart", "doctor"):
+        assert command in out
+        assert call(command, "--help")[0] == 0
+
+
+def test_presets(call):
+    listed = json.loads(call("presets", "--json")[1])
+    assert "lab-digits" in listed["presets"]
+    assert "fedrevive" in listed["methods"]
+    assert "cifar10-authors" in call("presets")[1]
+
+
+def test_settings_of_a_preset_are_shown_with_their_source(call):
+    assert "[paper]" in call("presets", "cifar10")[1]
+    settings = json.loads(call("presets", "cifar10", "--json")[1])
+    assert settings["dd-fedrevive"]["server"]["lr"] == 0.2
+
+
+def test_timeline_as_json(call):
+    code, out, _ = call("timeline", "--preset", "cifar10", "--schedule", "shifted", "--seed", "10", "--json")
+    summary = json.loads(out)
+    assert code == 0
+    assert 50_000 < summary["num_arrivals"] < 52_000
+    assert {"num_versions", "mean_staleness", "max_staleness", "sim_time", "seconds"} <= summary.keys()
+
+
+def test_timeline_drawn(call, tmp_path):
+    assert call("timeline", "--plot", tmp_path / "t.png")[0] == 0
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_cannot_be_drawn_is_one_sentence(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "t.xyz", tmp_path / "file" / "t.png"):
+        code, _, error = call("timeline", "--plot", path)
+        assert code == 2
+        assert error.startswith("error: cannot draw")
+        assert error.count("\n") == 1
+
+
+def test_run_writes_a_record(call, tmp_path):
+    out = tmp_path / "runs" / "first"
+    code, printed, _ = call("run", "--method", "fedrevive", "--out", out, "--json", *QUICK)
+    assert code == 0
+    assert json.loads(printed)["num_versions"] == 4
+    names = {"run.json", "evaluations.parquet", "arrivals.parquet", "timings.parquet", "samples.npz",
+             "model.safetensors", "curves.png"}  # fmt: skip
+    assert {path.name for path in out.iterdir()} == names
+    record = Record.load(out)
+    assert record.summary["num_versions"] == 4
+    assert record.config.federation.num_clients == 10
+    assert record.provenance["versions"]["torch"]
+    header = json.loads((out / "run.json").read_text())
+    assert header["summary"]["state_sha256"] == record.summary["state_sha256"]
+    assert len(pd.read_parquet(out / "arrivals.parquet")) == 4
+
+
+def test_a_directory_that_holds_a_run_is_refused_before_any_work(call, tmp_path):
+    assert call("run", "--method", "fedbuff", "--out", tmp_path / "r", *QUICK)[0] == 0
+    before = (tmp_path / "r" / "run.json").read_bytes()
+    code, _, error = call("run", "--method", "fedbuff", "--out", tmp_path / "r", *QUICK)
+    assert code == 2
+    assert "already holds a run" in error
+    assert (tmp_path / "r" / "run.json").read_bytes() == before
+
+
+def test_compare_goes_on_where_it_stopped(call, tmp_path, monkeypatch):
+    arguments = ["compare", "--methods", "fedbuff,fedrevive", "--seeds", "0,1", "--out", tmp_path, "--json", *QUICK]
+    code, out, _ = call(*arguments)
+    assert code == 0
+    rows = json.loads(out)
+    assert [row["method"] for row in rows] == ["FedBuff", "FedRevive"]
+    assert "±" in rows[0]["final %"]
+    assert (tmp_path / "table.md").exists()
+    assert (tmp_path / "curves.png").exists()
+    kept = (tmp_path / "fedbuff" / "seed-1" / "run.json").stat().st_mtime_ns
+    assert call(*arguments)[0] == 0
+    assert (tmp_path / "fedbuff" / "seed-1" / "run.json").stat().st_mtime_ns == kept
+    code, _, error = call(*arguments, "--set", "server.lr=0.123")
+    assert code == 2
+    assert "server.lr: 0.123" in error
+
+
+def test_compared_methods_share_their_arrivals(call, tmp_path):
+    call("compare", "--methods", "afl-dw,fedrevive", "--seeds", "3", "--out", tmp_path, *QUICK)
+    one, other = (Record.load(tmp_path / method / "seed-3").arrivals for method in ("afl-dw", "fedrevive"))
+    assert one[["job", "client", "sim_time"]].equals(other[["job", "client", "sim_time"]])
+
+
+def test_doctor(call):
+    rows = {row["what"]: row for row in json.loads(call("doctor", "--json")[1])}
+    assert rows["data 'digits'"]["found"] == "1,797 images"
+    assert rows["torch"]["found"] != "missing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--preset", "lab-digit"], "did you mean 'lab-digits'"),
+        (["--method", "fedbuf"], "did you mean 'fedbuff'"),
+        (["--schedule", "shiftd"], "did you mean 'shifted'"),
+        (["--set", "server.lrr=0.1"], "server.lrr is unknown: did you mean 'lr'"),
+        (["--set", "sever.lr=0.1"], "sever is unknown: did you mean 'server'"),
+        (["--set", "server.lr"], "must be SECTION.FIELD=VALUE"),
+        (["--set", "server.lr=fast"], "server.lr = 'fast'"),
+        (["--set", "server.lr=-1"], "server.lr = -1: input should be greater than 0"),
+        (["--set", "federation.concurrency=999"], "concurrency = 999 must be at most num_clients = 150"),
+        (["--set", "federation.refill_size=99"], "refill_size = 99 must be at most concurrency = 80"),
+        (["--set", "federation.buffer_size=0"], "federation.buffer_size = 0"),
+        (["--set", "data.alpha=0"], "data.alpha = 0"),
+        (["--set", "federation.max_sim_time=0.01"], "ends after 0 arrivals"),
+        (["--set", "data.samples_per_client=1000"], "lower samples_per_client or raise alpha"),
+        (["--set", "data.split=iid", "--set", "data.samples_per_client=5000"], "must be at most the 107"),
+        (["--set", "data.samples_per_client=0"], "data.samples_per_client = 0"),
+        (["--seed", "-1"], "seed = -1"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(call, tmp_path, arguments, words):
+    code, out, error = call("run", "--out", tmp_path / "new", *arguments)
+    assert code == 2
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", "fedbuff,fedbuff"], "each may be given once"),
+        (["--methods", ","], "--methods is empty"),
+        (["--methods", "fedbuff", "--seeds", "1,x"], "must be whole numbers"),
+    ],
+)
+def test_bad_lists(call, tmp_path, arguments, words):
+    code, _, error = call("compare", "--out", tmp_path, *arguments)
+    assert code == 2
+    assert words in error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,99 @@
+"""What docs/RESULTS.md says is what the committed runs say."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reproduce.evidence import tables as evidence
+from reproduce.evidence.figures import plot_compute, plot_leads, plot_map
+from reproduce.evidence.tables import HEADLINE, MAP, PAGE, PLUS, RECORDS, TRIALS, TUNING
+from reproduce.reports.claims import label
+from reproduce.reports.report import read
+from reproduce.sweeps.experiment import load_experiment
+from reproduce.sweeps.results import collect
+
+
+def test_the_tables_are_those_of_the_committed_runs() -> None:
+    assert evidence.filled(PAGE.read_text()) == PAGE.read_text()
+
+
+def test_every_table_has_its_place() -> None:
+    page = PAGE.read_text()
+    places = re.findall(r"<!-- begin (\S+) -->", page)
+    assert places == re.findall(r"<!-- end (\S+) -->", page)
+    assert set(places) == set(evidence.tables())
+
+
+def test_the_map_uses_what_tuning_found() -> None:
+    """Each method has the settings that scored best in each cell, of as many tried as every other method's."""
+    tuning = read(TRIALS / TUNING)
+    assert tuning.missing == []
+    tried = tuning.records.runs.groupby(["method", *tuning.experiment.grid], observed=True).size()
+    assert tried.nunique() == 1
+    arms = load_experiment(MAP).arms_at("lab")
+    for point, method, best in evidence.best_settings(tuning):
+        (arm,) = (arm for arm in arms.values() if arm.method == method)
+        assert {name: best[name] for name in evidence.TUNED if name in best}.items() <= arm.at(point).items()
+
+
+@pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", *evidence.ABLATIONS])
+def test_results_are_of_seeds_that_did_not_tune(name: str) -> None:
+    if not (RECORDS / name).exists():
+        assert f"`{name}`" in PAGE.read_text().partition("## Does not hold, not tested")[2]
+        return
+    found = collect(RECORDS / name)
+    assert found.missing == []
+    assert found.failures == {}
+    assert set(found.records.runs["seed"]) == {0, 1, 2, 3, 4}
+    shipped = load_experiment(name)
+    assert (found.experiment.arms_at("lab"), found.experiment.grid_at("lab")) == (
+        shipped.arms_at("lab"),
+        shipped.grid_at("lab"),
+    )
+
+
+def test_a_cell_that_is_not_won_is_not_bold() -> None:
+    verdicts = read(RECORDS / MAP).verdicts
+    rows = {f"concurrency={row['K']}, alpha={row['alpha']}": row for row in evidence.map_table()}
+    for verdict in verdicts[verdicts["metric"] == "final_accuracy"].to_dict("records"):
+        clear = verdict["low"] > 0 or verdict["high"] < 0
+        assert rows[verdict["at"]]["lead at the end"].startswith("**") == clear
+        assert f"{verdict['ours']:+.1f}" in rows[verdict["at"]]["lead at the end"]
+
+
+def test_runs_made_again_are_held_against_the_committed_ones(tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(RECORDS / MAP, again)
+    assert {row["as before"] for row in evidence.compared(again)} == {"yes"}
+    assert {row["identical"] for row in evidence.compared(again)} == {"5"}
+    runs = pd.read_parquet(again / "runs.parquet")
+    cell = (runs["arm"] == "fedrevive") & (runs["federation.concurrency"] == 80) & (runs["data.alpha"] == 0.1)
+    runs.loc[cell, "mean_accuracy"] -= 0.1
+    runs.to_parquet(again / "runs.parquet")
+    wrong = [row for row in evidence.compared(again) if row["as before"] == "no"]
+    point = {"federation.concurrency": 80, "data.alpha": 0.1}
+    assert [(row["arm"], row["at"]) for row in wrong] == [("fedrevive", label(point))]
+
+
+def test_the_figures_show_every_cell_and_every_arm() -> None:
+    figure = plot_map(read(RECORDS / MAP), evidence.SCORES)
+    assert [len(axes.texts) for axes in figure.axes] == [9, 9]
+    leads = evidence.ablation_leads()
+    (axes,) = plot_leads(leads).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(leads["arm"])[::-1]
+    flops = {"client_job": 1e9, "fedrevive": 3e9}
+    work = plot_compute(collect(RECORDS / MAP).records.evaluations, flops).axes[1]
+    ends = {line.get_label(): line.get_xdata()[-1] for line in work.lines}
+    assert ends["fedrevive"] == pytest.approx(4 * ends["afl-dw"])
+
+
+def test_quality_of_a_proxy_of_two_clients() -> None:
+    """Truth (1, 0) and (0, 1), estimates (0.8, 0.2) and (0.6, 0.4): distances 0.2 and 0.6, to the other 0.8 and 0.4."""
+    found = evidence.proxy_quality(np.array([[0.8, 0.2], [0.6, 0.4]]), np.eye(2))
+    assert found == pytest.approx({"clients": 2, "distance": 0.4, "to_others": 0.6, "of_uniform": 0.5, "largest": 0.5})
