@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import atomic_file
 
 
 def data_directory() -> Path:
@@ -25,15 +25,8 @@ def data_directory() -> Path:
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write `arrays` as a compressed npz at `path`, which appears whole or not at all. ConfigError if it cannot."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, work = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-            Path(work).chmod(0o644)  # mkstemp makes it private
-            os.replace(work, path)
-        finally:
-            Path(work).unlink(missing_ok=True)
+        with atomic_file(path) as work, work.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error}): make room, or set FEDREVIVE_DATA elsewhere") from None
 
