@@ -6,7 +6,6 @@ A record on disk is a directory that any tool can read: JSON, parquet, npz witho
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,19 +85,3 @@ class Record:
             return cls(config, header["summary"], header["provenance"], **tables, samples=samples, model=model)
         except (OSError, KeyError, TypeError, ValueError, BadZipFile, SafetensorError) as error:
             raise ConfigError(f"{directory} does not hold a readable run: {error}") from None
-
-
-def stack_samples(
-    samples: Sequence[tuple[int, np.ndarray, np.ndarray]],
-    count: int,
-    stack: Callable[[Sequence[np.ndarray], int], Mapping[str, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """`samples` of a Record from (version, shown, labels) at each moment; `stack` joins what is shown, `count` each."""
-    labels = np.full((len(samples), count), -1, dtype=np.int64)
-    for moment, (_, _, wanted) in enumerate(samples):
-        labels[moment, : len(wanted)] = wanted
-    return {
-        "version": np.array([version for version, _, _ in samples], dtype=np.int64),
-        **stack([shown for _, shown, _ in samples], count),
-        "labels": labels,
-    }

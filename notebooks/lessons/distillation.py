@@ -82,7 +82,7 @@ def distil(simulation: Simulation, scene: Scene, pool: SamplePool, *, num_teache
     distiller = Distiller(simulation.layout, prepare, config, simulation.device, guard=False)
     rng = stream(simulation.config.seed, "distillation", scene.version)
     shares = scene.shares[:num_teachers]
-    slots = np.stack([pool.draw(share, config.steps * config.batch_size, rng) for share in shares])
+    slots = np.stack([pool.sample(share, config.steps * config.batch_size, rng) for share in shares])
     samples = pool.samples[torch.from_numpy(slots)].unflatten(1, (config.steps, config.batch_size))
     augmentation = torch.from_numpy(prepare.draw(rng, len(shares), config.steps, config.batch_size))
     made = distiller.distil(scene.student, scene.teachers[:num_teachers], samples, augmentation)
@@ -93,7 +93,7 @@ def accuracies(simulation: Simulation, state: Tensor) -> tuple[float, np.ndarray
     """Test accuracy of `state`, and of each class (C,)."""
     test = simulation.data.test
     overall, _, by_class = evaluate(
-        simulation.layout, state, simulation.prepare, test.images, test.labels, simulation.data.num_classes
+        simulation.layout, state, simulation.modality.prepare, test.images, test.labels, simulation.data.num_classes
     )
     return overall, np.array(by_class)
 
@@ -120,7 +120,7 @@ def plot_shares(scene: Scene) -> Figure:
 
 def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
     """Number of the image, of the first `among` in the test set, to which the teachers give the most answers."""
-    inputs = simulation.prepare(simulation.data.test.images[:among])
+    inputs = simulation.modality.prepare(simulation.data.test.images[:among])
     with torch.no_grad():
         answers = [simulation.layout.call(simulation.layout.views(t), inputs).argmax(dim=1) for t in scene.teachers]
     return int(np.argmax([len(set(said)) for said in torch.stack(answers, dim=1).tolist()]))
@@ -129,7 +129,7 @@ def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
 @mpl.rc_context(STYLE)
 def plot_votes(simulation: Simulation, scene: Scene, image: int, temperature: float) -> Figure:
     """What each teacher says about one real image of the test set at a softmax temperature."""
-    test, prepare = simulation.data.test, simulation.prepare
+    test, prepare = simulation.data.test, simulation.modality.prepare
     picture = test.images[image : image + 1]
     with torch.no_grad():
         logits = [simulation.layout.call(simulation.layout.views(t), prepare(picture))[0] for t in scene.teachers]

@@ -94,7 +94,9 @@ def _loss_changes(simulation: Simulation, current: Tensor, updates: Tensor) -> l
     layout, part = simulation.layout, simulation.data.validation
 
     def loss(state: Tensor) -> float:
-        return evaluate(layout, state, simulation.prepare, part.images, part.labels, simulation.data.num_classes)[1]
+        return evaluate(
+            layout, state, simulation.modality.prepare, part.images, part.labels, simulation.data.num_classes
+        )[1]
 
     before, changes = loss(current), []
     for update in updates:

@@ -94,7 +94,8 @@ class _Sample:
 def _measured(config: RunConfig) -> _Sample:
     import torch
 
-    from fedrevive_core.simulation import SAMPLE_MOMENTS, Simulation
+    from fedrevive_core.simulation import Simulation
+    from fedrevive_core.simulation.recorder import VERSIONS_KEPT
 
     threads = torch.get_num_threads()
     torch.set_num_threads(config.num_threads or threads)
@@ -113,7 +114,7 @@ def _measured(config: RunConfig) -> _Sample:
         per_call["training"],
         per_call["server"],
         per_call["evaluation"],
-        sum(array.nbytes for array in record.samples.values()) / moments * SAMPLE_MOMENTS + 10_000,
+        sum(array.nbytes for array in record.samples.values()) / moments * VERSIONS_KEPT + 10_000,
         record.arrivals.memory_usage(index=False).sum() / len(record.arrivals),
         8.0 * (record.evaluations.shape[1] + len(record.evaluations["class_accuracy"].iloc[0])),
         sum(array.nbytes for array in record.model.values()),

@@ -227,7 +227,7 @@ def test_pretrained_encoders(kind: str, tmp_path: Path) -> None:
     model = build_text_model("encoder", 40, 8, 0, 5, 3, tiny_encoder(tmp_path / kind, kind)).eval()
     check_text_model(model, TOKENS)
     layout = StateLayout(model)
-    assert layout.draws  # dropout
+    assert layout.has_dropout
     assert sum(name.endswith("running_mean") for name in layout.names) == 3  # a probe after every layer
     assert model(TOKENS).requires_grad
 
