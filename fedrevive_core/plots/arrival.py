@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fedrevive_core.config import METHODS
+from fedrevive_core.config import method_title
 from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
 from fedrevive_core.plots.timeline import SIM_TIME
 from fedrevive_core.records import Record
@@ -82,7 +82,7 @@ def plot_branches(
 
 def _headline(figure: Figure, record: Record, row: pd.Series, number: int) -> None:
     name = record.config.method
-    title = METHODS[name].title if name in METHODS else name
+    title = method_title(name)
     late = f"{row['staleness']} versions late" if row["staleness"] else "fresh"
     figure.text(
         0.02, 0.955, f"{title}, time {row['sim_time']:.2f}: client {row['client']} arrives, {late}",

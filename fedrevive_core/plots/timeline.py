@@ -18,6 +18,7 @@ from fedrevive_core.config import (
     CRASH,
     METHODS,
     NEVER_RETURN,
+    method_title,
 )
 from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
 from fedrevive_core.records import Record
@@ -188,7 +189,7 @@ def _groups(runs: Any) -> list[tuple[str, str, list[Any]]]:
     else:
         methods = sorted({run.config.method for run in runs}, key=lambda name: [*METHODS, name].index(name))
         groups = [
-            (METHODS[name].title if name in METHODS else name, METHOD_COLOURS.get(name, UNKNOWN_COLOUR), group)
+            (method_title(name), METHOD_COLOURS.get(name, UNKNOWN_COLOUR), group)
             for name in methods
             if (group := [run for run in runs if run.config.method == name])
         ]

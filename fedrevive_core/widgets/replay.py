@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as ipw
 from matplotlib.figure import Figure
 
-from fedrevive_core.config import METHODS, RunConfig
+from fedrevive_core.config import RunConfig, method_title
 from fedrevive_core.plots import plot_arrival, plot_branches
 from fedrevive_core.records import Record
 from fedrevive_core.widgets.panel import LAYOUT, WIDE, Panel, choice
@@ -24,7 +24,7 @@ def time_travel(records: Sequence[Record], *, start: float | None = None) -> Pan
         records: at least one; the steps are the arrivals of the first. start: simulated time shown first; unset shows
             the middle.
     """
-    titles = [_title(record) for record in records]
+    titles = [method_title(record.config.method) for record in records]
     times = records[0].arrivals["sim_time"].tolist()
     start = times[len(times) // 2] if start is None else min(times, key=lambda time: abs(time - start))
     moment = ipw.SelectionSlider(
@@ -40,11 +40,6 @@ def time_travel(records: Sequence[Record], *, start: float | None = None) -> Pan
         {"run": choice("method", list(zip(titles, range(len(records)), strict=True)), 0), "sim_time": moment},
         title="Time travel",
     )
-
-
-def _title(record: Record) -> str:
-    method = record.config.method
-    return METHODS[method].title if method in METHODS else method
 
 
 class WhatIf(Panel):

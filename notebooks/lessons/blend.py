@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from fedrevive_core import METHODS, Record, RunConfig, Simulation, build, run
+from fedrevive_core import Record, RunConfig, Simulation, build, run
+from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import beta
 from lessons.exercise import Verdict, check, one_number, right, wrong
@@ -39,7 +40,7 @@ def records(folder: str, *, recompute: bool, **overrides: Any) -> list[Record]:
 def accuracy_table(runs: Sequence[Record]) -> str:
     """Markdown: accuracy of each run over its time and at its end, and when it first reached 80%."""
     rows = [
-        f"| {METHODS[run.config.method].title} | {run.summary['mean_accuracy']:.1%} | "
+        f"| {method_title(run.config.method)} | {run.summary['mean_accuracy']:.1%} | "
         f"{run.summary['final_accuracy']:.1%} | {_time(run.summary['time_to']['0.8'])} |"
         for run in runs
     ]

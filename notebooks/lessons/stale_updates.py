@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrevive_core import Simulation, Timeline
-from fedrevive_core.config import METHODS, FederationConfig, RunConfig, StalenessConfig, build
+from fedrevive_core.config import FederationConfig, RunConfig, StalenessConfig, build, method_title
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.plots import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
@@ -217,7 +217,7 @@ def plot_kept(preset: str, methods: Sequence[str], timeline: Timeline) -> Figure
         config = build(preset, method)
         style = "--" if method.startswith("fedasync") else "-"
         share = kept(tau, config.staleness, config.federation)
-        axes.plot(tau, share, style, color=METHOD_COLOURS[method], label=METHODS[method].title)
+        axes.plot(tau, share, style, color=METHOD_COLOURS[method], label=method_title(method))
     axes.set(
         xlabel=r"staleness $\tau$ (versions)",
         ylabel=r"weight kept: $1-\beta(\tau)$ or $s(\tau)$",

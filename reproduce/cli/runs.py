@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, leaf_fields
+from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, flatten, leaf_fields
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.records import first_difference
 from reproduce.cli.options import (
@@ -72,8 +72,9 @@ def _show_preset(configs: dict[str, RunConfig], as_json: bool) -> None:
         print(json.dumps({method: config.to_dict() for method, config in configs.items()}, indent=2))
         return
     rows = []
+    by_method = {method: flatten(config.model_dump()) for method, config in configs.items()}
     for field, description in leaf_fields(RunConfig).items():
-        values = {method: _value(config, field) for method, config in configs.items()}
+        values = {method: _text(settings[field]) for method, settings in by_method.items()}
         common = max(values.values(), key=list(values.values()).count)
         others = [f"{method}: {value}" for method, value in values.items() if value != common]
         if field not in ("preset", "method"):
@@ -81,10 +82,7 @@ def _show_preset(configs: dict[str, RunConfig], as_json: bool) -> None:
     print_table("Settings: the value of most methods, then the methods that differ", rows)
 
 
-def _value(config: RunConfig, field: str) -> str:
-    value: Any = config
-    for part in field.split("."):
-        value = getattr(value, part)
+def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedrevive_core.config import METHODS, build
+from fedrevive_core.config import METHODS, build, method_title
 from fedrevive_core.plots import png_bytes
 from fedrevive_core.records import confidence_interval
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_map
@@ -108,7 +108,7 @@ def tuning_table() -> list[dict[str, str]]:
         row = rows.setdefault(
             label(point), {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
         )
-        row[METHODS[method].title] = f"{said} ({100 * best['score']:.1f})"
+        row[method_title(method)] = f"{said} ({100 * best['score']:.1f})"
     return list(rows.values())
 
 
@@ -164,7 +164,7 @@ def trials_table(name: str, score: str) -> list[dict[str, str]]:
             setting = ", ".join(f"{TUNED[name]} {row[name]:g}" for name in changing)
             said = f"{setting}: {row['final_accuracy']:.3f} ({row['mean_accuracy']:.3f})"
             cells.append(f"**{said}**" if number == best else said)
-        rows.append({"method": METHODS[str(method)].title, "final accuracy (mean over the run)": "<br>".join(cells)})
+        rows.append({"method": method_title(str(method)), "final accuracy (mean over the run)": "<br>".join(cells)})
     return rows
 
 
@@ -175,7 +175,7 @@ def methods_table(name: str) -> list[dict[str, str]]:
     rows = []
     for row in report.arms.to_dict("records"):
         arm = row["arm"]
-        shown = {"method": METHODS[arm].title if arm in METHODS else arm}
+        shown = {"method": method_title(arm)}
         for score, said in SCORES.items():
             shown[f"{said} %"] = interval(100 * row[score], 100 * row[f"{score}_half"])
         shown["time to 60%"] = reached[arm, 0.6]

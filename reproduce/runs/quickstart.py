@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedrevive_core.config import METHODS
+from fedrevive_core.config import method_title
 from fedrevive_core.plots import plot_accuracy, plot_samples, plot_staleness, plot_staleness_weights, plot_timeline
 from fedrevive_core.records import Record
 from fedrevive_core.timeline import simulate_timeline
@@ -32,8 +32,8 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         "Three servers receive exactly the same clients at the same moments. FedBuff takes every update as it is. "
         "AFL-DW gives less weight to a staler one and throws the rest away. FedRevive fills that rest by distillation: "
         "the current model learns from the latest client models on images that were synthesised without any data.",
-        f"In this one run {METHODS[best.config.method].title} had the highest accuracy averaged over the run and "
-        f"{METHODS[last.config.method].title} the highest at its end. One seed shows what happens, not who wins: "
+        f"In this one run {method_title(best.config.method)} had the highest accuracy averaged over the run and "
+        f"{method_title(last.config.method)} the highest at its end. One seed shows what happens, not who wins: "
         "`python -m reproduce compare` gives intervals over several.",
     ]
     illustrations = [

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet
 
+from fedrevive_core.config import flatten
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.records import check_file, read_json
 
@@ -41,12 +42,12 @@ def load_many(directory: Path | str) -> Records:
     for place in places:
         try:
             header = read_json(place / "run.json")
-            configs.append(_flat(header["config"], "."))
+            configs.append(flatten(header["config"]))
             for name, parts in tables.items():
                 parts.append(_read_table(place / f"{name}.parquet"))
             timings = _read_table(place / "timings.parquet").to_pylist()
             seconds = {f"{row['part']}_seconds": row["seconds"] for row in timings}
-            rows.append(_flat(header["summary"], " ") | seconds)
+            rows.append(flatten(header["summary"], " ") | seconds)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{place} does not hold a readable run: {error}") from None
     names = dict.fromkeys(name for config in configs for name in config)
@@ -62,17 +63,6 @@ def load_many(directory: Path | str) -> Records:
     texts = [name for name in settings if settings[name].map(type).eq(str).all()]
     settings = settings.astype(dict.fromkeys(texts, "category"))
     return Records(runs, *(_joined(settings, tables[name]) for name in tables))
-
-
-def _flat(values: dict[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with joined names; lists as tuples, which can be compared and grouped by."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, separator, f"{prefix}{name}{separator}")
-        else:
-            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
-    return flat
 
 
 def _read_table(path: Path) -> pyarrow.Table:
