@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from fedrevive_core import Record, RunConfig, Simulation, build, run
 from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot
+from fedrevive_core.simulation import num_threads
 from fedrevive_core.staleness import beta
 from lessons.exercise import Verdict, check, one_number, right, wrong
 
@@ -54,17 +55,13 @@ def _time(value: float | None) -> str:
 
 def moments(config: RunConfig, every: int) -> tuple[list[Simulation], Record]:
     """Run `config` to its end; the simulation as it stood at every `every`-th version, and the record."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads)
-    try:
+    with num_threads(config.num_threads):
         simulation, kept = Simulation(config), []
         for is_new in simulation.steps():
             version = simulation.server.version
             if is_new and version % every == 0 and version < simulation.timeline.num_versions:
                 kept.append(simulation.branched(config))
         return kept, simulation.run(progress=False)
-    finally:
-        torch.set_num_threads(threads)
 
 
 @mpl.rc_context(STYLE)

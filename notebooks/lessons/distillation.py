@@ -21,6 +21,7 @@ from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
 from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
 from fedrevive_core.seeding import stream
+from fedrevive_core.simulation import num_threads
 from lessons.exercise import Verdict, check, one_number, right, wrong
 
 BEFORE, AFTER = "#b8b8b8", "#D55E00"
@@ -41,12 +42,12 @@ class Scene:
 
 def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
     """Run `config` to its end and look at its server at every `every`-th version from the middle of the run on."""
-    torch.set_num_threads(config.num_threads or torch.get_num_threads())
-    simulation, seen = Simulation(config), []
-    for _ in simulation.steps():
-        version = simulation.server.version
-        if version % every == 0 and version >= simulation.timeline.num_versions // 2:
-            seen.append(scene(simulation))
+    with num_threads(config.num_threads):
+        simulation, seen = Simulation(config), []
+        for _ in simulation.steps():
+            version = simulation.server.version
+            if version % every == 0 and version >= simulation.timeline.num_versions // 2:
+                seen.append(scene(simulation))
     return simulation, seen
 
 
@@ -85,7 +86,8 @@ def distil(simulation: Simulation, scene: Scene, pool: SamplePool, *, num_teache
     slots = np.stack([pool.sample(share, config.steps * config.batch_size, rng) for share in shares])
     samples = pool.samples[torch.from_numpy(slots)].unflatten(1, (config.steps, config.batch_size))
     augmentation = torch.from_numpy(prepare.draw(rng, len(shares), config.steps, config.batch_size))
-    made = distiller.distil(scene.student, scene.teachers[:num_teachers], samples, augmentation)
+    with num_threads(simulation.config.num_threads):
+        made = distiller.distil(scene.student, scene.teachers[:num_teachers], samples, augmentation)
     return scene.student + made.update
 
 

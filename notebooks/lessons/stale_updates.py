@@ -19,6 +19,7 @@ from fedrevive_core.config import FederationConfig, RunConfig, StalenessConfig, 
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.plots import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
+from fedrevive_core.simulation import num_threads
 from fedrevive_core.staleness import beta
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
@@ -30,13 +31,13 @@ WORKED = 1_000_000  # number of the first job that is trained for measuring alon
 
 def run_with_snapshots(config: RunConfig) -> tuple[Simulation, list[Tensor]]:
     """A run with every version (size,) that it made, from version 0 on."""
-    torch.set_num_threads(config.num_threads or 1)
-    simulation = Simulation(config)
-    versions = [simulation.server.state]
-    for number in range(len(simulation.timeline.arrivals)):
-        simulation.process(number)
-        if simulation.server.version == len(versions):
-            versions.append(simulation.server.state)
+    with num_threads(config.num_threads or 1):
+        simulation = Simulation(config)
+        versions = [simulation.server.state]
+        for number in range(len(simulation.timeline.arrivals)):
+            simulation.process(number)
+            if simulation.server.version == len(versions):
+                versions.append(simulation.server.state)
     return simulation, versions
 
 
@@ -72,9 +73,10 @@ def measure(
         current = snapshots[version]
         bases = [snapshots[version - tau] for tau in staleness]
         # Equal numbers name equal random streams: a job sees the same batches from whichever version it starts.
-        jobs = [Job(WORKED + place, client, base) for base in bases for place, client in enumerate(clients)]
-        jobs += [Job(WORKED + num_clients + place, client, current) for place, client in enumerate(clients)]
-        returned = torch.stack(simulation.trainer.train(jobs)).unflatten(0, (len(staleness) + 1, num_clients))
+        jobs = [Job(WORKED + index, client, base) for base in bases for index, client in enumerate(clients)]
+        jobs += [Job(WORKED + num_clients + index, client, current) for index, client in enumerate(clients)]
+        with num_threads(simulation.config.num_threads or 1):
+            returned = torch.stack(simulation.trainer.train(jobs)).unflatten(0, (len(staleness) + 1, num_clients))
         made = layout.parameters(returned - torch.stack([*bases, current])[:, None])
         updates.append(made[:-1])
         repeated.append(made[-1])

@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 
 from fedrevive_core.config import METHODS, build, method_title
-from fedrevive_core.plots import png_bytes
+from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence.figures import plot_compute, plot_leads, plot_map
+from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
 from reproduce.reports.claims import label, points
 from reproduce.reports.report import Report, read, time_to
 from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.experiment import load_experiment
-from reproduce.sweeps.figures import lead, plot_curves
+from reproduce.sweeps.figures import lead
 from reproduce.sweeps.results import collect
 
 RECORDS = Path(__file__).parents[1] / "results" / "records"
@@ -46,7 +46,7 @@ def write() -> list[Path]:
     MEASURED.write_text(json.dumps(measured, indent=2) + "\n")
     figures = PAGE.parent / "figures"
     drawn = {
-        "results-map.png": plot_map(read(RECORDS / MAP), SCORES),
+        "results-map.png": plot_winners(read(RECORDS / MAP), SCORES),
         "results-ablations.png": plot_leads(ablation_leads()),
         "lab-digits.png": plot_curves(_of_methods(collect(RECORDS / HEADLINE).records.evaluations)),
         "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, measured["flops"]),

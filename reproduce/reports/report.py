@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from fedrevive_core.plots import plot_curves
 from reproduce.reports.claims import arms_table, times_table, verdicts
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.html import Illustration, made_with, write_page
 from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.collection import Records
 from reproduce.sweeps.experiment import Experiment
-from reproduce.sweeps.figures import plot_curves
 from reproduce.sweeps.results import collect, provenance
 
 

@@ -92,20 +92,14 @@ class _Sample:
 
 @cache
 def _measured(config: RunConfig) -> _Sample:
-    import torch
-
-    from fedrevive_core.simulation import Simulation
+    from fedrevive_core.simulation import Simulation, num_threads
     from fedrevive_core.simulation.recorder import VERSIONS_KEPT
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads)
-    try:
+    with num_threads(config.num_threads):
         started = time.perf_counter()
         simulation = Simulation(config)
         setup = time.perf_counter() - started
         record = simulation.run(progress=False)
-    finally:
-        torch.set_num_threads(threads)
     timings = record.timings.set_index("part")
     per_call = timings["seconds"] / timings["calls"]
     moments = max(1, len(record.samples["version"]))

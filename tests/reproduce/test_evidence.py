@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from reproduce.evidence import tables as evidence
-from reproduce.evidence.figures import plot_compute, plot_leads, plot_map
+from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
 from reproduce.evidence.tables import HEADLINE, MAP, PAGE, PLUS, RECORDS, TRIALS, TUNING
 from reproduce.reports.claims import label
 from reproduce.reports.report import read
@@ -82,7 +82,7 @@ def test_runs_made_again_are_held_against_the_committed_ones(tmp_path: Path) -> 
 
 
 def test_the_figures_show_every_cell_and_every_arm() -> None:
-    figure = plot_map(read(RECORDS / MAP), evidence.SCORES)
+    figure = plot_winners(read(RECORDS / MAP), evidence.SCORES)
     assert [len(axes.texts) for axes in figure.axes] == [9, 9]
     leads = evidence.ablation_leads()
     (axes,) = plot_leads(leads).axes

@@ -17,12 +17,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from fedrevive_core import run
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.plots import plot_curves
 from reproduce.cli.sweeps import publish
 from reproduce.reports.claims import times_table, verdicts
 from reproduce.reports.report import read, write
 from reproduce.sweeps.experiment import Experiment
 from reproduce.sweeps.explorer import sweep_explorer
-from reproduce.sweeps.figures import lead, plot_curves, plot_lead, plot_settings
+from reproduce.sweeps.figures import lead, plot_lead, plot_settings
 from reproduce.sweeps.results import pack
 
 BOTH = {"lab": True, "paper": True}
