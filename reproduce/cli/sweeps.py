@@ -15,7 +15,7 @@ from rich.table import Table
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
 from reproduce.cli.notebooks import notebook_runner
-from reproduce.sweeps.experiment import load_experiment, select
+from reproduce.sweeps.experiment import load_experiment, scale_of, select
 
 ENGINES = ("local", "ray")
 
@@ -43,40 +43,30 @@ def sweep(
     more and then reported; the others go on, and the exit code is 1. Example:
     `python -m reproduce sweep smoke --scale lab --out runs/sweeps/smoke --jobs 2`
     """
-    from reproduce.sweeps.executors import Engine, LocalExecutor
-    from reproduce.sweeps.progress import Board
-    from reproduce.sweeps.sweep import carry_out, check_out, opened, plan, share
+    from reproduce.sweeps.executors import Executor, LocalExecutor
+    from reproduce.sweeps.sweep import check_out, plan, run_sweep
 
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
     described = load_experiment(experiment)
-    if scale not in described.scales:
-        raise ConfigError(f"scale = '{scale}' is unknown in {described.name}: {choices(scale, described.scales)}")
-    workers: Engine
+    at = scale_of(described, scale)
+    executor: Executor
     if engine == "ray":
         from reproduce.sweeps.ray_executor import RayExecutor
 
-        workers = RayExecutor(out, address, described.scales[scale])
+        executor = RayExecutor(out, address, described.scales[at])
     else:
-        workers = LocalExecutor(out, jobs)
-    planned = plan(described, scale, workers.device)
+        executor = LocalExecutor(out, jobs)
+    planned = plan(described, at, executor.device)
     cells = set(map(id, select([run.cell for run in planned.runs], _parse(only or []))))
     chosen = [run for run in planned.runs if id(run.cell) in cells]
     if dry_run:
-        _forecast(chosen, out, workers.slots)
+        _forecast(chosen, out, executor.slots)
         return
     check_out(planned, chosen, out, resume=resume)
     if report:
-        notebook_runner()  # what is not installed is said before the work, not after it
-    console = Console(stderr=True)
-    with opened(planned, out):
-        copied = share(chosen, out)
-        if copied:
-            console.print(f"{len(copied)} runs were finished in sweeps beside {out} and are copied", soft_wrap=True)
-        todo = [run for run in chosen if not run.is_finished(out)]
-        done = [run for run in chosen if run.is_finished(out)]
-        with Board(f"{described.name}, {scale}", chosen, done, workers.slots, console) as board:
-            failed = carry_out(todo, workers, board.report, board.tick)
+        notebook_runner()  # a missing package is reported before the work, not after it
+    failed = run_sweep(planned, chosen, executor, out, Console(stderr=True))
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")
     if failed:
         print(f"{len(failed)} have failed, {out / 'failures'} says why; --resume tries them again")
@@ -109,10 +99,10 @@ def _forecast(chosen: list, out: Path, slots: int) -> None:
     for heading in ("arm", "runs to do", "time of each", "record of each"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in dict.fromkeys(run.cell.arm for run in todo):
-        own = [estimates[run.name] for run in todo if run.cell.arm == arm]
-        each = sum(cost.seconds for cost in own) / len(own)
-        kilobytes = sum(cost.record_bytes for cost in own) / len(own) / 1e3
-        table.add_row(arm, str(len(own)), duration(each), f"{kilobytes:,.0f} kB")
+        of_arm = [estimates[run.name] for run in todo if run.cell.arm == arm]
+        each = sum(cost.seconds for cost in of_arm) / len(of_arm)
+        kilobytes = sum(cost.record_bytes for cost in of_arm) / len(of_arm) / 1e3
+        table.add_row(arm, str(len(of_arm)), duration(each), f"{kilobytes:,.0f} kB")
     if todo:
         Console().print(table)
         every = list(estimates.values())
