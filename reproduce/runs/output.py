@@ -12,7 +12,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import check_free
 from fedrevive_core.records import Record
 from reproduce.console import console, print_table, save_figure
-from reproduce.reports.text import table
+from reproduce.reports.text import comparison_table
 
 
 class Place:
@@ -53,5 +53,5 @@ class Place:
         if as_json:
             print(json.dumps(record.summary))
         else:
-            print_table(f"{record.config.preset}, seed {record.config.seed}", table([record]))
+            print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
             console.print(f"Record: {self.out}", soft_wrap=True)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from rich.console import Console
 import fedrevive_core
 from fedrevive_core.config import DataConfig, RunConfig
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import check_free, lock
+from fedrevive_core.files import atomic_directory, atomic_file, check_free, lock, remove_unfinished
 from fedrevive_core.records import Record
 from reproduce.sweeps.executors import Executor
 from reproduce.sweeps.experiment import Cell, Experiment, ScaleName, cells
@@ -143,39 +141,23 @@ def opened(sweep: Sweep, out: Path) -> Iterator[None]:
     }
     try:
         if not (out / "sweep.json").exists():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            work = _written(files, out.parent, out.name)
-            if out.exists():
-                out.rmdir()  # empty, as `check_out` found
-            os.replace(work, out)  # all or nothing
+            with atomic_directory(out) as work:
+                for name, text in files.items():
+                    (work / name).write_text(text, encoding="utf-8")
         with lock(out):
-            work = _written(files, out, "header")
-            for name in files:
-                os.replace(work / name, out / name)
-            work.rmdir()
+            for name, text in files.items():
+                with atomic_file(out / name) as path:
+                    path.write_text(text, encoding="utf-8")
             for name in ("runs", "failures"):
                 (out / name).mkdir(exist_ok=True)
-            for left in (*out.glob(".*"), *(out / "runs").glob(".*")):
-                shutil.rmtree(left, ignore_errors=True)
+            for directory in (out, out / "runs"):
+                remove_unfinished(directory)
             for run in sweep.runs:
                 if run.is_finished(out):
                     shutil.rmtree(run.partial_path(out), ignore_errors=True)
             yield
     except OSError as error:
         raise ConfigError(f"out = '{out}' cannot be written ({error.strerror}): choose another directory") from None
-
-
-def _written(files: Mapping[str, str], parent: Path, name: str) -> Path:
-    """`files` in a new directory in `parent`; nothing is left of it if they cannot be written."""
-    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-    try:
-        for file, text in files.items():
-            (work / file).write_text(text, encoding="utf-8")
-        work.chmod(0o755)  # mkdtemp makes it private
-    except OSError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    return work
 
 
 def siblings(out: Path) -> dict[str, Path]:
