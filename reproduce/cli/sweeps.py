@@ -123,9 +123,9 @@ def report(
 
     Example: `python -m reproduce report runs/sweeps/smoke`
     """
-    from reproduce.reports.report import write
+    from reproduce.reports.report import write_report
 
-    page = write(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
+    page = write_report(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
     print(f"Open this page: {page.resolve()}")
 
 
@@ -138,11 +138,11 @@ def pack(
     A packed sweep of the same experiment is replaced. Example:
     `python -m reproduce pack runs/sweeps/smoke --out build/packed`
     """
-    from reproduce.sweeps import results as collected
+    from reproduce.sweeps import results
 
     for directory in directories:
-        place = collected.pack(directory, out)
-        print(f"{place}: {sum(path.stat().st_size for path in place.rglob('*')) / 1e3:,.0f} kB")
+        packed = results.pack(directory, out)
+        print(f"{packed}: {sum(path.stat().st_size for path in packed.rglob('*')) / 1e3:,.0f} kB")
 
 
 def evidence(
@@ -156,13 +156,13 @@ def evidence(
     With `--check` nothing is written, and the exit code is 1 if the mean of an arm is not as before.
     Example: `python -m reproduce evidence --check runs/evidence-quick/map`
     """
-    from reproduce.evidence import tables as made
+    from reproduce.evidence import tables as results
     from reproduce.reports.text import markdown
 
     if not check:
-        print("Written: " + ", ".join(map(str, made.write())))
+        print("Written: " + ", ".join(map(str, results.write_results())))
         return
-    rows = [row for directory in check for row in made.compared(directory)]
+    rows = [row for directory in check for row in results.compare_with_committed(directory)]
     print(markdown(rows))
     if any(row["as before"] == "no" for row in rows):
         raise typer.Exit(1)
@@ -173,9 +173,9 @@ def publish(directory: Path, notebook: str) -> None:
 
     Raises ConfigError if nothing is finished, and ends with exit code 1 if the notebook fails.
     """
-    from reproduce.reports.report import write
+    from reproduce.reports.report import write_report
 
-    write(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
+    write_report(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
     runner = notebook_runner()
     try:
         page = runner.render(notebook, directory, directory / "report" / f"{Path(notebook).stem}.ipynb")

@@ -25,8 +25,7 @@ def plot_map(report: Report, scores: dict[str, str]) -> Figure:
 
     `scores`: metric and what it is called.
     """
-    grid = report.experiment.grid_at("lab")
-    (up_name, up), (across_name, across) = grid.items()
+    (up_name, up), (across_name, across) = report.grid.items()
     figure = Plot(figsize=(11, 4), layout="constrained")
     for axes, (score, said) in zip(figure.subplots(1, len(scores)), scores.items(), strict=True):
         own = report.verdicts[report.verdicts["metric"] == score].set_index("at")
@@ -47,7 +46,7 @@ def plot_map(report: Report, scores: dict[str, str]) -> Figure:
         axes.grid(visible=False)
         axes.set(xlabel="alpha: clients alike to the right", ylabel="jobs in flight K: staler upwards")
         axes.set_title(f"Lead {said}, in points", fontsize=12)
-    figure.suptitle("FedRevive against the better tuned baseline (bold: the 95% interval leaves zero out)", fontsize=13)
+    figure.suptitle("FedRevive against the better tuned baseline (bold: the 95% interval excludes zero)", fontsize=13)
     return figure
 
 
@@ -66,7 +65,7 @@ def plot_leads(leads: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(shown)), list(shown["arm"]), fontsize=10)
     _separate(axes, list(shown["question"]))
     axes.set(xlabel="accuracy over the run, points above FedRevive as it is", ylim=(-0.7, len(shown) - 0.3))
-    axes.set_title("What each part is worth (grey: the 95% interval holds zero)")
+    axes.set_title("What each part is worth (grey: the 95% interval includes zero)")
     return figure
 
 

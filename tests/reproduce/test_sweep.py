@@ -21,7 +21,7 @@ from fedrevive_core.records.record import Record
 from reproduce.sweeps import executors
 from reproduce.sweeps.collection import load_many
 from reproduce.sweeps.experiment import cells, load_experiment, select, shipped
-from reproduce.sweeps.results import Collected, collect
+from reproduce.sweeps.results import SweepResults, collect
 from reproduce.sweeps.scheduler import run_all
 from reproduce.sweeps.sweep import BESIDE, check_out, code_hash, opened, plan
 from reproduce.sweeps.worker import CellRun, execute
@@ -271,7 +271,7 @@ def finished(tmp_path_factory) -> Path:
 
 def test_a_sweep_is_tables_of_its_runs(finished):
     found = collect(finished)
-    assert isinstance(found, Collected)
+    assert isinstance(found, SweepResults)
     assert (found.experiment.name, found.scale, found.missing, found.failures) == ("tiny", "lab", [], {})
     runs = found.records.runs
     assert runs["arm"].tolist() == runs["method"].tolist() == ["fedbuff", "fedbuff", "fedrevive", "fedrevive"]
