@@ -390,7 +390,7 @@ def test_a_signal_lets_runs_write_checkpoints_and_says_so(tmp_path):
             self.stopped = True
 
     executor = Signalled(tmp_path / "out")
-    with opened(sweep, executor.out), pytest.raises(Interrupted, match="the same call goes on from"):
+    with opened(sweep, executor.out), pytest.raises(Interrupted, match="the same call resumes from"):
         run_all(sweep.runs, executor, lambda _: None)
     assert executor.stopped
 
