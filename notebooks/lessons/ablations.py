@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fedrevive_core.records import confidence_interval
 from lessons.exercise import Verdict, check, right, wrong
 from lessons.reproduction import RECORDS, table
-from reproduce.reports.report import Report, read
+from reproduce.reports.report import Report, read_report
 from reproduce.sweeps.experiment import load_experiment, shipped
 from reproduce.sweeps.figures import lead, plot_settings
 
@@ -29,13 +29,13 @@ def open_sweeps(records: str) -> dict[str, Report]:
     places = [root] if (root / "sweep.json").exists() else sorted(path.parent for path in root.glob("*/sweep.json"))
     if not places:
         raise ValueError(f"records = '{records}': there is no sweep in {root}")
-    reports = {report.experiment.name: report for report in map(read, places)}
+    reports = {report.experiment.name: report for report in map(read_report, places)}
     return {n: r for n, r in reports.items() if records or n == MAP or r.experiment.notebook == "06_ablations"}
 
 
 def fields(report: Report) -> list[str]:
     """Settings of the grid that vary among the finished runs."""
-    grid = report.experiment.grid_at("lab" if report.scale == "lab" else "paper")
+    grid = report.grid
     return [name for name in grid if report.records.runs[name].nunique() > 1]
 
 

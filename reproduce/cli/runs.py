@@ -169,34 +169,32 @@ def compare(
     seeds: SeedsOption = "0,1,2",
     schedule: ScheduleOption = "default",
     settings: SetOption = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time on this machine.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Run several methods on the same arrivals, with several seeds, and write a table and a figure.
 
-    If it was interrupted, the same command resumes it.
+    The records are in OUT/runs/METHOD-sSEED-HASH. If it was interrupted, the same command resumes it.
 
     ```
     fedrevive compare --methods fedbuff,afl-dw,fedrevive --out runs/compare
     ```
     """
     from fedrevive_core.plots import plot_accuracy
-    from reproduce.reports.text import markdown, table
-    from reproduce.runs.comparison import run_all
+    from reproduce.reports.text import comparison_table, markdown
+    from reproduce.runs.comparison import comparison, run_comparison
 
-    configs = [
-        build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
-        for method in split(methods, "methods")
-        for seed in parse_seeds(seeds)
-    ]
-    records = run_all(configs, out)
-    rows = table(records)
+    numbers = parse_seeds(seeds)
+    experiment = comparison(preset, split(methods, "methods"), numbers, schedule, parse_settings(settings))
+    records = run_comparison(experiment, out, jobs)
+    rows = comparison_table(records)
     (out / "table.md").write_text(f"`{command_line()}`\n\n{markdown(rows)}", encoding="utf-8")
     save_figure(plot_accuracy(records), out / "curves.png")
     if as_json:
         print(json.dumps(rows))
     else:
-        print_table(f"{preset}: mean and 95% interval over {len(parse_seeds(seeds))} seeds", rows)
-        console.print(f"Records, table.md, curves.png: {out}", soft_wrap=True)
+        print_table(f"{preset}: mean and 95% interval over {len(numbers)} seeds", rows)
+        console.print(f"Records: {out / 'runs'}; table.md, curves.png: {out}", soft_wrap=True)
 
 
 def quickstart(
@@ -213,14 +211,14 @@ def quickstart(
     fedrevive quickstart
     ```
     """
-    from reproduce.reports.text import table
-    from reproduce.runs.comparison import run_all
+    from reproduce.reports.text import comparison_table
+    from reproduce.runs.comparison import comparison, run_comparison
     from reproduce.runs.quickstart import METHODS_SHOWN, PRESET, write_quickstart_page
 
     num_clients = build(PRESET, "fedrevive").federation.num_clients
     console.print(f"Three methods on preset '{PRESET}': real digits, {num_clients} clients, one timeline of arrivals.")
-    records = run_all([build(PRESET, method, seed=seed) for method in METHODS_SHOWN], out)
-    print_table("Quickstart: one seed; `compare` gives intervals over several", table(records))
+    records = run_comparison(comparison(PRESET, METHODS_SHOWN, [seed], "default", {}), out, jobs=2)
+    print_table("Quickstart: one seed; `compare` gives intervals over several", comparison_table(records))
     page = write_quickstart_page(records, out / "index.html", command_line())
     console.print(f"Open this page: {page.resolve()}", soft_wrap=True)
 
@@ -266,11 +264,11 @@ def branch(
 
 def _finish(record: Record, directory: OutputDirectory, as_json: bool) -> None:
     """Save the record and print its summary."""
-    from reproduce.reports.text import table
+    from reproduce.reports.text import comparison_table
 
     directory.save(record)
     if as_json:
         print(json.dumps(record.summary))
     else:
-        print_table(f"{record.config.preset}, seed {record.config.seed}", table([record]))
+        print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
         console.print(f"Record: {directory.out}", soft_wrap=True)

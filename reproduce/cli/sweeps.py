@@ -16,7 +16,7 @@ from fedrevive_core.errors import ConfigError
 from reproduce.cli.notebooks import notebook_runner
 from reproduce.cli.options import completed, parse_pairs
 from reproduce.console import command_line
-from reproduce.sweeps.experiment import load_experiment, select, shipped
+from reproduce.sweeps.experiment import load_experiment, scale_of, select, shipped
 
 ENGINES = ("local", "ray")
 SCALES = ("lab", "paper")
@@ -79,41 +79,31 @@ def sweep(
     fedrevive sweep smoke --out runs/sweeps/smoke --only seed=0 --dry-run
     ```
     """
-    from reproduce.sweeps.executors import Engine, LocalExecutor
-    from reproduce.sweeps.progress import Board
-    from reproduce.sweeps.sweep import carry_out, check_out, opened, plan, share
+    from reproduce.sweeps.executors import Executor, LocalExecutor
+    from reproduce.sweeps.sweep import check_out, plan, run_sweep
 
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
     described = load_experiment(experiment)
-    if scale not in described.scales:
-        raise ConfigError(f"scale = '{scale}' is unknown in {described.name}: {choices(scale, described.scales)}")
-    workers: Engine
+    at = scale_of(described, scale)
+    executor: Executor
     if engine == "ray":
         from reproduce.sweeps.ray_executor import RayExecutor
 
-        workers = RayExecutor(out, address, described.scales[scale])
+        executor = RayExecutor(out, address, described.scales[at])
     else:
-        workers = LocalExecutor(out, jobs)
-    planned = plan(described, scale, workers.device)
+        executor = LocalExecutor(out, jobs)
+    planned = plan(described, at, executor.device)
     wanted = dict(parse_pairs("--only", only, "KEY=VALUE", "arm=fedrevive or seed=0"))
     cells = set(map(id, select([run.cell for run in planned.runs], wanted)))
     chosen = [run for run in planned.runs if id(run.cell) in cells]
     if dry_run:
-        _forecast(chosen, out, workers.slots)
+        _forecast(chosen, out, executor.slots)
         return
     check_out(planned, chosen, out, resume=resume)
     if report:
-        notebook_runner()  # what is not installed is said before the work, not after it
-    console = Console(stderr=True)
-    with opened(planned, out):
-        copied = share(chosen, out)
-        if copied:
-            console.print(f"{len(copied)} runs were finished in sweeps beside {out} and are copied", soft_wrap=True)
-        todo = [run for run in chosen if not run.is_finished(out)]
-        done = [run for run in chosen if run.is_finished(out)]
-        with Board(f"{described.name}, {scale}", chosen, done, workers.slots, console) as board:
-            failed = carry_out(todo, workers, board.report, board.tick)
+        notebook_runner()  # a missing package is reported before the work, not after it
+    failed = run_sweep(planned, chosen, executor, out, Console(stderr=True))
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")
     if failed:
         print(f"{len(failed)} have failed, {out / 'failures'} says why; --resume tries them again")
@@ -138,10 +128,10 @@ def _forecast(chosen: list, out: Path, slots: int) -> None:
     for heading in ("arm", "runs to do", "time of each", "record of each"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in dict.fromkeys(run.cell.arm for run in todo):
-        own = [estimates[run.name] for run in todo if run.cell.arm == arm]
-        each = sum(cost.seconds for cost in own) / len(own)
-        kilobytes = sum(cost.record_bytes for cost in own) / len(own) / 1e3
-        table.add_row(arm, str(len(own)), duration(each), f"{kilobytes:,.0f} kB")
+        of_arm = [estimates[run.name] for run in todo if run.cell.arm == arm]
+        each = sum(cost.seconds for cost in of_arm) / len(of_arm)
+        kilobytes = sum(cost.record_bytes for cost in of_arm) / len(of_arm) / 1e3
+        table.add_row(arm, str(len(of_arm)), duration(each), f"{kilobytes:,.0f} kB")
     if todo:
         Console().print(table)
         every = list(estimates.values())
@@ -166,9 +156,9 @@ def report(
     fedrevive report runs/sweeps/smoke
     ```
     """
-    from reproduce.reports.report import write
+    from reproduce.reports.report import write_report
 
-    page = write(directory, command_line("report", directory))
+    page = write_report(directory, command_line("report", directory))
     print(f"Open this page: {page.resolve()}")
 
 
@@ -184,11 +174,11 @@ def pack(
     fedrevive pack runs/sweeps/smoke --out build/packed
     ```
     """
-    from reproduce.sweeps import results as collected
+    from reproduce.sweeps import results
 
     for directory in directories:
-        place = collected.pack(directory, out)
-        print(f"{place}: {sum(path.stat().st_size for path in place.rglob('*')) / 1e3:,.0f} kB")
+        packed = results.pack(directory, out)
+        print(f"{packed}: {sum(path.stat().st_size for path in packed.rglob('*')) / 1e3:,.0f} kB")
 
 
 def evidence(
@@ -209,13 +199,13 @@ def evidence(
     fedrevive evidence --check runs/evidence-quick/map
     ```
     """
-    from reproduce.evidence import tables as made
+    from reproduce.evidence import tables as results
     from reproduce.reports.text import markdown
 
     if not check:
-        print("Written: " + ", ".join(map(str, made.write())))
+        print("Written: " + ", ".join(map(str, results.write_results())))
         return
-    rows = [row for directory in check for row in made.compared(directory)]
+    rows = [row for directory in check for row in results.compare_with_committed(directory)]
     print(markdown(rows))
     if any(row["as before"] == "no" for row in rows):
         raise typer.Exit(1)
@@ -226,9 +216,9 @@ def publish(directory: Path, notebook: str) -> None:
 
     Raises ConfigError if no run is finished, and typer.Exit with code 1 if the notebook fails.
     """
-    from reproduce.reports.report import write
+    from reproduce.reports.report import write_report
 
-    write(directory, command_line("report", directory))
+    write_report(directory, command_line("report", directory))
     runner = notebook_runner()
     try:
         page = runner.render(notebook, directory, directory / "report" / f"{Path(notebook).stem}.ipynb")

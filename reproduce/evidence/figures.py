@@ -23,7 +23,7 @@ def plot_winners(report: Report, scores: dict[str, str]) -> Figure:
 
     scores: metric and what its panel is called, such as "over the run".
     """
-    (up, up_values), (across, across_values) = report.experiment.grid_at("lab").items()
+    (up, up_values), (across, across_values) = report.grid.items()
     x, y = "alpha: clients alike to the right", "jobs in flight K: staler upwards"
     rows = []
     for score, name in scores.items():

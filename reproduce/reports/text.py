@@ -18,7 +18,7 @@ def interval(mean: float, half: float) -> str:
 TARGET = "0.8"  # accuracy whose time to reach is shown
 
 
-def table(records: Sequence[Record]) -> list[dict[str, str]]:
+def comparison_table(records: Sequence[Record]) -> list[dict[str, str]]:
     """A row per method, in order of first appearance, over its seeds.
 
     final %: test accuracy at the end. run mean %: accuracy averaged over simulated time. time to 80%: simulated time to

@@ -10,7 +10,7 @@ from fedrevive_core.plots import plot_accuracy, plot_samples, plot_staleness, pl
 from fedrevive_core.records import Record
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.reports.html import Illustration, made_with, write_page
-from reproduce.reports.text import table
+from reproduce.reports.text import comparison_table
 
 PRESET = "lab-digits"
 METHODS_SHOWN = ("fedbuff", "afl-dw", "fedrevive")
@@ -71,7 +71,7 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         path,
         title="Three servers, one timeline: what stale updates do, and what reviving them does",
         intro=intro,
-        tables=[("", "", table(records))],
+        tables=[("", "", comparison_table(records))],
         illustrations=illustrations,
         command=command,
         provenance={

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from fedrevive_core.config import RunConfig
-from reproduce.sweeps.worker import Run
+from reproduce.sweeps.worker import CellRun
 
 SAMPLE_JOBS = 12  # in flight; as many as are worth training together
 SAMPLE_ARRIVALS = 40
@@ -26,7 +26,7 @@ class Cost:
     checkpoint_bytes: float
 
 
-def costs(runs: Iterable[Run]) -> dict[str, Cost]:
+def costs(runs: Iterable[CellRun]) -> dict[str, Cost]:
     """An estimate for every run, by name; runs that do the same work per arrival share one sample."""
     return {run.name: _cost(run.cell.config) for run in runs}
 
