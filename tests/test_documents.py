@@ -121,6 +121,19 @@ def test_a_link_to_a_line_leads_to_the_code_that_it_names(code, file, line):
     assert line in there, f"{file} has {code!r} in the lines {there}, and not in line {line}"
 
 
+def test_every_method_has_the_four_headings_and_the_results_of_the_table():
+    sections = re.split(r"^## ", read(ROOT / "docs/METHODS.md"), flags=re.MULTILINE)
+    methods = [section for section in sections if "### " in section]
+    assert len(methods) == 7
+    measured = read(ROOT / "docs/RESULTS.md")
+    for section in methods:
+        headings = re.findall(r"^### (.*)$", section, flags=re.MULTILINE)
+        assert headings == ["Usage", "What is recorded", "Implementation", "Results"]
+        results = section.partition("### Results")[2]
+        assert {n for n in re.findall(r"\d+\.\d ± \d+\.\d", results) if n not in measured} == set()
+    assert set(re.findall(r"--method ([\w-]+)", "".join(methods))) == set(METHODS)
+
+
 def test_the_readme_says_how_long_the_method_is():
     """Its rooms without the files for texts, to the nearest hundred lines; and it stays a page."""
     rooms = re.search(r"\| \*\*method\*\* \| ([^|]*) \|", read(ROOT / "README.md")).group(1)
