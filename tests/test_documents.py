@@ -18,7 +18,7 @@ from reproduce.cli.app import app
 from reproduce.sweeps.experiment import load_experiment
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), ROOT / "reproduce" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "reproduce").rglob("*.md")])
 COMMANDS = typer.main.get_command(app).commands
 
 
