@@ -121,6 +121,15 @@ def test_a_link_to_a_line_leads_to_the_code_that_it_names(code, file, line):
     assert line in there, f"{file} has {code!r} in the lines {there}, and not in line {line}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_link_to_a_module_names_what_is_in_it(document):
+    """`[`Server.receive`](server.py)` says that server.py has both names."""
+    for code, target in re.findall(r"\[`([A-Za-z_.]+)`\]\(([^)#]+\.py)\)", read(document)):
+        if not code.endswith(".py"):
+            names = set(re.findall(r"\w+", read((document.parent / target).resolve())))
+            assert set(code.split(".")) <= names, f"{target} has no {code}"
+
+
 def test_every_method_has_the_four_headings_and_the_results_of_the_table():
     sections = re.split(r"^## ", read(ROOT / "docs/METHODS.md"), flags=re.MULTILINE)
     methods = [section for section in sections if "### " in section]
