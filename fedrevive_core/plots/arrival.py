@@ -1,13 +1,14 @@
-"""One moment of a recorded run as a figure: who has just arrived, what the server makes of it, and its other futures.
+"""One arrival of a recorded run: who arrived, what the server makes of it, and how branches of the run continue.
 
-Axes stand at fixed places, because a layout that is solved anew for every moment would make them jump and take most of
-the time of a drawing.
+Axes have fixed positions: a layout engine would make them jump from arrival to arrival, and take most of the time.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -24,15 +25,15 @@ from fedrevive_core.records import Record
 
 CLIENT, DISTILLED, APPLIED = "#0072B2", "#D55E00", "#222222"
 FAINT = "#c4c4c4"
-IMAGES_SHOWN = 24  # of the pool
+IMAGES_SHOWN, COLUMNS = 24, 6  # of the pool
 
 
-@mpl.rc_context({**STYLE, "axes.titley": 1.0})  # looking for the best place costs a fifth of the drawing
+@mpl.rc_context({**STYLE, "axes.titley": 1.0})  # searching for the best position takes a fifth of the time
 def plot_arrival(record: Record, sim_time: float) -> Figure:
     """The last arrival at or before `sim_time`: its staleness and beta, both updates, the teachers, pool and accuracy.
 
-    The updates are drawn in the plane that they span: the client's to the right, the distilled one at the angle that
-    their cosine says, both as long as their norm (dashed) and as long as their weight leaves them (solid). A time
+    The updates are drawn in the plane that they span: the client's to the right, the distilled one at the angle given
+    by their cosine. Dashed lines are as long as the norm, solid arrows as long as the norm times the weight. A time
     before the first arrival shows the first.
     """
     arrivals = record.arrivals
@@ -53,18 +54,18 @@ def plot_arrival(record: Record, sim_time: float) -> Figure:
 def plot_branches(
     record: Record, branches: Mapping[str, Record], *, at: float | None = None, note: str = "branch here"
 ) -> Figure:
-    """Accuracy over simulated time of a run and of `branches` from it, by title, each from where it leaves the run.
+    """Accuracy over simulated time of a run and of `branches` from it, by title.
 
     Args:
-        at: simulated time marked by a line, where the next branch would leave; note: what stands beside it.
+        at: simulated time of the next branch, marked by a line. note: text beside that line.
     """
     figure = Plot(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots()
     time, accuracy = record.evaluations["sim_time"], record.evaluations["accuracy"]
     label = f"the run itself\n{record.summary['last_accuracy']:.1%} at the end"
     axes.plot(time, accuracy, color="#777777", lw=3, alpha=0.6, label=label)
-    for place, (title, branch) in enumerate(branches.items()):
-        colour, dashes = TITLE_COLOURS[place % len(TITLE_COLOURS)], ("-", "--", ":")[place // len(TITLE_COLOURS) % 3]
+    looks = itertools.cycle(itertools.product(("-", "--", ":"), TITLE_COLOURS))
+    for (dashes, colour), (title, branch) in zip(looks, branches.items(), strict=False):
         after = branch.evaluations["version"] >= branch.provenance["branches"][-1]["version"]
         first = max(0, int(np.argmax(after)) - 1)  # with the last evaluation before, so that the curves meet
         part = branch.evaluations.iloc[first:]
@@ -85,22 +86,20 @@ def _headline(figure: Figure, record: Record, row: pd.Series, number: int) -> No
     name = record.config.method
     title = method_title(name)
     late = f"{row['staleness']} versions late" if row["staleness"] else "fresh"
-    figure.text(
-        0.02, 0.955, f"{title}, time {row['sim_time']:.2f}: client {row['client']} arrives, {late}",
-        fontsize=14, weight="bold",
-    )  # fmt: skip
+    headline = f"{title}, time {row['sim_time']:.2f}: client {row['client']} arrives, {late}"
+    figure.text(0.02, 0.955, headline, fontsize=14, weight="bold")
     taken = rf"upload {number + 1} of {len(record.arrivals)}, at version {row['version']};  "
     taken += rf"$\beta(\tau={row['staleness']})$ = {row['beta']:.2f}: "
     if row["rejected"]:
-        taken += f"left out ({row['rejected']})"
+        taken += f"rejected ({row['rejected']})"
     elif row["revived"]:
         taken += f"{1 - row['beta']:.0%} of its update and {row['beta']:.0%} of the distilled one"
     elif record.config.revival.source != "none":
-        taken += "nothing is distilled yet or needed, so its update counts whole"
+        taken += "nothing is distilled yet or needed, so its update counts in full"
     elif row["beta"]:
         taken += f"{1 - row['beta']:.0%} of its update is kept, the rest is lost"
     else:
-        taken += "its update counts whole"
+        taken += "its update counts in full"
     figure.text(0.02, 0.91, taken, fontsize=11, color="#444444")
 
 
@@ -127,10 +126,8 @@ def _directions(axes: Axes, record: Record, row: pd.Series) -> None:
     for vector, colour in dashed:
         axes.plot([0, vector[0]], [0, vector[1]], "--", color=colour, lw=1.2, alpha=0.7, clip_on=False)
     x, y = np.array(vectors).T
-    axes.quiver(
-        np.zeros(len(x)), 0, x, y, color=colours, angles="xy", scale_units="xy", scale=1, width=0.014, zorder=3,
-        clip_on=False,
-    )  # fmt: skip
+    look: Any = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.014, "zorder": 3, "clip_on": False}
+    axes.quiver(np.zeros(len(x)), 0, x, y, color=colours, **look)
     axes.set_title("Directions of the updates", fontsize=11, pad=4)
     for line, (text, colour) in enumerate(texts):
         axes.text(0, -0.02 - 0.1 * line, text, color=colour, fontsize=9.5, transform=axes.transAxes, va="top")
@@ -138,7 +135,7 @@ def _directions(axes: Axes, record: Record, row: pd.Series) -> None:
 
 
 def _staleness(axes: Axes, record: Record, number: int) -> None:
-    """Staleness of every arrival over time; those to come are faint."""
+    """Staleness of every arrival over time; later ones are faint."""
     time, staleness = (record.arrivals[name].to_numpy() for name in ("sim_time", "staleness"))
     colour = METHOD_COLOURS.get(record.config.method, UNKNOWN_COLOUR)
     past = slice(0, number + 1)
@@ -159,10 +156,10 @@ def _teachers(axes: Axes, record: Record, number: int) -> None:
         return
     capacity = record.config.revival.num_teachers
     newest = record.arrivals.iloc[max(0, number + 1 - capacity) : number + 1][::-1]
-    places = np.arange(len(newest))
-    axes.barh(places, newest["staleness"], 0.7, color=[DISTILLED, *["#E9A57F"] * (len(newest) - 1)])
+    rows = np.arange(len(newest))
+    axes.barh(rows, newest["staleness"], 0.7, color=[DISTILLED, *["#E9A57F"] * (len(newest) - 1)])
     axes.set(ylim=(capacity - 0.4, -0.6), xlim=(0, 1.05 * max(1, record.arrivals["staleness"].quantile(0.98))))
-    axes.set_yticks(places, [str(client) for client in newest["client"]], fontsize=min(9.5, 80 / capacity))
+    axes.set_yticks(rows, [str(client) for client in newest["client"]], fontsize=min(9.5, 80 / capacity))
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.set_xlabel("versions late when it arrived", fontsize=10)
     axes.grid(visible=False, axis="y")
@@ -181,16 +178,16 @@ def _pool(axes: Axes, record: Record, version: int) -> None:
         axes.set_title("Pool", fontsize=11, pad=4)
         _empty(axes, why.get(record.config.revival.source, "no images were kept yet"))
         return
-    labels, columns = record.samples["labels"][index], 6
+    labels = record.samples["labels"][index]
     images, labels = (part[labels >= 0][:IMAGES_SHOWN] for part in (record.samples["images"][index], labels))
     header = max(2, images.shape[-1] // 4)  # room for the class
-    missing = -len(images) % columns
+    missing = -len(images) % COLUMNS
     images = np.pad(images, ((0, missing), (0, 0), (header, 0), (0, 0)), constant_values=255)
     images[len(labels) :] = 255
-    x, y = show_mosaic(axes, images.reshape(-1, columns, *images.shape[1:]))
+    x, y = show_mosaic(axes, images.reshape(-1, COLUMNS, *images.shape[1:]))
     for number, label in enumerate(labels):
-        top = y[number // columns] - images.shape[-2] / 2 + header
-        axes.text(x[number % columns], top, str(label), fontsize=8, ha="center", va="bottom")
+        top = y[number // COLUMNS] - images.shape[-2] / 2 + header
+        axes.text(x[number % COLUMNS], top, str(label), fontsize=8, ha="center", va="bottom")
     axes.set_title(f"Pool: newest at version {kept[index]}", fontsize=11, pad=4)
 
 

@@ -1,4 +1,4 @@
-"""Parts of the figures of a timeline, shared by static plots and the explorer."""
+"""Figures of a timeline: who works when, as a static plot and for the explorer."""
 
 from __future__ import annotations
 
@@ -68,10 +68,8 @@ def draw_lanes(axes: Axes, timeline: Timeline, clients: np.ndarray, until: float
             axes.add_collection(PolyCollection(list(bars[fate == code]), **look))
             handles.append(Patch(label=label, **look))
     axes.set(xlim=(0, until), ylim=(len(clients) - 0.4, -0.6), xlabel=SIM_TIME)
-    whole = until >= timeline.sim_time
-    part = (
-        "the whole run" if whole else f"the start of the run, to time {until:.3g} of {round(timeline.sim_time, 1):,g}"
-    )
+    part = f"the start of the run, to time {until:.3g} of {round(timeline.sim_time, 1):,g}"
+    part = part if until < timeline.sim_time else "the whole run"
     count = f"{len(clients)} of {num_clients} clients" if len(clients) < num_clients else f"all {num_clients} clients"
     axes.set_title(f"Who works when: {part}; {count}")
     label_lanes(axes, timeline, clients)
@@ -79,7 +77,7 @@ def draw_lanes(axes: Axes, timeline: Timeline, clients: np.ndarray, until: float
 
 
 def label_lanes(axes: Axes, timeline: Timeline, shown: np.ndarray) -> None:
-    """Client numbers if they can be read; otherwise the speed groups, with a line between them."""
+    """Client numbers if there are few; otherwise the speed groups, with a line between them."""
     axes.tick_params(axis="y", length=0)
     if len(shown) <= 20:
         axes.set_yticks(range(len(shown)), [str(client) for client in shown], rotation=0, va="center")
@@ -93,7 +91,7 @@ def label_lanes(axes: Axes, timeline: Timeline, shown: np.ndarray) -> None:
 
 
 def mark_versions(axes: Axes, made: np.ndarray) -> None:
-    """Version numbers on top, each where it is made; if there are few, lines that can be counted across a bar."""
+    """Version numbers on top, each where it is made; if there are few, with lines to count across a bar."""
     if len(made) <= 30:
         axes.vlines(made, 0, 1, "black", transform=axes.get_xaxis_transform(), lw=0.8, alpha=0.4)
     times, room = np.append(0.0, made), 0.04 * axes.get_xlim()[1]
@@ -108,7 +106,7 @@ def mark_versions(axes: Axes, made: np.ndarray) -> None:
 
 
 def staleness_bins(longest: int) -> np.ndarray:
-    """Edges of at most 60 bars up to `longest`, of whole versions: no bar counts more of them than its neighbour."""
+    """Edges of at most 60 bars up to `longest`, each over equally many whole versions."""
     width = math.ceil((longest + 1) / 60)
     return np.arange(0, longest + width + 1, width) - 0.5
 
@@ -117,7 +115,7 @@ def staleness_bins(longest: int) -> np.ndarray:
 def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | None = None) -> Figure:
     """A lane per client with a bar per job from dispatch to arrival, coloured by its staleness at arrival.
 
-    Bars of lost jobs are outlined in red and hatched: of crashed ones to the crash, of others until they are given up.
+    Lost jobs are outlined in red and hatched: crashed ones to the crash, others until they are given up.
 
     Args:
         max_clients: most lanes; if more clients work, some are shown, evenly spread over expected job duration.
@@ -136,21 +134,21 @@ def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | N
     return figure
 
 
-# Everything below is placed by hand and used again: layout engines, new axes and titles that move out of the way take
-# longer than all the rest of a drawing.
-PLACED_BY_HAND = {**STYLE, "axes.titley": 1.0}
+# Everything below has fixed positions and is used again: layout engines, new axes and titles that move take longer than
+# all the rest of a drawing.
+FIXED_POSITIONS = {**STYLE, "axes.titley": 1.0}
 
 
 def still_timeline(timeline: Timeline) -> Plot:
-    """What the explorer shows of `timeline`, for pages in which nothing moves."""
+    """What the explorer shows of `timeline`, for pages without widgets."""
     figure = empty_figure()
     draw_timeline(figure, timeline)
     return figure
 
 
-@mpl.rc_context(PLACED_BY_HAND)
+@mpl.rc_context(FIXED_POSITIONS)
 def empty_figure() -> Plot:
-    """Room for swim lanes above and a histogram below."""
+    """A figure with empty axes: swim lanes above, a histogram below."""
     figure = Plot(figsize=(10, 6))
     for bottom, height in ((0.47, 0.47), (0.09, 0.24)):
         axes = figure.add_axes((0.08, bottom, 0.9, height))
@@ -159,9 +157,9 @@ def empty_figure() -> Plot:
     return figure
 
 
-@mpl.rc_context(PLACED_BY_HAND)
+@mpl.rc_context(FIXED_POSITIONS)
 def draw_timeline(figure: Plot, timeline: Timeline) -> None:
-    """Replace what `figure`, made by `empty_figure`, shows: the histogram's bars are the key to the lanes' colours."""
+    """Show `timeline` in `figure`, made by `empty_figure`; the bars of the histogram explain the lanes' colours."""
     lanes, histogram = figure.axes
     for artist in [*lanes.collections, *histogram.collections, *histogram.lines]:
         artist.remove()

@@ -91,11 +91,8 @@ def branch(simulation: Simulation, config: RunConfig, show: Callable[[int, int],
 
     show: called after each upload with the number of uploads processed since the branch, and of all to process.
     """
-    from fedrevive_core.simulation import num_threads  # here, because time travel needs no PyTorch
-
-    with num_threads(config.num_threads):
-        branched = simulation.branched(config)
-        first, last = simulation.num_processed, len(branched.timeline.arrivals)
-        for _ in branched.steps():
-            show(branched.num_processed - first, last - first)
-        return branched.run(progress=False)
+    branched = simulation.branched(config)
+    first, last = simulation.num_processed, len(branched.timeline.arrivals)
+    for _ in branched.steps():
+        show(branched.num_processed - first, last - first)
+    return branched.run(progress=False)

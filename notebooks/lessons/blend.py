@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from fedrevive_core import Record, RunConfig, Simulation, build, run
 from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot
-from fedrevive_core.simulation import num_threads
 from fedrevive_core.staleness import beta
 from lessons.exercise import Verdict, check, one_number, right, wrong
 
@@ -55,13 +54,12 @@ def _time(value: float | None) -> str:
 
 def moments(config: RunConfig, every: int) -> tuple[list[Simulation], Record]:
     """Run `config` to its end; the simulation as it stood at every `every`-th version, and the record."""
-    with num_threads(config.num_threads):
-        simulation, kept = Simulation(config), []
-        for is_new in simulation.steps():
-            version = simulation.server.version
-            if is_new and version % every == 0 and version < simulation.timeline.num_versions:
-                kept.append(simulation.branched(config))
-        return kept, simulation.run(progress=False)
+    simulation, kept = Simulation(config), []
+    for is_new in simulation.steps():
+        version = simulation.server.version
+        if is_new and version % every == 0 and version < simulation.timeline.num_versions:
+            kept.append(simulation.branched(config))
+    return kept, simulation.run(progress=False)
 
 
 @mpl.rc_context(STYLE)

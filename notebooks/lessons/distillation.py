@@ -42,12 +42,11 @@ class Scene:
 
 def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
     """Run `config` to its end and look at its server at every `every`-th version from the middle of the run on."""
-    with num_threads(config.num_threads):
-        simulation, seen = Simulation(config), []
-        for _ in simulation.steps():
-            version = simulation.server.version
-            if version % every == 0 and version >= simulation.timeline.num_versions // 2:
-                seen.append(scene(simulation))
+    simulation, seen = Simulation(config), []
+    for _ in simulation.steps():
+        version = simulation.server.version
+        if version % every == 0 and version >= simulation.timeline.num_versions // 2:
+            seen.append(scene(simulation))
     return simulation, seen
 
 

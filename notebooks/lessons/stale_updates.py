@@ -31,13 +31,12 @@ WORKED = 1_000_000  # number of the first job that is trained for measuring alon
 
 def run_with_snapshots(config: RunConfig) -> tuple[Simulation, list[Tensor]]:
     """A run with every version (size,) that it made, from version 0 on."""
-    with num_threads(config.num_threads or 1):
-        simulation = Simulation(config)
-        versions = [simulation.server.state]
-        for number in range(len(simulation.timeline.arrivals)):
-            simulation.process(number)
-            if simulation.server.version == len(versions):
-                versions.append(simulation.server.state)
+    simulation = Simulation(config)
+    versions = [simulation.server.state]
+    for number in range(len(simulation.timeline.arrivals)):
+        simulation.process(number)
+        if simulation.server.version == len(versions):
+            versions.append(simulation.server.state)
     return simulation, versions
 
 

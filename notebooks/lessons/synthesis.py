@@ -48,15 +48,14 @@ class Watched:
 def watch(config: RunConfig, versions: Sequence[int]) -> Watched:
     """Run until the last of `versions` (ascending), looking in at each; `initial` holds the generator as it began."""
     moments, pool, number = [], [], 0
-    with num_threads(config.num_threads or 1):
-        simulation = Simulation(config)
-        start = copy.deepcopy(simulation.reviver.synthesizer.generator)
-        for version in versions:
-            while simulation.server.version < version:
-                simulation.process(number)
-                number += 1
-            moments.append(capture(simulation))
-            pool.append(simulation.reviver.pool.newest(64))
+    simulation = Simulation(config)
+    start = copy.deepcopy(simulation.reviver.synthesizer.generator)
+    for version in versions:
+        while simulation.server.version < version:
+            simulation.process(number)
+            number += 1
+        moments.append(capture(simulation))
+        pool.append(simulation.reviver.pool.newest(64))
     return Watched(simulation, moments, pool, replace(moments[-1], generator=start))
 
 

@@ -38,7 +38,7 @@ def plot_winners(report: Report, scores: dict[str, str]) -> Figure:
 
 @mpl.rc_context(STYLE)
 def plot_leads(leads: pd.DataFrame) -> Figure:
-    """Every ablation as a row: its lead over FedRevive as it is, in accuracy over the run, with 95% interval."""
+    """A row per ablation: its lead over unchanged FedRevive, in accuracy over the run, with 95% interval."""
     shown = leads.iloc[::-1].reset_index(drop=True)
     figure = Plot(figsize=(10, 1.2 + 0.32 * len(shown)), layout="constrained")
     axes = figure.subplots()
@@ -50,7 +50,7 @@ def plot_leads(leads: pd.DataFrame) -> Figure:
     axes.axvline(0, color="#888888", lw=1)
     axes.set_yticks(range(len(shown)), list(shown["arm"]), fontsize=10)
     _separate(axes, list(shown["question"]))
-    axes.set(xlabel="accuracy over the run, points above FedRevive as it is", ylim=(-0.7, len(shown) - 0.3))
+    axes.set(xlabel="accuracy over the run, points above unchanged FedRevive", ylim=(-0.7, len(shown) - 0.3))
     axes.set_title("What each part is worth (grey: the 95% interval includes zero)")
     return figure
 

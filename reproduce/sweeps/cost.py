@@ -92,14 +92,13 @@ class _Sample:
 
 @cache
 def _measured(config: RunConfig) -> _Sample:
-    from fedrevive_core.simulation import Simulation, num_threads
+    from fedrevive_core.simulation import Simulation
     from fedrevive_core.simulation.recorder import VERSIONS_KEPT
 
-    with num_threads(config.num_threads):
-        started = time.perf_counter()
-        simulation = Simulation(config)
-        setup = time.perf_counter() - started
-        record = simulation.run(progress=False)
+    started = time.perf_counter()
+    simulation = Simulation(config)
+    setup = time.perf_counter() - started
+    record = simulation.run(progress=False)
     timings = record.timings.set_index("part")
     per_call = timings["seconds"] / timings["calls"]
     moments = max(1, len(record.samples["version"]))

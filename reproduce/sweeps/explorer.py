@@ -1,4 +1,4 @@
-"""The sweep explorer: choose what is on the axis, what is measured and what is shown."""
+"""The sweep explorer: choose the axis, the metric and the runs to show."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ EVERY = "all"
 
 
 def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean_accuracy") -> Panel:
-    """Dots with intervals over the finished runs of a sweep; the table is what is shown, nothing is computed anew.
+    """Dots with intervals for the finished runs of a sweep; it only reads the table.
 
     Args:
-        runs: a row per run with `arm`, `seed`, the `fields` and the summary, such as `record.load_many` gives.
+        runs: a row per run with `arm`, `seed`, the `fields` and the summary, as in the report of a sweep.
         fields: settings that vary, besides the arm.
 
-    One of them is the axis. Of each other, one value is shown or all of them; what is shown in several values has a
-    colour for each combination, so that no dot ever mixes runs of different settings. More colours than can be told
-    apart are not drawn; the figure says what to choose.
+    One field is the axis. For every other field, one value is shown or all. Fields shown with all values get a colour
+    for each combination, so no dot mixes runs of different settings. If that takes more colours than there are, the
+    figure says what to choose instead.
     """
     varied = {"arm": list(dict.fromkeys(runs["arm"])), **{field: sorted(runs[field].unique()) for field in fields}}
     metrics = [(name.replace("_", " "), name) for name in LABELS if name in runs]
     first = fields[0] if fields else "arm"
     controls: dict[str, Any] = {
-        "metric": choice("what is measured", metrics, metric),
+        "metric": choice("metric", metrics, metric),
         "x": choice("across", [(_short(name), name) for name in varied], first),
     }
     for name, values in varied.items():
@@ -48,15 +48,15 @@ def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean
             chosen = chosen.assign(**{by: chosen[apart].astype(str).agg(", ".join, axis=1)})
             if len(set(colours(names := chosen[by].unique()).values())) < len(names):
                 some = " or ".join(map(_short, apart))
-                return _said(f"{len(names)} colours cannot be told apart:\nshow only one value of {some}")
+                return _message(f"{len(names)} colours cannot be told apart:\nshow only one value of {some}")
         return plot_settings(chosen, metric, x, by)
 
     return Panel(draw, controls, title="Sweep explorer")
 
 
 @mpl.rc_context(STYLE)
-def _said(words: str) -> Figure:
-    """A figure of words, where one of dots would not be readable."""
+def _message(words: str) -> Figure:
+    """A figure with a message, where dots would not be readable."""
     figure = Plot(figsize=(10, 4.4))
     figure.text(0.5, 0.5, words, ha="center", va="center", fontsize=14)
     return figure

@@ -25,14 +25,14 @@ LABELS = {
 
 
 def lead(runs: pd.DataFrame, metric: str, arm: str, baseline: str) -> np.ndarray:
-    """Differences of `metric` within each seed that both arms have: (seeds,), arm minus baseline."""
+    """Differences of `metric` within each seed that both arms share: (seeds,), arm minus baseline."""
     table = runs[runs["arm"].isin([arm, baseline])].pivot(index="seed", columns="arm", values=metric).dropna()
     return (table[arm] - table[baseline]).to_numpy(float) if {arm, baseline} <= set(table) else np.empty(0)
 
 
 @mpl.rc_context(STYLE)
 def plot_settings(runs: pd.DataFrame, metric: str, x: str, by: str = "arm") -> Figure:
-    """`metric` at every value of `x`, a row of dots per value of `by`: mean and 95% interval, each seed a small dot.
+    """`metric` at every value of `x`, in a colour per value of `by`: mean and 95% interval; small dots are seeds.
 
     Raises ValueError if a dot would mix runs that differ in more than their seeds.
     """

@@ -64,7 +64,7 @@ def test_the_teachers_are_the_newest_arrivals_newest_on_top(records):
         ("dd-fedrevive", "that the server holds"),
         ("afl-dw", "the rest is lost"),
         ("afl-dw", "no teachers"),
-        ("fedbuff", "its update counts whole"),
+        ("fedbuff", "its update counts in full"),
     ],
 )
 def test_what_a_method_does_not_have_is_said(records, method, said):
