@@ -38,11 +38,11 @@ def play(
     uniform: Callable[[], float],
     mean_duration: np.ndarray,
     fault: Callable[[], int] | None = None,
-    crash_moment: Callable[[], float] = lambda: 0.5,
+    share_done: Callable[[], float] = lambda: 0.5,
 ) -> Timeline:
     """Play out a federation whose next job lasts `duration(client)` and whose next pick is `uniform()` in [0, 1).
 
-    The next job has the fault with code `fault()` (unset: none has any); the next crash comes when `crash_moment()`, in
+    The next job has the fault with code `fault()` (unset: none has any); the next crash comes when `share_done()`, in
     [0, 1), of its job is done. `simulate_timeline` passes random sources; a test or a lesson may pass hand-written
     ones.
     """
@@ -71,7 +71,7 @@ def play(
                     if code == NEVER_RETURN:
                         lasts = federation.faults.timeout or np.inf
                     elif code == CRASH:
-                        lasts *= crash_moment()
+                        lasts *= share_done()
                     elif code == DUPLICATE:  # equal entries leave the heap one after the other
                         heapq.heappush(in_flight, (now + lasts, len(client)))
                 arrives = now + lasts

@@ -196,10 +196,13 @@ def test_an_encoders_tokenizer_and_its_errors(tmp_path: Path) -> None:
     assert tokenizer.split("alpha beta") == [5, 6]
     assert tokenizer.usual.tolist() == list(range(3, 40))  # [SEP] is not declared special here
     t5 = tiny_encoder(tmp_path / "t5", "t5")
-    with pytest.raises(ConfigError, match=r"data.prefix_token = None: .* no \[CLS\] of its own; give a number below"):
+    with pytest.raises(ConfigError, match=r"data.prefix_token = None: .* no \[CLS\] token; give a number below"):
         PretrainedTokenizer(t5, None)
     assert PretrainedTokenizer(t5, 5).prefix == 5
-    with pytest.raises(ConfigError, match=r"data.tokenizer = '.*nowhere' is neither a folder .* nor to be had from"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data.tokenizer = '.*nowhere' was not found, neither as a local folder nor on the Hugging Face Hub",
+    ):
         PretrainedTokenizer(str(tmp_path / "nowhere"), None)
 
 
