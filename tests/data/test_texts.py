@@ -251,7 +251,7 @@ def test_pretrained_encoders(kind: str, tmp_path: Path) -> None:
 
 def test_an_encoder_that_is_none_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(ConfigError, match=r"data.tokenizer = '.*' gives no encoder"):
+    with pytest.raises(ConfigError, match=r"data.tokenizer = '.*' cannot be used as an encoder"):
         build_text_model("encoder", 40, 8, 0, 5, 3, str(tmp_path))
 
 
@@ -279,7 +279,7 @@ def test_minilm_is_found_in_its_package() -> None:
             "model = 'labnet' does not fit data.name = 'docstrings': choose one of texts: labtext, enc",
         ),
         ({"data.name": "digits"}, "model = 'labtext' does not fit data.name = 'digits': choose one of images"),
-        ({"model": "encoder"}, "model = 'encoder' needs data.tokenizer to name one, such as 'minilm'"),
+        ({"model": "encoder"}, "model = 'encoder' needs an encoder in data.tokenizer, such as 'minilm'"),
         ({"synthesis.tokens": 99}, "synthesis.tokens = 99 must be at most data.max_tokens = 24"),
         ({"synthesis.prompt_tokens": 24}, "prompt_tokens = 24 must be below tokens = 24"),
         ({"synthesis.min_tokens": 25}, "min_tokens = 25 must be at most tokens = 24"),

@@ -45,7 +45,7 @@ def with_faults(method: str, faults: dict[str, Any], **overrides: Any):
 
 
 def scripted(config: FederationConfig, durations: list[float], faults: dict[int, str], share: float = 0.5) -> Timeline:
-    """A timeline whose jobs last `durations` and have the `faults` (by job number); crashes come after `share` of a job."""
+    """A timeline of jobs with `durations` and `faults` (by job number); crashes come after `share` of a job."""
     lasts, numbers = iter(durations), iter(range(100))
     return play(
         config,
