@@ -1,4 +1,4 @@
-"""Preparing images for a model: random changes, one draw per image, then normalisation; all differentiable."""
+"""Transforms of samples before a model: random changes of each image, then normalisation; all differentiable."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fedrevive_core.config import DataConfig
 
 
 class Preparation:
-    """Augment and normalise batches of images on their device.
+    """Augments and normalises batches of images on their device.
 
     Args:
-        data: gives crop padding, flip, rotation, mean and std.
+        data: crop padding, flip, rotation, mean and std.
         synthetic: False for real images (padding with zeros, every image rotated); True for synthesised ones (padding
             by reflection, rotation with probability 1/2).
 
-    A crop with a flip is a choice of rows and columns, so it is computed as two matrix products, R x C, with 0/1
-    matrices: exact, batched with one draw per image, and its gradient is a matrix product too. Rotation is bilinear.
-    Departs from the authors: their rotation of real images takes the nearest pixel.
+    A crop with a flip selects rows and columns, so it is two matrix products, R x C, with 0/1 matrices: exact, batched
+    with one draw per image, and its gradient is a matrix product too. Rotation is bilinear.
+    Departs from the authors: their rotation of real images uses the nearest pixel.
     """
 
-    largest_batch = 2000  # samples that a pass without gradients may take at once
+    largest_batch = 2000  # samples in one batch of a pass without gradients
 
     def __init__(self, data: DataConfig, device: torch.device, *, synthetic: bool = False) -> None:
         self.options = data.augmentation
@@ -43,9 +43,9 @@ class Preparation:
         return np.concatenate([shift, flip, angle], axis=-1).astype(np.float32)
 
     def __call__(self, images: Tensor, draws: Tensor | None = None) -> Tensor:
-        """Augment `images` (B, C, S, S) in [0, 1] by `draws` (B, 4), if given, and normalise.
+        """Augment `images` (B, C, S, S) in [0, 1] by `draws` (B, 4), if given, and normalise them.
 
-        Returns a new tensor, channels last in memory: small convolutions and pooling run twice as fast so.
+        Returns a new tensor with channels last in memory, which makes small convolutions and pooling twice as fast.
         """
         if draws is not None and self.active:
             images = self._crop_and_flip(images, draws)
@@ -55,17 +55,16 @@ class Preparation:
 
     def _crop_and_flip(self, images: Tensor, draws: Tensor) -> Tensor:
         side = images.shape[-1]
-        place = torch.arange(side, device=images.device)
-        rows = place + draws[:, 0:1]  # (B, S): source row of each row
-        columns = torch.where(draws[:, 2:3] > 0, side - 1 - place, place) + draws[:, 1:2]
+        index = torch.arange(side, device=images.device)
+        rows = index + draws[:, 0:1]  # (B, S): source row of each row
+        columns = torch.where(draws[:, 2:3] > 0, side - 1 - index, index) + draws[:, 1:2]
         if self.synthetic:
             # Reflection that does not repeat the border: -1 -> 1, side -> side - 2.
             rows, columns = ((side - 1) - ((side - 1) - source.abs()).abs() for source in (rows, columns))
-        # A source outside the image matches no place, so its row or column is zero.
-        take_rows = (rows.unsqueeze(-1) == place).to(
-            images.dtype
-        )  # (B, S, S): take_rows[b, i, r] = 1 where r is i's source
-        take_columns = (columns.unsqueeze(-1) == place).to(images.dtype)
+        # A source outside the image matches no index, so its row or column is zero.
+        # (B, S, S): take_rows[b, i, r] is 1 where r is the source of row i.
+        take_rows = (rows.unsqueeze(-1) == index).to(images.dtype)
+        take_columns = (columns.unsqueeze(-1) == index).to(images.dtype)
         return take_rows.unsqueeze(1) @ images @ take_columns.unsqueeze(1).transpose(-1, -2)
 
     def _rotate(self, images: Tensor, angle: Tensor) -> Tensor:
@@ -77,26 +76,26 @@ class Preparation:
 
 
 class TextPreparation(Preparation):
-    """Texts are fed as they are; `length` is the most tokens of one."""
+    """Returns texts unchanged; `length` is the largest number of tokens of a text."""
 
     def __init__(self, length: int) -> None:
         self.largest_batch = max(1, 65_536 // length)
 
     def draw(self, rng: np.random.Generator, *shape: int) -> np.ndarray:
-        """Nothing is random: float32 (*shape, 0)."""
+        """No random changes: float32 (*shape, 0)."""
         return np.zeros((*shape, 0), dtype=np.float32)
 
     def __call__(self, texts: Tensor, draws: Tensor | None = None) -> Tensor:
-        """`texts`, token numbers (B, L) or soft texts (B, L, d + 1)."""
+        """Return `texts`, token numbers (B, L) or soft texts (B, L, d + 1)."""
         return texts
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """`images` (B, C, H, W) with channels last in memory, a copy if they are not; anything else as it is."""
+    """`images` (B, C, H, W) with channels last in memory, copied if needed; other tensors unchanged."""
     if images.dim() != 4:
         return images
     if images.shape[1] > 1:
         return images.contiguous(memory_format=torch.channels_last)
-    # One channel lies in memory the same both ways, so PyTorch leaves the strides, by which it recognises the format.
+    # One channel has the same order in memory in both formats. PyTorch tells them apart by the strides and keeps them.
     _, channels, height, width = images.shape
     return images.contiguous().as_strided(images.shape, (height * width, channels, width, channels))

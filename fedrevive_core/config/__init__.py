@@ -1,4 +1,4 @@
-"""What can be set: validated sections, presets and the table of methods. No NumPy, no PyTorch."""
+"""The configuration: validated sections, presets and the table of methods. Imports neither NumPy nor PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ground of the configuration: immutable sections, and validation errors as readable sentences."""
+"""The basis of the configuration: immutable sections, readable validation errors, nested and dotted names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedrevive_core.errors import ConfigError
 
-# Bounded, because what is counted takes memory or time; seeds may be as large as a signed 64-bit integer.
+# Counts are bounded, because they cost memory or time; a seed may be any signed 64-bit integer that is not negative.
 PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
@@ -42,7 +42,7 @@ def choices(given: str, allowed: Any) -> str:
 
 
 def leaf_fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """Description of every setting below `section`, by dotted name."""
+    """The description of every setting in `section`, by dotted name."""
     leaves: dict[str, str] = {}
     for name, field in section.model_fields.items():
         inner = field.annotation
@@ -54,9 +54,9 @@ def leaf_fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
 
 
 def sentences(model: type[BaseModel], error: ValidationError) -> str:
-    """Every problem in `error`, from validating `model`, as 'field = value: what is allowed', joined by semicolons."""
+    """All problems in `error`, raised by `model`, as 'field = value: what is allowed', separated by semicolons."""
     text = "; ".join(_sentence(model, item) for item in error.errors())
-    # What was given may hold line breaks and control characters.
+    # The given values may contain line breaks and control characters.
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
@@ -75,7 +75,7 @@ def _sentence(model: type[BaseModel], item: Any) -> str:
 
 
 def merge(*settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries merged key by key, later ones winning; none is modified."""
+    """Merge nested dictionaries key by key; later values win, and none is modified."""
     merged: dict[str, Any] = {}
     for part in settings:
         for key, value in part.items():

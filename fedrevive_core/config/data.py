@@ -1,4 +1,4 @@
-"""The sections of the configuration that concern data."""
+"""Sections of the configuration: data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedrevive_core.config.base import Finite, NonNegativeInt, PositiveFloat, Po
 
 
 class AugmentationConfig(Section):
-    """Random changes of training images; all off by default."""
+    """Random changes of training images. All are off by default."""
 
     crop_padding: NonNegativeInt = Field(0, description="pixels of padding before a random crop [authors]")
     flip: Switch = Field(False, description="mirror horizontally with probability 1/2 [authors]")
@@ -22,29 +22,33 @@ TEXT_MODELS = ("labtext", "encoder")
 
 
 class DataConfig(Section):
-    """Which samples, how they are dealt to clients, how they are fed to a model."""
+    """Which samples are used, how clients get them, and how they are prepared for a model."""
 
     name: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "femnist", "newsgroups", "docstrings"] = Field(
         description="data set [authors; digits, fashion_mnist and docstrings: ours]"
     )
     split: Literal["dirichlet", "iid", "natural"] = Field(
-        "dirichlet", description="how samples are dealt; natural: one writer, one client [authors]"
+        "dirichlet", description="how samples are divided among clients; natural: one client per writer [authors]"
     )
-    alpha: PositiveFloat = Field(0.5, description="Dirichlet concentration; small is skewed [authors]")
-    samples_per_client: PositiveInt = Field(350, description="size of every shard but natural ones [authors]")
-    split_seed: NonNegativeInt = Field(0, description="seed of the split, shared by all runs [ours]")
-    image_size: PositiveInt | None = Field(None, description="resize images to this side; unset keeps it [ours]")
+    alpha: PositiveFloat = Field(0.5, description="Dirichlet concentration; smaller means more skew [authors]")
+    samples_per_client: PositiveInt = Field(350, description="samples per client, except in natural splits [authors]")
+    split_seed: NonNegativeInt = Field(0, description="seed of the split among clients, the same for all runs [ours]")
+    image_size: PositiveInt | None = Field(
+        None, description="resize images to this side; unset keeps their size [ours]"
+    )
     mean: tuple[Finite, ...] = Field((0.0,), min_length=1, description="subtracted per channel [authors]")
     std: tuple[PositiveFloat, ...] = Field((1.0,), min_length=1, description="divided by per channel [authors]")
-    augmentation: AugmentationConfig = Field(AugmentationConfig(), description="of training images [authors]")
-    styles: Switch = Field(False, description="every client draws with a slant, stroke and contrast of its own [ours]")
+    augmentation: AugmentationConfig = Field(
+        AugmentationConfig(), description="random changes of training images [authors]"
+    )
+    styles: Switch = Field(False, description="every client writes with another slant, stroke and contrast [ours]")
     tokenizer: str = Field(
-        "words", description="of texts: 'words' or a transformers encoder, by name or folder; also 'minilm' [authors]"
+        "words", description="for texts: 'words', 'minilm', or the name or folder of a transformers encoder [authors]"
     )
     vocabulary_size: Annotated[int, Field(ge=3, strict=True)] = Field(
-        2000, description="tokens of 'words': the most frequent ones in the clients' texts [ours]"
+        2000, description="size of the vocabulary 'words', the most frequent words of the clients' texts [ours]"
     )
-    max_tokens: PositiveInt = Field(256, description="tokens of a text; what follows is left out [authors]")
+    max_tokens: PositiveInt = Field(256, description="length at which texts are cut off [authors]")
     prefix_token: NonNegativeInt | None = Field(
-        None, description="number of the token that serves as [CLS]; unset takes the tokenizer's own [authors]"
+        None, description="number of the token that serves as [CLS]; unset takes the tokenizer's [CLS] [authors]"
     )

@@ -1,7 +1,7 @@
-"""Faults in the federation: what can go wrong with a job, how often, and which job is hit; as data.
+"""Faults in the federation: what can go wrong with a job, and how often.
 
-A job has at most one fault, drawn when it is dispatched from a random stream of its own: switching a fault on changes
-neither which client is picked next nor how long the next job lasts, but for what the fault itself causes.
+A job has at most one fault, drawn at its dispatch from a separate random stream: switching a fault on does not change
+which client is picked next or how long the next job lasts, except through the effects of the fault.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from pydantic import Field, model_validator
 
 from fedrevive_core.config.base import Fraction, PositiveFloat, Section
 
-# Codes of faults are places in this tuple. A job's draw is compared with the running sum of their probabilities in this
-# order, so raising one probability leaves the faults before it where they were.
+# A fault's code is its index here. A job's random number is compared with the running sum of the probabilities in this
+# order, so raising one probability does not move the faults before it.
 FAULTS = ("", "never_return", "crash", "drop_out", "duplicate", "non_finite", "wrong_size", "sign_flip", "scaled")
 NEVER_RETURN, CRASH, DROP_OUT, DUPLICATE = 1, 2, 3, 4
 
 
 class FaultsConfig(Section):
-    """Probabilities, for each job, of the one fault that it may have. All off by default."""
+    """Probability of each fault of a job. All are 0 by default."""
 
     never_return: Fraction = Field(0.0, description="the job is lost; its slot reopens after timeout [ours]")
     timeout: PositiveFloat | None = Field(
-        None, description="simulated time from dispatch until a job that never returns is given up [ours]"
+        None, description="simulated time after which a job that never returns is given up [ours]"
     )
-    crash: Fraction = Field(0.0, description="the client crashes at a uniform moment of the job, which is lost [ours]")
-    drop_out: Fraction = Field(0.0, description="the job arrives, then its client leaves for good [ours]")
-    duplicate: Fraction = Field(0.0, description="the upload arrives twice, the copy right after the first [ours]")
+    crash: Fraction = Field(0.0, description="the client crashes at a random time during the job, which is lost [ours]")
+    drop_out: Fraction = Field(0.0, description="the job arrives, then its client leaves permanently [ours]")
+    duplicate: Fraction = Field(0.0, description="the upload arrives twice in a row [ours]")
     non_finite: Fraction = Field(0.0, description="one number of the returned model is NaN [ours]")
-    wrong_size: Fraction = Field(0.0, description="the returned model is one number short [ours]")
+    wrong_size: Fraction = Field(0.0, description="the returned model lacks one number [ours]")
     sign_flip: Fraction = Field(0.0, description="the update of the parameters is negated [ours]")
     scaled: Fraction = Field(0.0, description="the update of the parameters is multiplied by scale [ours]")
     scale: PositiveFloat = Field(1000.0, description="factor of a scaled update [ours]")
 
     @property
     def probabilities(self) -> tuple[float, ...]:
-        """Of each fault, in the order of FAULTS[1:]."""
+        """The probability of each fault, in the order of FAULTS[1:]."""
         return tuple(getattr(self, name) for name in FAULTS[1:])
 
     @model_validator(mode="after")
@@ -48,5 +48,7 @@ class FaultsConfig(Section):
                 f"never_return = {self.never_return} and crash = {self.crash} lose every job: their sum must be below 1"
             )
         if self.never_return > 0 and self.timeout is None:
-            raise ValueError(f"never_return = {self.never_return} needs timeout, when to give a job up")
+            raise ValueError(
+                f"never_return = {self.never_return} needs timeout, the time after which a job is given up"
+            )
         return self

@@ -1,4 +1,4 @@
-"""Delays of a federation: how long the three parts of a job last, and named schedules, as data."""
+"""Sections of the configuration: the federation, the delays of its jobs, and named schedules of delays."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fedrevive_core.config.faults import FaultsConfig
 
 
 class Delay(Section):
-    """One duration of a job, in simulated time. A client draws its persistent mean once; a job draws around it."""
+    """One duration of a job, in simulated time. Each client draws a mean once; each of its jobs draws around it."""
 
     kind: Literal["constant", "exponential", "uniform", "lognormal", "pareto"] = Field(
-        description="distribution around the mean [authors; lognormal and pareto, of heavy tails: ours]"
+        description="distribution around the mean [authors; lognormal and pareto, with heavy tails: ours]"
     )
-    means: tuple[NonNegativeFloat, ...] = Field(min_length=1, description="means a client may draw [authors]")
+    means: tuple[NonNegativeFloat, ...] = Field(min_length=1, description="possible means of a client [authors]")
     odds: tuple[NonNegativeFloat, ...] = Field(min_length=1, description="probability of each mean [authors]")
-    half_width: NonNegativeFloat = Field(0.0, description="uniform only: the job's draw is mean +- this [authors]")
-    sigma: NonNegativeFloat = Field(1.0, description="lognormal only: deviation of the draw's logarithm [ours]")
+    half_width: NonNegativeFloat = Field(0.0, description="only for uniform: a duration is mean +- this [authors]")
+    sigma: NonNegativeFloat = Field(1.0, description="only for lognormal: standard deviation of the logarithm [ours]")
     shape: Annotated[Finite, Field(gt=1)] = Field(
-        2.0, description="pareto only: longer than x with probability ~ x^-shape; above 1, for a mean to exist [ours]"
+        2.0, description="only for pareto: P(duration > x) ~ x^-shape; the mean exists above 1 [ours]"
     )
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "download": _delay("constant", [0.1]),
         "upload": _delay("uniform", [0.15, 0.25], half_width=0.02),
     },
-    # The mean durations of "default", but most jobs are quicker and a few take very long.
+    # The same mean durations as "default", but most jobs are faster and a few take very long.
     "stragglers": {
         "training": {**_delay("pareto", [1.0, 1.3, 1.6], [0.25, 0.5, 0.25]), "shape": 1.5},
         "download": _delay("constant", [0.1]),
@@ -77,18 +77,19 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 class FederationConfig(Section):
-    """Who takes part and when: all that the timeline needs, and nothing else."""
+    """Who takes part and when: everything that the timeline needs."""
 
-    num_clients: PositiveInt = Field(description="N, clients with a private shard each [authors]")
-    concurrency: PositiveInt = Field(description="K, most jobs in flight at any moment [authors]")
+    num_clients: PositiveInt = Field(description="N, number of clients [authors]")
+    concurrency: PositiveInt = Field(description="K, largest number of jobs in flight [authors]")
     buffer_size: PositiveInt = Field(1, description="B, updates per new version; 'concurrency' for B = K [authors]")
     refill_size: PositiveInt = Field(
-        1, description="O, open slots that trigger dispatch; 'concurrency' for O = K, synchronous rounds [authors]"
+        1,
+        description="O, number of open slots that triggers dispatch; 'concurrency' for synchronous rounds [authors]",
     )
-    schedule: Schedule = Field(description="delays: a name ('default', 'shifted') or three of your own [authors]")
+    schedule: Schedule = Field(description="'default', 'shifted', 'stragglers', or three delays written out [authors]")
     max_sim_time: PositiveFloat | None = Field(None, description="budget in simulated time, unitless [authors]")
     max_versions: PositiveInt | None = Field(None, description="budget in versions of the global model [authors]")
-    faults: FaultsConfig = Field(FaultsConfig(), description="what goes wrong with jobs, and how often [ours]")
+    faults: FaultsConfig = Field(FaultsConfig(), description="what can go wrong with jobs, and how often [ours]")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The methods: each a composition of the same parts, as data. docs/METHODS.md has a section on each."""
+"""The table of methods: each is a composition of the same parts. docs/METHODS.md has a section on each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Method:
-    """title: name in tables and figures; rule: what the server does; source: a paper; settings: the composition."""
+    """A method.
+
+    title: its name in tables and figures. rule: what the server does. source: its paper. settings: the composition.
+    """
 
     title: str
     rule: str

@@ -1,4 +1,4 @@
-"""What presets are made of."""
+"""The class of presets, and settings that several presets share."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """title; base: settings of all methods; methods: settings of some; sim_time: budget by schedule.
+    """A data set with settings. base: for all methods. methods: for single methods. sim_time: budget by schedule.
 
-    A schedule that is not in `sim_time` has the mean durations of 'default', and its budget.
+    A schedule that is not in `sim_time` has the budget of 'default', because it has the same mean durations.
     """
 
     title: str
@@ -21,7 +21,7 @@ class Preset:
 
 
 def server_lr(**by_method: float) -> dict[str, dict[str, Any]]:
-    """A server learning rate for each of some methods, which are named with underscores."""
+    """Settings of server learning rates; methods are named with underscores: fedbuff_adam=0.1."""
     return {name.replace("_", "-"): {"server": {"lr": lr}} for name, lr in by_method.items()}
 
 

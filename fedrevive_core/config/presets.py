@@ -1,4 +1,4 @@
-"""Named configurations: presets (a data set with every setting), as data, and what `build` makes of one and a method.
+"""Named configurations: the table of presets, and `build`, which combines a preset with a method.
 
 `build("lab-digits", "fedrevive")` gives a RunConfig. Values are merged in this order, later ones winning: the preset's
 base, the method's composition, the preset's settings for that method, the schedule, the caller's overrides.

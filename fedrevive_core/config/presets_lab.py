@@ -1,4 +1,4 @@
-"""Presets for laptops, all values ours."""
+"""Presets for laptops. All values are ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedrevive_core.config.preset_base import BUFFERS_TWO, Preset, server_lr
 # (docs/METHODS.md).
 _LAB = {
     "model": "labnet",
-    "num_threads": 1,  # nearly as fast as two for models this small, and bits do not depend on the number of cores
+    "num_threads": 1,  # nearly as fast as two for small models; results do not depend on the number of cores
     "training": {"steps": 15, "batch_size": 32, "lr": 3e-3},
     "revival": {"freeze": 0, "warmup": 20},
     "synthesis": {"noise_dim": 64, "width": 32, "feature_weight": 0.3, "pool_size": 4000},
@@ -48,14 +48,14 @@ LAB_PRESETS: dict[str, Preset] = {
         ),
         merge(
             _LAB_METHODS,
-            # Tuned on their own (docs/RESULTS.md); AFL-DW's rate is the same, the other methods' are those of digits.
+            # Tuned for this preset (docs/RESULTS.md); AFL-DW keeps its rate, the others have those of digits.
             server_lr(fedbuff=0.1, ca2fl=0.1, fedrevive=0.05),
             {"fedrevive": {"distillation": {"lr": 3e-3}}},
         ),
         {"default": 14.0, "shifted": 1.75},
     ),
     "lab-styles": Preset(
-        "scikit-learn's digits, every client with a hand of its own, high staleness: a minute a run (ours)",
+        "scikit-learn's digits, every client a synthetic writer, high staleness: a minute a run (ours)",
         merge(
             _LAB,
             {
@@ -83,7 +83,7 @@ LAB_PRESETS: dict[str, Preset] = {
         },
         merge(
             _LAB_METHODS,
-            # Tuned with two rates each on one seed of its own (reproduce/results/lab-text.md); the others are untuned.
+            # Tuned with two rates each on a separate seed (reproduce/results/lab-text.md); the others are untuned.
             server_lr(fedbuff=0.1, afl_dw=0.1, fedrevive=0.1),
             {name: {"staleness": {"s_max": 40.0}} for name in ("afl-dw", "fedrevive")},
         ),

@@ -1,8 +1,8 @@
-"""The configuration of a run: frozen, validated, to and from plain dictionaries.
+"""The configuration of a run: immutable, validated, and convertible to and from plain dictionaries.
 
-One section per part of the pipeline. Every field has one line of meaning and its source in brackets: [paper] is the
-text of arXiv 2511.00655, [authors] the settings of its authors' experiments, [ours] a choice of this project, or
-another paper's number. A value that cannot work is refused here, before anything is computed.
+One section per part of the pipeline. Every field says what it means, with the source of its value in brackets: [paper]
+is the text of arXiv 2511.00655, [authors] the settings of its authors' experiments, [ours] a choice of this project;
+else the number of another paper. A value that cannot work is refused here, before anything is computed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class TrainingConfig(Section):
     """What a client does with a job."""
 
     steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
-    batch_size: PositiveInt = Field(32, description="samples a step; the last of a pass may be short [authors]")
+    batch_size: PositiveInt = Field(32, description="samples per step, fewer at the end of a pass [authors]")
     lr: PositiveFloat = Field(description="Adam learning rate [authors]")
 
 
@@ -39,19 +39,20 @@ class ServerConfig(Section):
 
     lr: PositiveFloat = Field(description="eta_s, server learning rate [authors]")
     clip_norm: PositiveFloat | None = Field(
-        None, description="longest update of the parameters, longer ones are shortened to it; unset clips none [ours]"
+        None,
+        description="largest norm of an update; longer ones are scaled down; unset: no clipping [ours]",
     )
     update_from: Literal["downloaded", "current"] = Field(
         "downloaded",
-        description="a client's update is its returned model minus this one; 'current' mixes models [arXiv 1903.03934]",
+        description="model that is subtracted from a returned one; 'current' mixes models [arXiv 1903.03934]",
     )
     memory: Literal["none", "calibrate", "average"] = Field(
         "none",
-        description="latest update of every client, kept to calibrate the mean or to be averaged "
+        description="use of the latest update of every client: to calibrate the mean, or averaged "
         "[OpenReview 4aywmeb97I; arXiv 2106.04159]",
     )
     optimiser: Literal["sgd", "momentum", "adam", "amsgrad"] = Field(
-        "sgd", description="how the mean becomes a step; all but sgd keep moments [arXiv 2003.00295; 2407.18365]"
+        "sgd", description="how the mean becomes a step; all except sgd keep moments [arXiv 2003.00295; 2407.18365]"
     )
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="beta_1 of the moments [arXiv 2003.00295]")
     second_momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -60,7 +61,7 @@ class ServerConfig(Section):
     eps: PositiveFloat = Field(1e-3, description="added to the root of the second moment [arXiv 2003.00295]")
     delay_threshold: NonNegativeInt | None = Field(
         None,
-        description="tau_c: if an update in the buffer is staler, lr is at most 1 / its staleness [arXiv 2407.18365]",
+        description="tau_c: if an update in the buffer is staler, lr is at most 1 / staleness [arXiv 2407.18365]",
     )
 
     @model_validator(mode="after")
@@ -78,42 +79,42 @@ class StalenessConfig(Section):
     rule: Literal["constant", "cosine", "linear", "exponential", "stepwise", "polynomial", "hinge"] = Field(
         description="shape of beta(tau) [paper; polynomial and hinge: arXiv 1903.03934]"
     )
-    constant: Fraction = Field(0.5, description="constant: b; 0 keeps every update whole [paper]")
+    constant: Fraction = Field(0.5, description="constant: b; 0 counts every update in full [paper]")
     s_max: PositiveFloat = Field(75.0, description="cosine: half of the staleness at which beta reaches 1 [paper]")
     slope: PositiveFloat = Field(0.005, description="linear: gamma [paper]")
     rate: PositiveFloat = Field(0.005, description="exponential: lambda [paper]")
     span: PositiveFloat = Field(1.5, description="stepwise: f, beta reaches 1 at f K / B [paper]")
     power: PositiveFloat = Field(0.5, description="polynomial: p in (1 + tau)^-p [arXiv 1903.03934]")
     hinge_slope: PositiveFloat = Field(10.0, description="hinge: a in 1 / (a (tau - b) + 1) [arXiv 1903.03934]")
-    hinge_start: NonNegativeFloat = Field(4.0, description="hinge: b, staleness that costs nothing [arXiv 1903.03934]")
+    hinge_start: NonNegativeFloat = Field(
+        4.0, description="hinge: b, largest staleness without a cost [arXiv 1903.03934]"
+    )
 
 
 class RevivalConfig(Section):
-    """What fills the weight beta that staleness takes from a client's update."""
+    """What replaces the share beta that a client's update loses through staleness."""
 
     source: Literal["none", "synthetic", "held_back", "noise"] = Field(
         "none",
-        description="samples to distil on: none at all, synthesised, the server's own real ones [paper], or pure "
-        "noise, which shows what synthesis adds [ours]",
+        description="samples for distillation: none, synthetic, real ones held back by the server [paper], or pure "
+        "noise, to show what synthesis adds [ours]",
     )
-    num_teachers: PositiveInt = Field(8, description="c, most recently returned models that teach [paper]")
+    num_teachers: PositiveInt = Field(8, description="c, number of teachers: the models returned last [paper]")
     proportions: Literal["proxy", "true"] = Field(
-        "proxy", description="class proportions of a client: estimated from its models, or its histogram [paper]"
+        "proxy", description="class proportions of a client: estimated from its models, or its true histogram [paper]"
     )
-    num_probe_inputs: PositiveInt = Field(
-        64, description="Gaussian inputs of the proxy [ours; the paper gives no number]"
-    )
+    num_probe_inputs: PositiveInt = Field(64, description="Gaussian inputs of the proxy [ours; not in the paper]")
     probe_temperature: PositiveFloat = Field(0.8, description="T_probe, softmax temperature of the proxy [paper]")
     freeze: NonNegativeInt = Field(0, description="versions without synthesis [authors]")
     warmup: NonNegativeInt | None = Field(
-        0, description="distil at versions above this, L_adv from it on; unset distils from the first arrival [authors]"
+        0,
+        description="distil after this version, L_adv from it on; unset distils from the first arrival [authors]",
     )
     before_distillation: Literal["client", "zero"] = Field(
-        "client", description="what is blended before distillation: the client's update [ours] or zero [authors]"
+        "client",
+        description="what is blended in before distillation: the client's update [ours] or zero [authors]",
     )
-    guard: Switch = Field(
-        True, description="leave out losses that are not finite or far above their recent mean [authors]"
-    )
+    guard: Switch = Field(True, description="skip losses that are not finite or far above their recent mean [authors]")
 
 
 SEEDS = ("random-tokens", "class-words")
@@ -122,7 +123,7 @@ SEEDS = ("random-tokens", "class-words")
 class SynthesisConfig(Section):
     """Data-free synthesis of training samples."""
 
-    every: PositiveInt = Field(10, description="T_gen, synthesise at versions that are multiples of it [authors]")
+    every: PositiveInt = Field(10, description="T_gen, synthesise at multiples of this version [authors]")
     batch_size: PositiveInt = Field(64, description="samples per synthesis [authors]")
     steps: PositiveInt = Field(2, description="K_synth, steps of the fast copy of the generator [authors]")
     noise_dim: PositiveInt = Field(256, description="n_z, size of a noise vector [authors]")
@@ -133,13 +134,13 @@ class SynthesisConfig(Section):
     label_weight: NonNegativeFloat = Field(1.0, description="a_hot, weight of L_hot [paper]")
     adversarial_weight: NonNegativeFloat = Field(0.1, description="a_adv, weight of L_adv [paper]")
     labels: Literal["teachers", "uniform"] = Field(
-        "teachers", description="labels drawn from the teachers' mean proportions (authors), or uniformly [paper]"
+        "teachers", description="draw labels from the teachers' mean proportions (authors), or uniformly [paper]"
     )
-    pool_size: PositiveInt = Field(16_000, description="synthetic samples kept, first in first out [authors]")
+    pool_size: PositiveInt = Field(16_000, description="synthetic samples kept; the oldest go first [authors]")
     meta_eps: NonNegativeFloat = Field(1e-8, description="eps of the Reptile step's Adam [ours; the authors used 0]")
-    tokens: PositiveInt = Field(128, description="length of a synthetic text, prompts included [authors]")
-    prompt_tokens: PositiveInt = Field(4, description="meta-learned prompt vectors, first in every text [authors]")
-    min_tokens: PositiveInt = Field(64, description="smallest active length, prompts not counted [authors]")
+    tokens: PositiveInt = Field(128, description="length of a synthetic text, with prompts [authors]")
+    prompt_tokens: PositiveInt = Field(4, description="meta-learned prompt vectors that begin every text [authors]")
+    min_tokens: PositiveInt = Field(64, description="shortest active length, without prompts [authors]")
     seeds: str = Field(
         "random-tokens",
         description="what texts start from: 'random-tokens', 'class-words' or a .jsonl file of texts and labels [ours]",
@@ -177,27 +178,27 @@ class EvaluationConfig(Section):
     stop_diverged: NonNegativeFloat | None = Field(
         None,
         description="stop if 10 evaluations in a row have a loss that is not finite or, from this simulated time on, "
-        "an accuracy at chance (at most 1.5 / classes); unset never does [ours]",
+        "an accuracy near chance (at most 1.5 / classes); unset never stops [ours]",
     )
 
 
 class RunConfig(Section):
-    """A whole run. `presets.build` makes one from names; `from_dict` from a dictionary such as `run.json` holds."""
+    """A whole run. `build` makes one from names, `from_dict` from a dictionary such as the one in `run.json`."""
 
-    preset: str = Field("custom", description="name of the preset it came from, a label [ours]")
-    method: str = Field("custom", description="name of the method it came from, a label [ours]")
-    seed: NonNegativeInt = Field(0, description="of every random stream but the split's [ours]")
+    preset: str = Field("custom", description="name of the preset, only a label [ours]")
+    method: str = Field("custom", description="name of the method, only a label [ours]")
+    seed: NonNegativeInt = Field(0, description="seed of every random stream except the split's [ours]")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where tensors live; auto: CUDA if there is one [ours]"
+        "auto", description="where tensors are; auto: CUDA if it is available [ours]"
     )
     offload: Switch = Field(
-        False, description="keep versions and returned models that wait in pinned host memory, not on the GPU [ours]"
+        False, description="keep waiting versions and returned models in pinned host memory, not on the GPU [ours]"
     )
     num_threads: PositiveInt | None = Field(
-        None, description="CPU threads; unset takes PyTorch's choice; recorded [ours]"
+        None, description="CPU threads, recorded; unset takes PyTorch's choice [ours]"
     )
     model: Literal["labnet", "convnet", "resnet18", "labtext", "encoder"] = Field(
-        "labnet", description="architecture; encoder: the one that data.tokenizer names [authors; lab...: ours]"
+        "labnet", description="architecture; encoder: the one named by data.tokenizer [authors; lab...: ours]"
     )
     federation: FederationConfig
     data: DataConfig
@@ -218,7 +219,7 @@ class RunConfig(Section):
             allowed = f"one of texts: {', '.join(TEXT_MODELS)}" if texts else "one of images, such as labnet"
             raise ValueError(f"model = '{self.model}' does not fit data.name = '{self.data.name}': choose {allowed}")
         if self.model == "encoder" and self.data.tokenizer == "words":
-            raise ValueError("model = 'encoder' needs data.tokenizer to name one, such as 'minilm' or 't5-small'")
+            raise ValueError("model = 'encoder' needs an encoder in data.tokenizer, such as 'minilm' or 't5-small'")
         if texts and self.synthesis.tokens > self.data.max_tokens:
             raise ValueError(
                 f"synthesis.tokens = {self.synthesis.tokens} must be at most data.max_tokens = {self.data.max_tokens}"
@@ -226,10 +227,10 @@ class RunConfig(Section):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested dictionary of JSON-able values; `from_dict` gives the same configuration back."""
+        """The configuration as nested dictionaries for JSON; `from_dict` gives the same configuration back."""
         return self.model_dump(mode="json")
 
     def differences(self, other: RunConfig) -> list[str]:
-        """'field: value here / value in other' for every setting that differs."""
+        """One line 'field: value here / value in other' for every setting that differs."""
         ours, theirs = flatten(self.model_dump()), flatten(other.model_dump())
         return [f"{name}: {value} / {theirs[name]}" for name, value in ours.items() if value != theirs[name]]

@@ -1,7 +1,7 @@
-"""Docstrings: texts that need no download. Public docstrings of installed packages; the class is the package.
+"""Docstrings: texts that need no download. Public docstrings of installed packages; the package is the class.
 
-The sources are parsed, never imported, and the texts kept in `DATA/docstrings-HASH.npz`, where HASH stands for the
-packages' versions and this module's rules: the data set changes with what is installed, and its fingerprint with it.
+The sources are parsed, never imported. The texts are kept in `DATA/docstrings-HASH.npz`, where HASH depends on the
+packages' versions and this module's rules: other versions give another data set, with another fingerprint.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PACKAGES = {
     "sklearn": "scikit-learn",
     "torch": "torch",
 }
-# Names that give the package away, whole words; what a package is about (arrays, axes, tensors) stays.
+# Names that reveal the package, as whole words; what a package is about (arrays, axes, tensors) stays.
 GIVE_AWAY = {
     "matplotlib", "mpl", "pyplot", "plt", "mpltoolkits",
     "numpy", "np", "numpydoc",
@@ -42,8 +42,8 @@ GIVE_AWAY = {
     "torch", "pytorch", "aten", "torchscript", "functorch", "inductor", "dynamo", "cuda", "nn",
 }  # fmt: skip
 MOST_PER_CLASS = 1000
-WORDS = (6, 60)  # fewer say nothing; what follows is left out
-RULES = 1  # raised when a rule here changes what is found
+WORDS = (6, 60)  # fewest, because shorter texts say little; most, what follows is left out
+RULES = 1  # raise it when a rule here changes the texts
 
 _HEADER = re.compile(r"^\s*(-{3,}|={3,}|args?:|arguments?:|parameters?:|returns?:|examples?:|note:|shape:|\.\. )", re.I)
 _MARKUP = re.compile(r":[a-z:+-]+:`[^`]*`|``[^`]*``|`[^`]*`|https?://\S+|\S*[_.]\w\S*")
@@ -51,25 +51,25 @@ _WORD = re.compile(r"[a-z]+")
 
 
 def load_docstrings() -> TextData:
-    """Texts and packages, from the cache if it is of these versions. Raises ConfigError if it is damaged."""
+    """Texts and their packages, from the cache if these versions are in it. Raises ConfigError if it is damaged."""
     versions = {package: importlib.metadata.version(name) for package, name in PACKAGES.items()}
     rules = [RULES, MOST_PER_CLASS, WORDS, sorted(GIVE_AWAY), versions]
     path = data_directory() / f"docstrings-{hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:12]}.npz"
     if not path.exists():
-        found = [_balanced(package) for package in PACKAGES]
-        labels = np.repeat(np.arange(len(found)), [len(texts) for texts in found])
-        # One text, as bytes: an array of strings of fixed width would be many times larger.
-        joined = np.frombuffer("\n".join(text for texts in found for text in texts).encode(), np.uint8)
+        classes = [_balanced(package) for package in PACKAGES]
+        labels = np.repeat(np.arange(len(classes)), [len(texts) for texts in classes])
+        # One text as bytes, because an array of strings of fixed width would be many times larger.
+        joined = np.frombuffer("\n".join(text for texts in classes for text in texts).encode(), np.uint8)
         write_arrays(path, {"texts": joined, "labels": labels})
     arrays = read_arrays(path, ("texts", "labels"))
     texts = arrays["texts"].tobytes().decode().split("\n")
     if len(texts) != len(arrays["labels"]):
-        raise ConfigError(f"{path} is damaged: delete it, and it is made again at the next use")
+        raise ConfigError(f"{path} is damaged: delete it, and the next run will make it again")
     return TextData(LabelledTexts(texts, arrays["labels"].astype(np.int64)), None, tuple(PACKAGES))
 
 
 def _balanced(package: str) -> list[str]:
-    """At most MOST_PER_CLASS texts of `package`, those with the smallest hash: a sample that no order can bias."""
+    """At most MOST_PER_CLASS texts of `package`, those with the smallest hash, so that no order biases the sample."""
     texts = sorted(set(_texts(package)), key=lambda text: hashlib.sha256(text.encode()).digest())
     return texts[:MOST_PER_CLASS]
 
@@ -82,7 +82,7 @@ def _texts(package: str) -> Iterator[str]:
             if any(part in ("tests", "testing", "_vendor", "externals") or part.startswith("test") for part in parts):
                 continue
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of other people's escapes
+                warnings.simplefilter("ignore")  # about escape sequences in these packages
                 tree = ast.parse(path.read_bytes())
             yield from filter(None, map(clean, _documented(tree)))
 
@@ -99,7 +99,7 @@ def _documented(tree: ast.Module | ast.ClassDef) -> Iterator[str]:
 
 
 def clean(docstring: str) -> str:
-    """The prose before the first section, in small letters, without markup, code and give-away names; '' if too short.
+    """The prose before the first section, in lower case, without markup, code and GIVE_AWAY names; '' if too short.
 
     >>> clean("Return `x` of a NumPy array, sorted along the last axis.\\n\\nParameters\\n----------")
     'return of a array sorted along the last axis'

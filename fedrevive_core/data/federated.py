@@ -1,4 +1,4 @@
-"""Data of a federation: loading, splitting into shards, preparing batches."""
+"""Data of a federation: load it and partition it among clients and server."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fedrevive_core.data.docstrings import load_docstrings
 from fedrevive_core.data.femnist import load_femnist
 from fedrevive_core.data.images import load_images
 from fedrevive_core.data.newsgroups import load_newsgroups
-from fedrevive_core.data.partition import Partition, divide
+from fedrevive_core.data.partition import Partition, partition_samples
 from fedrevive_core.data.samples import ImageData, LabelledTexts, Samples, Texts
 from fedrevive_core.data.tokenizers import Tokenizer, build_tokenizer, encode
-from fedrevive_core.data.writers import draw_styles, restyled
+from fedrevive_core.data.writers import draw_writers, rewritten
 from fedrevive_core.seeding import stream
 
 KEPT_PARTS = ("held_back", "validation", "test")
@@ -28,9 +28,10 @@ KEPT_PARTS = ("held_back", "validation", "test")
 class FederatedData:
     """Everything a run needs, on its device.
 
-    clients: all samples, Images or Texts, that shards point into. shards: one array of sample numbers per client.
-    held_back: the server's own real data (for the data-dependent baseline alone). validation, test: for evaluation.
-    class_proportions: (N, C) float64, the true histogram of each client, rows sum to 1. tokenizer: of texts.
+    clients: all samples, Images or Texts; shards: for each client the numbers of its samples among them.
+    held_back: real data that the server keeps (used by the data-dependent baseline only). validation, test: for
+    evaluation. class_proportions: (N, C) float64, the true histogram of each client; rows sum to 1. tokenizer: for
+    texts, else None.
     """
 
     clients: Any
@@ -49,7 +50,7 @@ class FederatedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all samples and of who holds which."""
+        """SHA-256 of all samples and of the shards."""
         digest = hashlib.sha256()
         for part in (self.clients, self.held_back, self.validation, self.test):
             digest.update(part.inputs.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())
@@ -71,18 +72,18 @@ class FederatedData:
 def load_federated(config: DataConfig, num_clients: int, device: torch.device) -> FederatedData:
     """Load, split by `config.split_seed`, and move to `device`.
 
-    The split is the same for every run with this configuration. Raises ConfigError if the data is absent or a shard
-    cannot be filled.
+    The split is the same for every run with this configuration. Raises ConfigError if the data is absent or there are
+    too few samples for a shard.
     """
     load = _load_texts if config.name in TEXT_DATA else _load_images
     return load(config, num_clients, stream(config.split_seed, "split")).to(device)
 
 
 def federate(data: ImageData, config: DataConfig, num_clients: int) -> FederatedData:
-    """Deal labelled images, your own for example, to `num_clients` clients and to the server as `config` says.
+    """Partition labelled images, for example from your data, among `num_clients` clients and the server.
 
-    The split is the same for every run with this configuration; `config.name` and `config.image_size` play no part.
-    Raises ConfigError if images or labels are not as `Images` wants them, or a shard cannot be filled.
+    The split is the same for every run with this configuration; `config.name` and `config.image_size` are ignored.
+    Raises ConfigError if images or labels do not have the form of `Images`, or there are too few samples for a shard.
     """
     return _federate(data, config, num_clients, stream(config.split_seed, "split"))
 
@@ -97,18 +98,20 @@ def _federate(source: ImageData, config: DataConfig, num_clients: int, rng: np.r
     source.check_fits(config)
     labels, official = source.train.labels.numpy(), source.test is not None
     num_classes = len(source.class_names)
-    division = divide(config, labels, num_classes, num_clients, rng, official_test=official, owners=source.owners)
-    data = _dealt(source.train, source.test, division, source.class_names)
-    return in_styles(data, rng) if config.styles else data
+    parts = partition_samples(
+        config, labels, num_classes, num_clients, rng, official_test=official, owners=source.owners
+    )
+    data = _federated(source.train, source.test, parts, source.class_names)
+    return by_writers(data, rng) if config.styles else data
 
 
 def _load_texts(config: DataConfig, num_clients: int, rng: np.random.Generator) -> FederatedData:
     source = load_docstrings() if config.name == "docstrings" else load_newsgroups()
-    division = divide(
+    parts = partition_samples(
         config, source.train.labels, len(source.class_names), num_clients, rng, official_test=source.test is not None
     )
-    # Words are counted in the clients' part alone; that the vocabulary is known to all is the one thing shared.
-    counted = [source.train.texts[number] for number in division.clients]
+    # Words are counted in the clients' texts only. The vocabulary is the one thing that clients share.
+    counted = [source.train.texts[number] for number in parts.clients]
     tokenizer = build_tokenizer(config.tokenizer, counted, config.vocabulary_size, config.prefix_token)
 
     def tokenised(part: LabelledTexts) -> Texts:
@@ -116,34 +119,34 @@ def _load_texts(config: DataConfig, num_clients: int, rng: np.random.Generator) 
         return Texts(torch.from_numpy(tokens), torch.from_numpy(part.labels))
 
     test = None if source.test is None else tokenised(source.test)
-    return replace(_dealt(tokenised(source.train), test, division, source.class_names), tokenizer=tokenizer)
+    return replace(_federated(tokenised(source.train), test, parts, source.class_names), tokenizer=tokenizer)
 
 
-def _dealt(train: Samples, test: Samples | None, division: Partition, class_names: tuple[str, ...]) -> FederatedData:
+def _federated(train: Samples, test: Samples | None, parts: Partition, class_names: tuple[str, ...]) -> FederatedData:
     labels = train.labels.numpy()
-    histograms = np.stack([np.bincount(labels[shard], minlength=len(class_names)) for shard in division.shards])
+    histograms = np.stack([np.bincount(labels[shard], minlength=len(class_names)) for shard in parts.shards])
     return FederatedData(
         clients=train,
-        shards=division.shards,
-        held_back=train.take(division.held_back),
-        validation=train.take(division.validation),
-        test=test or train.take(division.test),
+        shards=parts.shards,
+        held_back=train.take(parts.held_back),
+        validation=train.take(parts.validation),
+        test=test or train.take(parts.test),
         class_names=class_names,
         class_proportions=histograms / histograms.sum(axis=1, keepdims=True),
     )
 
 
-def in_styles(data: FederatedData, rng: np.random.Generator) -> FederatedData:
-    """`data` with every client's images in a style of its own, and each of all others in some client's.
+def by_writers(data: FederatedData, rng: np.random.Generator) -> FederatedData:
+    """`data` with each client as a synthetic writer; every image of the server is written by a random one of them.
 
-    Clients that shared an image have it twice, so the new shards count through the new images.
+    Clients that shared an image get a copy each, so the new shards are consecutive numbers.
     """
-    styles = draw_styles(len(data.shards), rng)
+    writers = draw_writers(len(data.shards), rng)
     ends = np.cumsum([len(shard) for shard in data.shards])
     shards = np.split(np.arange(ends[-1]), ends[:-1])
     parts: dict[str, Any] = {}
     for name in KEPT_PARTS:
         part = getattr(data, name)
-        hands = rng.integers(len(styles), size=len(part.labels))
-        parts[name] = restyled(part, [np.flatnonzero(hands == hand) for hand in range(len(styles))], styles)
-    return replace(data, clients=restyled(data.clients, data.shards, styles), shards=shards, **parts)
+        chosen = rng.integers(len(writers), size=len(part.labels))
+        parts[name] = rewritten(part, [np.flatnonzero(chosen == number) for number in range(len(writers))], writers)
+    return replace(data, clients=rewritten(data.clients, data.shards, writers), shards=shards, **parts)

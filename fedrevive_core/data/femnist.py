@@ -1,8 +1,8 @@
 """FEMNIST: handwritten characters by writer, one writer one client (arXiv 1812.01097).
 
 Read through the `datasets` library from the published `flwrlabs/femnist` (columns `image`, `writer_id`, `hsf_id`,
-`character`): from its parquet files in `DATA/femnist/`, if they are there, otherwise from the network. Either way the
-pixels are kept in `DATA/femnist.npz`, sorted by writer, and later runs read that alone.
+`character`): from its parquet files in `DATA/femnist/`, if they exist, otherwise from the network. In both cases the
+pixels are kept in `DATA/femnist.npz`, sorted by writer, and later runs read only that file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load_femnist(num_writers: int, rng: np.random.Generator, *, download: bool =
     images, labels, owners, writers = (arrays[name] for name in ARRAYS)
     lengths = {len(images), len(labels), len(owners)}
     if images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE) or len(lengths) > 1:
-        raise ConfigError(f"{path} does not hold FEMNIST: delete it, and it is made again at the next use")
+        raise ConfigError(f"{path} does not hold FEMNIST: delete it, and the next run will make it again")
     if num_writers > len(writers):
         raise ConfigError(
             f"federation.num_clients = {num_writers} must be at most the {len(writers)} writers in {path}"
@@ -58,17 +58,17 @@ def _make_cache(path: Path, *, download: bool) -> None:
             "data.name = 'femnist' needs the package datasets, once: pip install 'fedrevive[femnist]'"
         ) from None
     try:
-        with tempfile.TemporaryDirectory() as work:  # the library's own copy of local files is not worth keeping
+        with tempfile.TemporaryDirectory() as work:  # for the library's copy of local files, which nobody needs
             if files:
                 rows = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=work)
             elif download:
                 rows = datasets.load_dataset(SOURCE, split="train")
             else:
-                raise OSError("not asked to")
+                raise OSError("download is off")
             arrays = _arrays(rows, datasets)
     except ConfigError:
         raise
-    # The library and the network under it raise errors of many kinds; each means that the data is not there.
+    # The library and the network below it raise many kinds of errors; each means that the data is not available.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if files:
@@ -76,14 +76,14 @@ def _make_cache(path: Path, *, download: bool) -> None:
         raise ConfigError(
             f"data.name = 'femnist': neither {path} nor parquet files of {SOURCE} in {path.parent / 'femnist'} were "
             f"found, and it could not be downloaded ({reason}). Connect to the network and run again, or run "
-            f"`hf download {SOURCE} --repo-type dataset --local-dir {path.parent / 'femnist'}` where there "
-            "is one, or use writer-like data that needs no download: --preset lab-styles"
+            f"`hf download {SOURCE} --repo-type dataset --local-dir {path.parent / 'femnist'}` on a "
+            "connected machine, or use synthetic writers, which need no download: --preset lab-styles"
         ) from None
     write_arrays(path, arrays)
 
 
 def _arrays(rows: Any, datasets: Any) -> dict[str, np.ndarray]:
-    """ARRAYS of the published columns, sorted by writer. Raises ConfigError if a value is not what it should be."""
+    """ARRAYS of the published columns, sorted by writer. Raises ConfigError if a value is not allowed."""
     missing = {"image", "writer_id", "character"} - set(rows.column_names)
     if missing:
         raise ConfigError(f"FEMNIST lacks the columns {', '.join(sorted(missing))}: it has {rows.column_names}")
@@ -101,11 +101,11 @@ def _arrays(rows: Any, datasets: Any) -> dict[str, np.ndarray]:
     writers, owners = np.unique(np.array(rows["writer_id"]), return_inverse=True)
     order = np.argsort(owners, kind="stable")
     pixels = np.empty((len(order), SIDE, SIDE), dtype=np.uint8)
-    for place, row in enumerate(rows.cast_column("image", datasets.Image())):
+    for number, row in enumerate(rows.cast_column("image", datasets.Image())):
         picture = np.asarray(row["image"].convert("L"))
         if picture.shape != (SIDE, SIDE):
-            raise ConfigError(f"FEMNIST image {place} has shape {picture.shape}, not ({SIDE}, {SIDE})")
-        pixels[place] = picture
-    numbers = {character: number for number, character in enumerate(CLASSES)}
-    labels = np.array([numbers[character] for character in characters], dtype=np.uint8)
+            raise ConfigError(f"FEMNIST image {number} has shape {picture.shape}, not ({SIDE}, {SIDE})")
+        pixels[number] = picture
+    classes = {character: label for label, character in enumerate(CLASSES)}
+    labels = np.array([classes[character] for character in characters], dtype=np.uint8)
     return {"images": pixels[order], "labels": labels[order], "owners": owners[order], "writers": writers.astype(str)}

@@ -1,4 +1,4 @@
-"""Dealing samples to clients: Dirichlet and IID shards, and the parts that the server keeps."""
+"""Partition of samples: Dirichlet, IID and natural shards for clients, and the parts that the server keeps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NATURAL = (0.60, 0.15, 0.10, 0.15)  # authors' settings for FEMNIST; of all writ
 
 @dataclass(frozen=True)
 class Partition:
-    """Sample numbers of the training set: one array per client, and those that the server keeps.
+    """Sample numbers of the training set: one array per client, and what the server keeps.
 
-    `test` is empty where there is an official test set.
+    `test` is empty if there is an official test set.
     """
 
     shards: list[np.ndarray]
@@ -29,11 +29,11 @@ class Partition:
 
     @property
     def clients(self) -> np.ndarray:
-        """All numbers that clients hold, in order."""
+        """All sample numbers that clients hold, sorted, each once."""
         return np.unique(np.concatenate(self.shards))
 
 
-def divide(
+def partition_samples(
     config: DataConfig,
     labels: np.ndarray,
     num_classes: int,
@@ -43,9 +43,9 @@ def divide(
     official_test: bool,
     owners: np.ndarray | None = None,
 ) -> Partition:
-    """Who holds which of the samples with `labels` (n,); `owners` (n,) are their writers, for natural splits.
+    """Partition the samples with `labels` (n,) as `config` says; `owners` (n,) are their writers, for natural splits.
 
-    Raises ConfigError if a shard cannot be filled.
+    Raises ConfigError if there are too few samples for a shard.
     """
     if config.split == "natural":
         if owners is None:
@@ -66,25 +66,25 @@ def divide(
 
 
 def natural_shards(owners: np.ndarray, candidates: np.ndarray, num_clients: int) -> list[np.ndarray]:
-    """What each of `num_clients` writers has among `candidates`; `owners` (n,) numbers them from 0.
+    """The `candidates` of each of `num_clients` writers; `owners` (n,) holds the writer of every sample, from 0.
 
-    A writer with less than a batch trains on short batches. Raises ConfigError if one has nothing at all.
+    A writer with fewer samples than a batch trains on short batches. Raises ConfigError if a writer has none.
     """
     shards = [candidates[owners[candidates] == client] for client in range(num_clients)]
     for client, shard in enumerate(shards):
         if len(shard) == 0:
             raise ConfigError(
-                f"writer {client} has {(owners == client).sum()} samples and none of them for training: "
+                f"writer {client} has {(owners == client).sum()} samples, but none of them for training: "
                 "choose another data.split_seed, or fewer federation.num_clients"
             )
     return shards
 
 
 def class_counts(alpha: float, size: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Samples of each class for one client, (num_classes,) summing to `size`.
+    """Number of samples of each class for one client: int64 (num_classes,), the sum is `size`.
 
-    Proportions ~ Dirichlet(alpha); counts are the rounded shares, a shortfall goes to one random class, an excess is
-    taken off the largest (authors' settings).
+    Proportions ~ Dirichlet(alpha); counts are the rounded shares. What is missing is added to one random class, and a
+    surplus is taken from the largest (authors' settings).
     """
     counts = np.rint(rng.dirichlet(np.full(num_classes, alpha)) * size).astype(np.int64)
     excess = int(counts.sum()) - size
@@ -99,14 +99,14 @@ def class_counts(alpha: float, size: int, num_classes: int, rng: np.random.Gener
 
 
 class Dealer:
-    """Deals `items` in shuffled order; a hand for which too few are left starts afresh, so hands may overlap."""
+    """Deals `items` in shuffled order. If too few are left, all are shuffled again, so two hands may overlap."""
 
     def __init__(self, items: np.ndarray, rng: np.random.Generator) -> None:
         self.items, self.rng = items, rng
         self.deck = rng.permutation(items)
 
     def deal(self, count: int) -> np.ndarray:
-        """The next `count` items, all different. `count` is at most the number of items."""
+        """The next `count` items, all different; `count` must not exceed the number of items."""
         if count > len(self.deck):
             self.deck = self.rng.permutation(self.items)
         hand, self.deck = self.deck[:count], self.deck[count:]
@@ -118,8 +118,8 @@ def dirichlet_shards(
 ) -> list[np.ndarray]:
     """One array of `size` sample numbers per client, class proportions ~ Dirichlet(alpha).
 
-    `labels` (n,) are those of all samples; only `candidates` (sample numbers) are dealt. Raises ConfigError if a client
-    would need more samples of a class than there are.
+    `labels` (n,) are the labels of all samples; only `candidates` (sample numbers) are dealt. Raises ConfigError if a
+    client needs more samples of a class than there are.
     """
     num_classes = int(labels.max()) + 1
     dealers = [Dealer(candidates[labels[candidates] == y], rng) for y in range(num_classes)]
@@ -128,15 +128,15 @@ def dirichlet_shards(
         counts = class_counts(alpha, size, num_classes, rng)
         for y in np.flatnonzero(counts > [len(dealer.items) for dealer in dealers]):
             raise ConfigError(
-                f"data.samples_per_client = {size} with data.alpha = {alpha}: client {client} wants {counts[y]} "
-                f"samples of class {y}, which has {len(dealers[y].items)}; lower samples_per_client or raise alpha"
+                f"data.samples_per_client = {size} with data.alpha = {alpha}: client {client} needs {counts[y]} "
+                f"samples of class {y}, which has only {len(dealers[y].items)}: lower samples_per_client or raise alpha"
             )
         shards.append(rng.permutation(np.concatenate([d.deal(n) for d, n in zip(dealers, counts, strict=True)])))
     return shards
 
 
 def iid_shards(candidates: np.ndarray, num_clients: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """One array of `size` sample numbers per client, dealt without regard to class. Raises ConfigError if too few."""
+    """One array of `size` sample numbers per client, of any class. Raises ConfigError if `size` is too large."""
     if size > len(candidates):
         raise ConfigError(f"data.samples_per_client = {size} must be at most the {len(candidates)} samples for clients")
     dealer = Dealer(candidates, rng)

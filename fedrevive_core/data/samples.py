@@ -1,4 +1,4 @@
-"""What all labelled samples share, images or texts."""
+"""Labelled samples: images and texts, before they are partitioned among clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedrevive_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Samples:
-    """Labelled samples: `inputs` (n, ...), what a model is fed before preparation; `labels` (n,) int64."""
+    """Labelled samples: `inputs` (n, ...), not yet augmented or normalised; `labels` (n,) int64."""
 
     inputs: Tensor
     labels: Tensor
@@ -35,7 +35,7 @@ class Images(Samples):
 
     @property
     def images(self) -> Tensor:
-        """The inputs, by their own name."""
+        """The same as `inputs`."""
         return self.inputs
 
 
@@ -44,7 +44,7 @@ class Texts(Samples):
 
     @property
     def tokens(self) -> Tensor:
-        """The inputs, by their own name."""
+        """The same as `inputs`."""
         return self.inputs
 
 
@@ -52,7 +52,8 @@ class Texts(Samples):
 class ImageData:
     """A data set: official training and test part (`test` is None where there is no official one).
 
-    Where samples have a natural owner, `owners` (n,) numbers it for each of `train` and `writers` names it.
+    If samples have writers, `owners` (n,) holds the number of the writer of each sample in `train`, and `writers` their
+    names.
     """
 
     train: Images
@@ -62,7 +63,7 @@ class ImageData:
     writers: tuple[str, ...] = ()
 
     def check_fits(self, config: DataConfig) -> None:
-        """Raise ConfigError unless both parts are as `Images` says, with one shape that suits `config`."""
+        """Raise ConfigError unless both parts have the form of `Images`, with one shape that fits `config`."""
         for name, part in (("train", self.train), ("test", self.test)):
             if part is None:
                 continue
@@ -71,23 +72,21 @@ class ImageData:
             if not square or images.dtype != torch.float32 or images.shape[1:] != self.train.images.shape[1:]:
                 raise ConfigError(
                     f"{name} images must be float32 of shape (n, C, S, S), with C and S the same in training and test "
-                    f"part, and not {images.dtype} {tuple(images.shape)}"
+                    f"part, not {images.dtype} {tuple(images.shape)}"
                 )
             lowest, highest = images.aminmax()
             if not 0 <= float(lowest) <= float(highest) <= 1:
-                raise ConfigError(
-                    f"{name} images must lie in [0, 1], and not in [{float(lowest):g}, {float(highest):g}]"
-                )
+                raise ConfigError(f"{name} images must lie in [0, 1], not in [{float(lowest):g}, {float(highest):g}]")
             if labels.shape != images.shape[:1] or labels.dtype != torch.int64:
                 raise ConfigError(
-                    f"{name} labels must be int64 of shape ({len(images)},), one per image, and not {labels.dtype} "
+                    f"{name} labels must be int64 of shape ({len(images)},), one per image, not {labels.dtype} "
                     f"{tuple(labels.shape)}"
                 )
             first, last = labels.aminmax()
             if not 0 <= int(first) <= int(last) < len(self.class_names):
                 raise ConfigError(
                     f"{name} labels must lie in 0 .. {len(self.class_names) - 1}, a number for each of the "
-                    f"{len(self.class_names)} class names, and not in {int(first)} .. {int(last)}"
+                    f"{len(self.class_names)} class names, not in {int(first)} .. {int(last)}"
                 )
         _, channels, side, _ = self.train.images.shape
         padding = config.augmentation.crop_padding
@@ -102,7 +101,7 @@ class ImageData:
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """`texts` as they were written, `labels` (n,) int64."""
+    """`texts` as they were published; `labels` (n,) int64."""
 
     texts: list[str]
     labels: np.ndarray

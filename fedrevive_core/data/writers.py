@@ -1,6 +1,6 @@
-"""Styles: natural heterogeneity without a download. Every client draws with a stroke, slant and contrast of its own.
+"""Synthetic writers: heterogeneity without a download. Every client writes with another slant, stroke and contrast.
 
-What differs between clients is how a class looks, not which classes they have, as between the writers of FEMNIST.
+What differs between clients is how a class looks, not which classes they have, as with the writers of FEMNIST.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ SMALLEST_CONTRAST = 0.5
 
 
 @dataclass(frozen=True)
-class Style:
-    """One hand: `slant` in columns per row, `stroke` in pixels (positive is thicker), `contrast` in (0, 1]."""
+class Writer:
+    """A client's hand: `slant` in columns per row, `stroke` in pixels (positive is thicker), `contrast` in (0, 1]."""
 
     slant: float
     stroke: int
     contrast: float
 
 
-def draw_styles(count: int, rng: np.random.Generator) -> list[Style]:
-    """`count` independent styles."""
+def draw_writers(count: int, rng: np.random.Generator) -> list[Writer]:
+    """`count` independent writers."""
     return [
-        Style(
+        Writer(
             slant=float(rng.uniform(-LARGEST_SLANT, LARGEST_SLANT)),
             stroke=int(rng.choice(STROKES)),
             contrast=float(rng.uniform(SMALLEST_CONTRAST, 1)),
@@ -41,20 +41,20 @@ def draw_styles(count: int, rng: np.random.Generator) -> list[Style]:
     ]
 
 
-def apply_style(images: Tensor, style: Style) -> Tensor:
-    """`images` (n, C, S, S) in [0, 1], bright strokes on dark ground, redrawn in `style`; a new tensor in [0, 1].
+def write_as(images: Tensor, writer: Writer) -> Tensor:
+    """`images` (n, C, S, S) in [0, 1], bright on dark, as `writer` would write them: a new tensor in [0, 1].
 
-    Slant is a horizontal shear about the middle row (bilinear, zeros come in), stroke a grey dilation or erosion, the
-    largest or smallest of each pixel and its four neighbours.
+    Slant is a horizontal shear about the middle row (bilinear, zeros are shifted in). Stroke is a grey dilation or
+    erosion: the largest or smallest of each pixel and its four neighbours.
     """
-    shear = torch.tensor([[1.0, style.slant, 0.0], [0.0, 1.0, 0.0]], device=images.device).expand(len(images), 2, 3)
+    shear = torch.tensor([[1.0, writer.slant, 0.0], [0.0, 1.0, 0.0]], device=images.device).expand(len(images), 2, 3)
     grid = F.affine_grid(shear, list(images.shape), align_corners=False)
     drawn = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    if style.stroke:
-        sign = float(np.sign(style.stroke))
-        for _ in range(abs(style.stroke)):
+    if writer.stroke:
+        sign = float(np.sign(writer.stroke))
+        for _ in range(abs(writer.stroke)):
             drawn = sign * _largest_of_cross(sign * drawn)
-    return (style.contrast * drawn).clamp(0, 1)
+    return (writer.contrast * drawn).clamp(0, 1)
 
 
 def _largest_of_cross(images: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ def _largest_of_cross(images: Tensor) -> Tensor:
     return torch.maximum(upright, F.max_pool2d(images, (1, 3), stride=1, padding=(0, 1)))
 
 
-def restyled(part: Images, groups: Sequence[np.ndarray], styles: Sequence[Style]) -> Images:
-    """The images of each group (sample numbers) in its style, one group after the other; a group may be empty."""
-    pairs = zip(groups, styles, strict=True)
-    images = [apply_style(part.images[group], style) for group, style in pairs if len(group)]
+def rewritten(part: Images, groups: Sequence[np.ndarray], writers: Sequence[Writer]) -> Images:
+    """The images of each group (sample numbers) as its writer would write them, in that order; a group may be empty."""
+    pairs = zip(groups, writers, strict=True)
+    images = [write_as(part.images[group], writer) for group, writer in pairs if len(group)]
     return Images(torch.cat(images), part.labels[np.concatenate(groups)])

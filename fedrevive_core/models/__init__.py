@@ -1,4 +1,4 @@
-"""Models: the statistic probe, the networks that contain it, and a model's state as one flat vector."""
+"""Models: the statistic probe, the networks that contain it, and the state of a model as one flat vector."""
 
 from __future__ import annotations
 

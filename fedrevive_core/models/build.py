@@ -1,4 +1,4 @@
-"""Build a model by its name, and check a model that somebody else built."""
+"""Build a model by its name, and check a user's model."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def build_text_model(
 ) -> nn.Module:
     """`labtext`, or the `encoder` at `path` with a head, for texts of at most `length` tokens.
 
-    Raises ConfigError if there is no such encoder, or if it does not accept embeddings.
+    Raises ConfigError if the encoder is not available or does not accept embeddings.
     """
     if name == "labtext":
         return LabText(vocabulary_size, length, pad, num_classes)
     try:
         return EncoderText(load_encoder(path), pad, prefix or 0, num_classes)
     except (ImportError, OSError, ValueError) as error:
-        raise ConfigError(f"data.tokenizer = '{path}' gives no encoder: {error}") from None
+        raise ConfigError(f"data.tokenizer = '{path}' cannot be used as an encoder: {error}") from None
 
 
 def check_model(model: nn.Module, shape: tuple[int, ...], num_classes: int, dtype: torch.dtype = torch.float32) -> None:

@@ -1,6 +1,6 @@
 """Convolutional networks: LabNet for laptops, and the paper's ConvNet for FEMNIST and ResNet-18 for CIFAR.
 
-Where ReLU meets max-pooling, pooling comes first: the two commute exactly, and ReLU then has a quarter of the work.
+Max-pooling comes before ReLU: the order does not change the result, and ReLU has a quarter of the work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class ConvNet(nn.Module):
     """Three 3x3 convolutions of 64 channels without padding, then 200 and 100 hidden units (authors' FEMNIST model).
 
     Every convolution is followed by a probe and ReLU, the last two by 2x2 max-pooling. 28x28 images give 1,600
-    features. Raises ValueError if nothing is left of a smaller image.
+    features. Raises ValueError for images under 12x12.
     """
 
     def __init__(self, in_channels: int, image_size: int, num_classes: int) -> None:
@@ -72,7 +72,7 @@ def resnet18(in_channels: int, image_size: int, num_classes: int) -> nn.Module:
 
     if image_size < 8:
         raise ValueError("the side must be at least 8")
-    with torch.random.fork_rng(devices=[]):  # torchvision's own initialisation is replaced below
+    with torch.random.fork_rng(devices=[]):  # torchvision's initialisation is replaced below, and draws nothing here
         model = models.resnet18(norm_layer=StatisticProbe)
         model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()

@@ -1,4 +1,4 @@
-"""Pretrained encoders of texts through `transformers`: T5's, MiniLM, and any other that accepts `inputs_embeds`."""
+"""Pretrained text encoders from `transformers`: T5's, MiniLM, and any other that accepts `inputs_embeds`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from fedrevive_core.models.probes import StatisticProbe
 from fedrevive_core.models.text import TextModel
 
-DROPOUT = 0.1  # of the head (authors' settings); the encoder keeps its own
+DROPOUT = 0.1  # of the head (authors' settings); the encoder keeps its dropout
 
 
 class EncoderText(TextModel):
-    """An encoder with frozen embeddings, one prefix token whose state serves as [CLS], and a head of two layers.
+    """An encoder with frozen embeddings, a prefix token whose state serves as [CLS], and a head of two layers.
 
-    Probes stand on the prefix's state after every layer. Source: the authors' settings, where the encoder is T5-small's
+    A probe sees the prefix's state after every layer. Source: the authors' settings, where the encoder is T5-small's
     and the prefix token 3200. Frozen embeddings are not part of the state.
 
     Args:
-        encoder: a `transformers` model. pad, prefix: token numbers.
+        encoder: a `transformers` model. pad, prefix: ids of tokens.
 
     Raises ValueError if the encoder takes no `inputs_embeds`.
     """
@@ -32,7 +32,7 @@ class EncoderText(TextModel):
             raise ValueError(f"{type(encoder).__name__} takes no inputs_embeds")
         super().__init__(encoder.get_input_embeddings(), pad)
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # never looked at
+            encoder.pooler = None  # not used
         self.encoder = encoder
         self.prefix = prefix
         dim = self.embedding.embedding_dim
@@ -57,9 +57,9 @@ class EncoderText(TextModel):
 
 
 def load_encoder(path: str) -> Any:
-    """The encoder (of an encoder-decoder: that half) in the folder, or of the name, `path`; safetensors only.
+    """The encoder (for an encoder-decoder, its encoder) in the folder or with the name `path`; safetensors only.
 
-    Raises OSError or ValueError if it is not to be had.
+    Raises OSError or ValueError if it is not available.
     """
     from transformers import AutoModelForTextEncoding
 

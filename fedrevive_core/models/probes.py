@@ -1,4 +1,4 @@
-"""The statistic probe: it stands where a normalisation layer would, changes nothing, and remembers what passed."""
+"""The statistic probe: it takes the position of a normalisation layer, changes nothing, and tracks statistics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class StatisticProbe(nn.Module):
     """Returns its input unchanged and, in training mode, tracks the running mean and biased variance per channel.
 
-    The statistics travel with a client's model; the feature loss of synthesis matches them. The models have no
-    normalisation layers, so that nothing but these statistics depends on the batch. Source: the authors' settings.
+    A client returns the statistics with its model, and the feature loss of synthesis matches them. The models have no
+    normalisation layers, so that only these statistics depend on the batch. Source: the authors' settings.
 
     Args:
         num_channels: size of dimension 1 of the inputs.
@@ -31,27 +31,27 @@ class StatisticProbe(nn.Module):
         self.register_buffer("running_var", torch.ones(num_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x`, (B, C, ...), as it is."""
+        """Return `x` (B, C, ...) unchanged."""
         if self.training:
             with torch.no_grad():
                 mean, var = channel_statistics(x)
-                # mul_ and add_ rather than lerp_, which vmap runs one model at a time.
+                # mul_ and add_, because vmap runs lerp_ one model at a time.
                 self.running_mean.mul_(1 - self.momentum).add_(mean, alpha=self.momentum)
                 self.running_var.mul_(1 - self.momentum).add_(var, alpha=self.momentum)
         return x
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) of `x` (B, C, ...) over all dimensions but the channels."""
+    """Mean and biased variance (C,) of `x` (B, C, ...) over all dimensions except the channels."""
     axes = [axis for axis in range(x.dim()) if axis != 1]
     mean = x.mean(axes, keepdim=True)
-    # Two plain means: torch.var_mean takes three to seven times as long on a CPU.
+    # Two means, because torch.var_mean takes three to seven times as long on a CPU.
     return mean.flatten(), (x - mean).square().mean(axes)
 
 
 @contextmanager
 def observe(model: nn.Module, measure: Callable[[Tensor], Any] = channel_statistics) -> Iterator[dict[str, Any]]:
-    """While open, collect `measure`, by default (mean, var), of what passes each probe, by its name, differentiably.
+    """While open, collect `measure` (default: mean and variance) of every probe's input, by its name, differentiably.
 
     Where layers work in place, as in `resnet18`, `measure` must not return its input itself: it would be overwritten.
     """

@@ -1,8 +1,8 @@
-"""The state of a model as one flat vector, and models that compute from such a vector.
+"""The state of a model as one flat vector, and models that compute with such a vector.
 
 A state is a float32 vector of length `layout.size`: all parameters, then all floating-point buffers (the probes'
-running statistics). Blends, differences and means are single vector operations; norms and cosines look at
-`layout.parameters(state)` alone, because statistics would swamp them.
+running statistics). Blends, differences and means are single vector operations; norms and cosines use
+`layout.parameters(state)` only, because statistics would dominate them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedrevive_core.models.probes import StatisticProbe
 
 @contextmanager
 def seeded(rng: np.random.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
-    """While open, what PyTorch itself draws (initialisation, dropout) follows from `rng`; then all is as before."""
+    """While open, PyTorch's random numbers (initialisation, dropout) follow from `rng`; its generator is restored."""
     devices = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(rng.integers(2**63)))
@@ -31,10 +31,10 @@ def seeded(rng: np.random.Generator, device: torch.device | str = "cpu") -> Iter
 
 
 class StateLayout:
-    """Where every tensor of `model` stands in the flat vector. Keeps a private copy of the model as a template.
+    """The position of every tensor of `model` in the flat vector. Keeps a private copy of the model as a template.
 
     Frozen parameters (pretrained embeddings) and integer buffers (BatchNorm's counters in a user's model) are not part
-    of the state: they stay as they are in the template.
+    of the state: the template holds them.
     """
 
     def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
@@ -57,7 +57,7 @@ class StateLayout:
         self._statistics = [(f"{name}.running_mean", f"{name}.running_var") for name in probes]
 
     def model(self) -> nn.Module:
-        """A copy of the model as it was given, up to the values of its tensors: frozen are the frozen ones alone."""
+        """A copy of the given model, except for the values of its tensors; the same parameters are frozen."""
         model = copy.deepcopy(self.template)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in self.names)
@@ -79,13 +79,13 @@ class StateLayout:
         return self._named(state, 0, len(self.names))
 
     def parameter_views(self, parameters: Tensor) -> dict[str, Tensor]:
-        """The same of the parameters alone (..., num_parameters), so that they can be leaves of a graph."""
+        """The same for parameters only (..., num_parameters), so that they can be leaves of a graph."""
         return self._named(parameters, 0, self.num_tensors)
 
     def buffers(self, state: Tensor) -> dict[str, Tensor]:
         """Named copies of the buffers in `state` (..., size), to be updated in place by a model in training.
 
-        Contiguous, each on its own: under vmap, BatchNorm would update a copy of anything else.
+        Each is contiguous: otherwise BatchNorm would update a copy under vmap.
         """
         views = self._named(state[..., self.num_parameters :], self.num_tensors, len(self.names))
         return {name: view.clone(memory_format=torch.contiguous_format) for name, view in views.items()}
@@ -113,8 +113,8 @@ class StateLayout:
     def call(self, tensors: Mapping[str, Tensor], x: Tensor, *, training: bool = False, track: bool = True) -> Tensor:
         """Logits of the model with `tensors` (from `views`) on `x`.
 
-        In training mode the model's buffers among `tensors` are updated in place; with `track` False the probes are
-        left out of that.
+        In training mode the model's buffers among `tensors` are updated in place; with `track` False the probes
+        are not.
         """
         mode = (training, training and track)
         if mode != self._mode:

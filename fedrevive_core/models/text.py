@@ -1,7 +1,7 @@
-"""LabText: a transformer of two small layers for laptops, and what all models of texts share.
+"""LabText: a transformer with two small layers for laptops, and the base class of all text models.
 
-A model of texts takes either token numbers, int64 (B, L), or *soft texts*, float (B, L, d + 1): embeddings and, in the
-last column, 1 where there is a token and 0 where there is none. So a synthetic text is one tensor, like an image.
+A text model accepts either token numbers, int64 (B, L), or *soft texts*, float (B, L, d + 1): embeddings and, in the
+last column, 1 for a token and 0 for padding. So a synthetic text is one tensor, like an image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fedrevive_core.models.probes import StatisticProbe
 
 
 class TextModel(nn.Module):
-    """Base of the models of texts: a frozen table of embeddings (V, d), which is not part of the model's state."""
+    """Base of the text models: a frozen table of embeddings (V, d), which is not part of the model's state."""
 
     def __init__(self, embedding: nn.Embedding, pad: int) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class TextModel(nn.Module):
 class LabText(TextModel):
     """A learned prefix, whose state serves as [CLS], and two pre-norm transformer layers; ours.
 
-    Probes stand on the prefix's state after each layer. The last layer computes that state alone, as nothing else is
-    looked at. The table of embeddings is random and frozen: synthesis needs a space that all clients share.
+    A probe sees the prefix's state after each layer. The last layer computes only that state, because nothing else is
+    used. The table of embeddings is random and frozen, because synthesis needs a space that all clients share.
 
     Args:
-        vocabulary_size: V. length: most tokens of a text. pad: the token number that is none. dim: d. heads: of
-        attention.
+        vocabulary_size: V. length: largest number of tokens. pad: id of the padding token. dim: d. heads: number of
+        attention heads.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LabText(TextModel):
         """Token numbers (B, L) or soft texts (B, L, d + 1) to logits (B, num_classes)."""
         tokens, mask = self.embed(x)
         h = torch.cat([self.prefix.expand(len(tokens), 1, -1), tokens], dim=1) + self.positions[: tokens.shape[1] + 1]
-        mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # the prefix is always there
+        mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # the prefix is always visible
         h = self.layer1(h, h, mask)
         self.probe1(h[:, 0])
         cls = self.layer2(h[:, :1], h, mask)[:, 0]
@@ -62,7 +62,7 @@ class LabText(TextModel):
 
 
 class Layer(nn.Module):
-    """Pre-norm attention and a feed-forward part of twice the width, each added to its input."""
+    """Pre-norm attention, then a feed-forward part of twice the width; each is added to its input."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -72,12 +72,12 @@ class Layer(nn.Module):
         self.feed = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, h: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        """States `h` (B, Q, d) after looking at `context` (B, T, d) where `mask` (B, T) is 1."""
+        """States `h` (B, Q, d) after attention to `context` (B, T, d) where `mask` (B, T) is 1."""
         batch, queries, dim = h.shape
         seen = self.norm1(context)
         q = self.query(self.norm1(h)).view(batch, queries, self.heads, -1).transpose(1, 2)
         k, v = self.keys_values(seen).view(batch, len(mask[0]), 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        # Written out: a vectorised scaled_dot_product_attention falls back to one model at a time.
+        # Written out, because vmap runs scaled_dot_product_attention one model at a time.
         scores = q @ k.transpose(-1, -2) / (dim // self.heads) ** 0.5
         scores = scores.masked_fill(mask[:, None, None] < 0.5, -1e9)
         h = h + self.out((scores.softmax(dim=-1) @ v).transpose(1, 2).reshape(batch, queries, dim))

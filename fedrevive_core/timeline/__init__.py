@@ -1,4 +1,4 @@
-"""Who trains what, when it arrives, and how stale it is. NumPy alone, computed before any training."""
+"""Who trains what, when it arrives, and how stale it is. Computed before any training, with NumPy only."""
 
 from __future__ import annotations
 

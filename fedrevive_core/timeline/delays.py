@@ -12,12 +12,12 @@ import numpy as np
 from fedrevive_core.config import FAULTS, Delay, FaultsConfig, FederationConfig
 from fedrevive_core.seeding import stream
 
-# A stream per arrival would cost more than the simulation, so draws are made this many at a time.
+# Draws are made in blocks of this size: a random stream per arrival would cost more than the simulation.
 BLOCK = 8192
 
 
 def delay_draws(federation: FederationConfig, seed: int) -> tuple[np.ndarray, Callable[[int], float]]:
-    """Expected job duration of each client (N,), and a function that draws the next job's duration for a client."""
+    """Expected job duration of each client (N,), and a function that draws the duration of a client's next job."""
     draws = stream(seed, "clients")
     parts = (federation.schedule.training, federation.schedule.download, federation.schedule.upload)
     means = [draws.choice(delay.means, size=federation.num_clients, p=delay.odds) for delay in parts]
@@ -32,13 +32,13 @@ def delay_draws(federation: FederationConfig, seed: int) -> tuple[np.ndarray, Ca
 
 
 def fault_draws(faults: FaultsConfig, seed: int) -> tuple[Callable[[], int], Callable[[], float]]:
-    """Functions that draw the code of the next job's fault, and what share of its job is done when a client crashes."""
-    codes, moments = stream(seed, "faults", 0), stream(seed, "faults", 1)
-    return blocks(lambda size: fault_codes(faults, codes.random(size))), blocks(moments.random)
+    """Functions that draw the code of the next job's fault, and the share of a job that is done at a crash."""
+    codes, shares = stream(seed, "faults", 0), stream(seed, "faults", 1)
+    return blocks(lambda size: fault_codes(faults, codes.random(size))), blocks(shares.random)
 
 
 def _factor(delay: Delay, draws: np.random.Generator) -> Callable[[float], float]:
-    """Function from a client's mean to one drawn duration."""
+    """A function that draws one duration, given a client's mean."""
     if delay.kind == "constant":
         return lambda mean: mean
     if delay.kind == "uniform":
@@ -56,11 +56,11 @@ def _factor(delay: Delay, draws: np.random.Generator) -> Callable[[float], float
 
 
 def blocks(draw: Callable[[int], np.ndarray]) -> Callable[[], Any]:
-    """Next value of an endless sequence that is drawn in blocks."""
+    """A function that returns the next value of an endless sequence, drawn in blocks by `draw(size)`."""
     return chain.from_iterable(draw(BLOCK).tolist() for _ in repeat(None)).__next__
 
 
 def fault_codes(faults: FaultsConfig, uniform: np.ndarray) -> np.ndarray:
-    """The code of the fault (a place in FAULTS) that each number of `uniform`, in [0, 1), stands for; same shape."""
+    """Codes of faults (indices into FAULTS), one for each number of `uniform` in [0, 1); same shape."""
     reached = np.searchsorted(np.cumsum(faults.probabilities), uniform, side="right")
     return (reached + 1) % len(FAULTS)

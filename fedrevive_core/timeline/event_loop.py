@@ -1,11 +1,10 @@
-"""The event loop: it draws delays and clients and plays them out, without any training."""
+"""The event loop: it draws delays and clients and simulates who arrives when, without any training."""
 
 from __future__ import annotations
 
 import heapq
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,17 +12,14 @@ from fedrevive_core.config import CRASH, DROP_OUT, DUPLICATE, NEVER_RETURN, Fede
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.seeding import stream
 from fedrevive_core.timeline.delays import blocks, delay_draws, fault_draws
-
-if TYPE_CHECKING:
-    pass
 from fedrevive_core.timeline.timeline import Timeline
 
 
 def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
-    """Draw delays and clients from `seed` and play them out.
+    """Simulate the federation with delays and clients drawn from `seed`.
 
-    The draws depend on (N, K, schedule, seed) and are consumed in order of dispatch: methods with refill_size 1 and
-    one seed see identical arrivals, whatever their buffer size. Raises ConfigError if no version is made in the budget.
+    The draws depend on (N, K, schedule, seed) and are used in order of dispatch: methods with refill_size 1 and the
+    same seed see identical arrivals for every buffer size. Raises ConfigError if the budget allows no version.
     """
     mean_of, duration = delay_draws(federation, seed)
     uniform = blocks(stream(seed, "selection").random)
@@ -38,13 +34,13 @@ def play(
     uniform: Callable[[], float],
     mean_duration: np.ndarray,
     fault: Callable[[], int] | None = None,
-    crash_moment: Callable[[], float] = lambda: 0.5,
+    share_done: Callable[[], float] = lambda: 0.5,
 ) -> Timeline:
-    """Play out a federation whose next job lasts `duration(client)` and whose next pick is `uniform()` in [0, 1).
+    """Simulate a federation whose next job lasts `duration(client)`; `uniform()`, in [0, 1), picks the next client.
 
-    The next job has the fault with code `fault()` (unset: none has any); the next crash comes when `crash_moment()`, in
-    [0, 1), of its job is done. `simulate_timeline` passes random sources; a test or a lesson may pass hand-written
-    ones.
+    The next job has the fault with code `fault()` (unset: no job has one). A client that crashes has done the share
+    `share_done()`, in [0, 1), of its job. `simulate_timeline` passes random sources; tests and lessons may pass
+    hand-written ones.
     """
     limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
     deadline = federation.max_sim_time or np.inf
@@ -60,7 +56,7 @@ def play(
     now, open_slots = 0.0, federation.concurrency
     while len(arrivals) != limit:
         if open_slots >= federation.refill_size:
-            while open_slots and free:  # if all clients that are left are at work, slots stay open
+            while open_slots and free:  # slots stay open if no client is free
                 open_slots -= 1
                 position = int(uniform() * len(free))
                 chosen, free[position] = free[position], free[-1]
@@ -71,8 +67,8 @@ def play(
                     if code == NEVER_RETURN:
                         lasts = federation.faults.timeout or np.inf
                     elif code == CRASH:
-                        lasts *= crash_moment()
-                    elif code == DUPLICATE:  # equal entries leave the heap one after the other
+                        lasts *= share_done()
+                    elif code == DUPLICATE:  # equal entries leave the heap directly one after the other
                         heapq.heappush(in_flight, (now + lasts, len(client)))
                 arrives = now + lasts
                 heapq.heappush(in_flight, (arrives, len(client)))
@@ -88,7 +84,7 @@ def play(
         if faults and (code := faults[job]):
             if code == DUPLICATE and arrivals and arrivals[-1] == job:
                 arrivals.append(job)
-                continue  # its slot is open and its client free since the first
+                continue  # the first copy has already opened the slot and freed the client
             if code in (NEVER_RETURN, CRASH):
                 lost.append(job)
             else:
@@ -114,13 +110,13 @@ def play(
 
 
 def _check_first_version(federation: FederationConfig, arrivals: list[int], arrival_time: list[float]) -> None:
-    """Raise ConfigError if there are too few arrivals for one version, or too late ones."""
+    """Raise ConfigError if the arrivals are too few, or too late, for one version."""
     if len(arrivals) < federation.buffer_size:
         raise ConfigError(
             f"federation.faults.drop_out: every client has left after {len(arrivals)} arrivals and before the first "
-            "version: make it smaller or federation.num_clients larger"
+            "version: lower it, or raise federation.num_clients"
         )
-    # `play` passes a deadline before the first version, only to say here what would be enough.
+    # `play` goes beyond a deadline until the first version, so that the message can say what budget is enough.
     first_version = arrival_time[arrivals[federation.buffer_size - 1]]
     if federation.max_sim_time is not None and first_version > federation.max_sim_time:
         in_time = sum(arrival_time[job] <= federation.max_sim_time for job in arrivals)

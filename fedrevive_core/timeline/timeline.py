@@ -1,11 +1,11 @@
 """The timeline: who trains what, from which version, when it arrives and how stale it is.
 
 Durations never depend on what a model has learned, so the whole arrival sequence is computed before any training, with
-NumPy alone. One arrival costs the same whatever the number of clients: a heap holds the K jobs in flight, and the
-clients not in flight stand in a list from which one is taken by swapping it with the last.
+NumPy only. The cost of an arrival does not depend on the number of clients: a heap holds the K jobs in flight, and the
+free clients are in a list from which one is taken by swapping it with the last.
 
-Order of events at one moment: jobs arrive in the order of their dispatch, and each arrival refills the open slots
-before the next is processed.
+Order of events at the same simulated time: jobs arrive in the order of their dispatch, and each arrival refills the
+open slots before the next is processed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 class Timeline:
     """Every job of a run, in order of dispatch (arrays of length J), and the order in which they arrive.
 
-    client: who works on the job. dispatch_time, arrival_time: simulated time (unitless); a lost job's slot reopens at
-    its arrival_time. dispatched_after: number of arrivals processed before the dispatch. fault: code of the job's
-    fault, a place in FAULTS. arrivals: job numbers in order of arrival, length A; a job that is still in flight when
-    the budget ends is in the table but not among the arrivals, and one whose upload is duplicated is there twice in a
-    row. lost: numbers of the jobs that were lost, in that order. mean_duration (N,): expected duration of a job of each
+    client: who trains the job. dispatch_time, arrival_time: simulated time (unitless); the slot of a lost job reopens
+    at its arrival_time. dispatched_after: number of arrivals processed before the dispatch. fault: code of the job's
+    fault, an index into FAULTS. arrivals: job numbers in order of arrival, length A. A job that is still in flight when
+    the budget ends is in the table but not among the arrivals; a job whose upload is duplicated arrives twice in a row.
+    lost: numbers of the lost jobs, in order of arrival_time. mean_duration (N,): expected duration of a job of each
     client.
     """
 
@@ -52,7 +52,7 @@ class Timeline:
 
     @cached_property
     def arrival_version(self) -> np.ndarray:
-        """(J,) version current just before the job is processed (first); -1 for jobs that do not arrive."""
+        """(J,) current version just before the job (its first copy) is processed; -1 for jobs that do not arrive."""
         version = np.full(len(self.client), -1, dtype=np.int64)
         first = ~self.is_copy
         version[self.arrivals[first]] = (np.arange(len(self.arrivals)) // self.federation.buffer_size)[first]
@@ -60,27 +60,27 @@ class Timeline:
 
     @cached_property
     def staleness(self) -> np.ndarray:
-        """(J,) versions made between dispatch and arrival, >= 0; -1 for jobs that do not arrive."""
+        """(J,) number of versions made between dispatch and arrival, >= 0; -1 for jobs that do not arrive."""
         return np.where(self.arrival_version >= 0, self.arrival_version - self.base_version, -1)
 
     @cached_property
     def is_copy(self) -> np.ndarray:
-        """(A,) whether the arrival is the second of a duplicated upload."""
+        """(A,) whether the arrival is the second copy of a duplicated upload."""
         return np.append(False, self.arrivals[1:] == self.arrivals[:-1])
 
     @cached_property
     def arrival_staleness(self) -> np.ndarray:
-        """(A,) staleness of each arrival; a copy may be a version staler than the first of its upload."""
+        """(A,) staleness of each arrival; the second copy of an upload may be one version staler."""
         return np.arange(len(self.arrivals)) // self.federation.buffer_size - self.base_version[self.arrivals]
 
     @cached_property
     def arrival_fault(self) -> np.ndarray:
-        """(A,) code of the fault that each arrival shows; of a duplicated upload the copy alone."""
+        """(A,) code of the fault that each arrival shows; for a duplicated upload only the second copy does."""
         codes = self.fault[self.arrivals]
         return np.where((codes == DUPLICATE) & ~self.is_copy, 0, codes)
 
     def fault_counts(self, num_arrivals: int | None = None) -> dict[str, int]:
-        """How often each fault took effect (those that never did left out), in all or up to arrival `num_arrivals`."""
+        """How often each fault took effect, in total or up to arrival `num_arrivals`; without those that never did."""
         lost = self.lost
         if num_arrivals is not None and num_arrivals < len(self.arrivals):
             lost = lost[self.arrival_time[lost] <= self.arrival_time[self.arrivals[num_arrivals - 1]]]
@@ -95,7 +95,7 @@ class Timeline:
 
     @property
     def num_versions(self) -> int:
-        """Versions made after version 0."""
+        """Number of versions made after version 0."""
         return len(self.arrivals) // self.federation.buffer_size
 
     @property
@@ -105,10 +105,10 @@ class Timeline:
 
     @cached_property
     def training_groups(self) -> dict[int, np.ndarray]:
-        """Which jobs are trained together, and before which arrival (counted from 0): look-ahead batching.
+        """Jobs that are trained together, by the arrival (from 0) before which they are trained: look-ahead batching.
 
-        When an arrival needs a job that is not trained yet, every job that has been dispatched by then is trained with
-        it, as the version it starts from exists. Jobs that never arrive are left out.
+        When an arrival needs a job that is not trained yet, every job dispatched so far is trained with it, because the
+        version that it starts from exists. Jobs that never arrive are not trained.
         """
         arrives = self.arrival_version >= 0
         # Number of jobs dispatched by the time that arrival i is processed.
@@ -155,16 +155,17 @@ class Timeline:
 def expected_staleness(federation: FederationConfig) -> float:
     """Mean staleness (versions) of a long run by Little's law; (K - 1) / B for refill_size 1.
 
-    Count time in arrivals: K - (O - 1) / 2 jobs are in flight on average, and as many arrivals pass from a dispatch
-    to the job's own. B of them make a version; the gcd is there because dispatches may coincide with new versions. The
-    mean of a short run is lower: its first jobs meet few versions, and its slowest never arrive. Faults are ignored:
-    lost jobs hold slots without arriving, which lowers the mean, and duplicates are arrivals more, which raises it.
+    Count time in arrivals: K - (O - 1) / 2 jobs are in flight on average, and the same number of arrivals pass between
+    the dispatch of a job and its arrival. B of them make a version; the gcd corrects for dispatches that coincide with
+    new versions. The mean of a short run is lower: its first jobs meet few versions, and its slowest never arrive.
+    Faults are ignored: lost jobs hold slots without arriving, which lowers the mean; duplicates are extra arrivals,
+    which raise it.
     """
     common = math.gcd(federation.refill_size, federation.buffer_size)
     return (federation.concurrency - (federation.refill_size + common) / 2) / federation.buffer_size
 
 
 def speed_groups(mean_duration: np.ndarray) -> dict[str, np.ndarray]:
-    """Client numbers in three groups of (nearly) equal size by expected job duration; ties go by client number."""
+    """Client numbers in three groups of (nearly) equal size by expected job duration; ties by client number."""
     order = np.argsort(mean_duration, kind="stable")
     return dict(zip(("fast", "medium", "slow"), np.array_split(order, 3), strict=True))

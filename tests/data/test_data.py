@@ -161,8 +161,8 @@ def test_alpha_decides_how_skewed_clients_are() -> None:
 def test_a_client_that_needs_more_of_a_class_than_there_is_gets_an_error() -> None:
     labels = np.repeat([0, 1], [50, 3])
     message = (
-        r"data\.samples_per_client = 20 with data\.alpha = 0\.05: client \d+ \w+ \d+ samples of class 1, which has 3; "
-        r"lower samples_per_client or raise alpha"
+        r"data\.samples_per_client = 20 with data\.alpha = 0\.05: client \d+ \w+ \d+ samples of class 1, "
+        r"which has only 3: lower samples_per_client or raise alpha"
     )
     with pytest.raises(ConfigError, match=message):
         dirichlet_shards(labels, np.arange(53), 30, 20, 0.05, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Natural partitions: FEMNIST by writer from files in the published format, and styles that need no download."""
+"""Natural partitions: FEMNIST by writer from files in the published format, and synthetic writers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from fedrevive_core.config.data import DataConfig
 from fedrevive_core.data.federated import FederatedData, load_federated
 from fedrevive_core.data.femnist import CLASSES
-from fedrevive_core.data.writers import Style, apply_style
+from fedrevive_core.data.writers import Writer, write_as
 from fedrevive_core.errors import ConfigError
 
 pytest.importorskip("datasets")
@@ -123,7 +123,7 @@ def test_bad_femnist_is_refused_by_name(directory: Path, monkeypatch: pytest.Mon
 
 def test_a_writer_without_training_samples_is_an_error(directory: Path) -> None:
     write_parquet(directory, rows(1))
-    with pytest.raises(ConfigError, match=r"writer \d has 1 samples and none of them for training: choose another"):
+    with pytest.raises(ConfigError, match=r"writer \d has 1 samples, but none of them for training: choose another"):
         natural(4)
 
 
@@ -151,7 +151,7 @@ def test_natural_splits_need_writers() -> None:
         load_federated(DataConfig(name="digits", split="natural"), 3, CPU)
 
 
-# ------------------------------------------------------------------------------------------------------- styles
+# ------------------------------------------------------------------------------------------- synthetic writers
 
 
 def cross() -> torch.Tensor:
@@ -161,19 +161,19 @@ def cross() -> torch.Tensor:
 
 
 def test_stroke_thickens_and_thins() -> None:
-    thick = apply_style(cross(), Style(0, 1, 1))[0, 0]
+    thick = write_as(cross(), Writer(0, 1, 1))[0, 0]
     assert thick.tolist() == [[0, 1, 1, 1, 0]] * 5
-    assert apply_style(apply_style(cross(), Style(0, 1, 1)), Style(0, -1, 1))[0, 0, 2].tolist() == [0, 0, 1, 0, 0]
+    assert write_as(write_as(cross(), Writer(0, 1, 1)), Writer(0, -1, 1))[0, 0, 2].tolist() == [0, 0, 1, 0, 0]
 
 
 def test_slant_moves_rows_against_each_other_and_contrast_dims() -> None:
-    slanted = apply_style(cross(), Style(0.5, 0, 1))[0, 0]
+    slanted = write_as(cross(), Writer(0.5, 0, 1))[0, 0]
     assert slanted[0].argmax() == 3  # half a column a row: the top goes right, the bottom left
     assert slanted[4].argmax() == 1
-    torch.testing.assert_close(apply_style(cross(), Style(0, 0, 0.5)), 0.5 * cross())
+    torch.testing.assert_close(write_as(cross(), Writer(0, 0, 0.5)), 0.5 * cross())
 
 
-def test_every_client_has_a_style_of_its_own() -> None:
+def test_every_client_writes_in_another_way() -> None:
     config = DataConfig(name="digits", split="iid", samples_per_client=20, styles=True)
     data = load_federated(config, 6, CPU)
     plain = load_federated(config.model_copy(update={"styles": False}), 6, CPU)
@@ -183,5 +183,5 @@ def test_every_client_has_a_style_of_its_own() -> None:
     assert sorted(data.test.labels.tolist()) == sorted(plain.test.labels.tolist())
     np.testing.assert_array_equal(data.class_proportions, plain.class_proportions)
     assert load_federated(config, 6, CPU).fingerprint == data.fingerprint
-    many = load_federated(config, 150, CPU)  # more hands than the server has samples
+    many = load_federated(config, 150, CPU)  # more writers than the server has samples
     assert len(many.held_back.labels) == len(data.held_back.labels) < 150

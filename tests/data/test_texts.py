@@ -196,10 +196,13 @@ def test_an_encoders_tokenizer_and_its_errors(tmp_path: Path) -> None:
     assert tokenizer.split("alpha beta") == [5, 6]
     assert tokenizer.usual.tolist() == list(range(3, 40))  # [SEP] is not declared special here
     t5 = tiny_encoder(tmp_path / "t5", "t5")
-    with pytest.raises(ConfigError, match=r"data.prefix_token = None: .* no \[CLS\] of its own; give a number below"):
+    with pytest.raises(ConfigError, match=r"data.prefix_token = None: .* no \[CLS\] token; give a number below"):
         PretrainedTokenizer(t5, None)
     assert PretrainedTokenizer(t5, 5).prefix == 5
-    with pytest.raises(ConfigError, match=r"data.tokenizer = '.*nowhere' is neither a folder .* nor to be had from"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data.tokenizer = '.*nowhere' was not found, .* nor on the Hugging Face Hub",
+    ):
         PretrainedTokenizer(str(tmp_path / "nowhere"), None)
 
 
@@ -248,7 +251,7 @@ def test_pretrained_encoders(kind: str, tmp_path: Path) -> None:
 
 def test_an_encoder_that_is_none_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    with pytest.raises(ConfigError, match=r"data.tokenizer = '.*' gives no encoder"):
+    with pytest.raises(ConfigError, match=r"data.tokenizer = '.*' cannot be used as an encoder"):
         build_text_model("encoder", 40, 8, 0, 5, 3, str(tmp_path))
 
 
@@ -276,7 +279,7 @@ def test_minilm_is_found_in_its_package() -> None:
             "model = 'labnet' does not fit data.name = 'docstrings': choose one of texts: labtext, enc",
         ),
         ({"data.name": "digits"}, "model = 'labtext' does not fit data.name = 'digits': choose one of images"),
-        ({"model": "encoder"}, "model = 'encoder' needs data.tokenizer to name one, such as 'minilm'"),
+        ({"model": "encoder"}, "model = 'encoder' needs an encoder in data.tokenizer, such as 'minilm'"),
         ({"synthesis.tokens": 99}, "synthesis.tokens = 99 must be at most data.max_tokens = 24"),
         ({"synthesis.prompt_tokens": 24}, "prompt_tokens = 24 must be below tokens = 24"),
         ({"synthesis.min_tokens": 25}, "min_tokens = 25 must be at most tokens = 24"),

@@ -60,8 +60,8 @@ def broken(**changes) -> ImageData:
     ("data", "message"),
     [
         (lambda: broken(inputs=shapes().train.images.double()), "train images must be float32 of shape"),
-        (lambda: broken(inputs=shapes().train.images[:, 0]), r"and not torch.float32 \(400, 8, 8\)"),
-        (lambda: broken(inputs=shapes().train.images * 255), r"must lie in \[0, 1\], and not in \[.*, 25"),
+        (lambda: broken(inputs=shapes().train.images[:, 0]), r"not torch.float32 \(400, 8, 8\)"),
+        (lambda: broken(inputs=shapes().train.images * 255), r"must lie in \[0, 1\], not in \[.*, 25"),
         (lambda: broken(labels=torch.zeros(3, dtype=torch.int64)), r"int64 of shape \(400,\), one per image"),
         (lambda: shapes(class_names=("a", "b")), r"must lie in 0 \.\. 1, a number for each of the 2 class names"),
         (lambda: shapes(test=shapes(side=12).train), "the same in training and test part"),

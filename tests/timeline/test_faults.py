@@ -44,8 +44,8 @@ def with_faults(method: str, faults: dict[str, Any], **overrides: Any):
 # --- timelines worked by hand ----------------------------------------------------------------------------------------
 
 
-def scripted(config: FederationConfig, durations: list[float], faults: dict[int, str], moment: float = 0.5) -> Timeline:
-    """A timeline whose jobs last `durations` and have the `faults` (by job number); crashes come at `moment`."""
+def scripted(config: FederationConfig, durations: list[float], faults: dict[int, str], share: float = 0.5) -> Timeline:
+    """A timeline of jobs with `durations` and `faults` (by job number); crashes come after `share` of a job."""
     lasts, numbers = iter(durations), iter(range(100))
     return play(
         config,
@@ -53,7 +53,7 @@ def scripted(config: FederationConfig, durations: list[float], faults: dict[int,
         lambda: 0.0,
         np.zeros(config.num_clients),
         lambda: FAULTS.index(faults.get(next(numbers), "")),
-        lambda: moment,
+        lambda: share,
     )
 
 
@@ -97,7 +97,7 @@ def test_a_crash_frees_its_slot_at_once():
     job 3                          |---------|      from 1, arrives at 2, just after job 2: staleness 1
     """
     config = federation(4, 2, max_versions=3, faults={"crash": 0.1})
-    timeline = scripted(config, [4, 2, 2, 1, 9, 9], {0: "crash"}, moment=0.25)
+    timeline = scripted(config, [4, 2, 2, 1, 9, 9], {0: "crash"}, share=0.25)
     assert timeline.lost.tolist() == [0]
     assert timeline.dispatch_time.tolist() == [0, 0, 1, 2, 3]
     assert timeline.arrivals.tolist() == [1, 2, 3]
@@ -134,7 +134,7 @@ def test_a_federation_that_dries_up_before_its_first_version_is_refused():
 
 
 def test_a_duplicated_upload_arrives_again_at_once():
-    """The first copy opens the slot, which is refilled, and the second follows before anything else at that moment.
+    """The first copy opens the slot, which is refilled, and the second follows before anything else at that time.
 
     time       0         1         2
     version    0         1         2, 3

@@ -363,7 +363,7 @@ def test_nothing_after_the_budget_and_nothing_before_it_left_out(seed: int, budg
 
 @given(seed=st.integers(0, 999), time=st.floats(0, 30))
 @settings(max_examples=40, deadline=None)
-def test_k_different_clients_are_in_flight_at_any_moment(seed: int, time: float) -> None:
+def test_k_different_clients_are_in_flight_at_any_time(seed: int, time: float) -> None:
     timeline = simulate_timeline(federation(8, 4, max_sim_time=30.0), seed)
     clients = timeline.client[timeline.in_flight(time)].tolist()
     assert len(clients) == len(set(clients)) == 4
