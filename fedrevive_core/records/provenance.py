@@ -35,5 +35,6 @@ def _git_commit() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists() or shutil.which("git") is None:
         return None
-    found = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    asked = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    return asked.stdout.strip() or None
