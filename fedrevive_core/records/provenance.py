@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+# What the bits of a run may depend on; `doctor` lists everything that the project requires.
 PACKAGES = ("fedrevive", "torch", "torchvision", "numpy", "scikit-learn", "pandas", "matplotlib", "scipy")
 
 
