@@ -6,13 +6,12 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, flatten, leaf_fields
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.records import first_difference
 from reproduce.cli.options import (
     CheckpointOption,
     JsonOption,
@@ -28,9 +27,10 @@ from reproduce.cli.options import (
     split,
 )
 from reproduce.console import command_line, console, print_table, save_figure
-from reproduce.runs.branching import changed
-from reproduce.runs.output import Place
-from reproduce.runs.verify import _again, _intact, _same_models
+from reproduce.runs.output import OutputDirectory
+
+if TYPE_CHECKING:
+    from fedrevive_core.records import Record
 
 
 def presets(
@@ -136,8 +136,8 @@ def run(
     from fedrevive_core import simulation
 
     config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
-    place = Place(out, checkpoint_every, keep_every, resume)
-    place.finish(simulation.run(config, **place.checkpoints()), as_json)
+    directory = OutputDirectory(out, checkpoint_every, keep_every, resume)
+    _finish(simulation.run(config, **directory.checkpoints()), directory, as_json)
 
 
 def compare(
@@ -201,22 +201,21 @@ def verify(
 
     Exit code 0 if they are identical, 1 if not. Example: `python -m reproduce verify runs/first runs/second`
     """
+    from reproduce.runs.verify import Altered, differences, load_intact, repeat
+
     if len(runs) > 2:
         raise ConfigError(f"verify takes one record or two, not {len(runs)}")
-    records = [_intact(directory) for directory in runs]
+    try:
+        records = [load_intact(directory) for directory in runs]
+    except Altered as error:
+        print(f"different: {error}")
+        raise typer.Exit(1) from None
     if len(records) == 1:
-        records.append(_again(records[0], runs[0]))
-    difference = first_difference(*records)
-    if difference is not None:
-        print(f"different: {difference}")
-        settings = records[0].config.differences(records[1].config)
-        if settings and len(runs) == 2:
-            print(f"settings that differ: {', '.join(settings)}")
-        sys.exit(1)
-    models = [record.model for record in records]
-    if all(models) and not _same_models(*models):
-        print("different: the stored models, although the runs were identical; one file was changed since")
-        sys.exit(1)
+        records.append(repeat(records[0], runs[0], lambda words: print(f"warning: {words}", file=sys.stderr)))
+    sentences = differences(*records)
+    if sentences:
+        print("\n".join(sentences))
+        raise typer.Exit(1)
     summary = records[0].summary
     print(
         f"identical: {summary['num_arrivals']} arrivals, {summary['num_versions']} versions, "
@@ -240,17 +239,20 @@ def branch(
     Where it was branched from is in run.json under provenance. Example:
     `python -m reproduce branch runs/first --at 1000 --method afl-dw --out runs/what-if`
     """
-    from fedrevive_core.simulation import Simulation, checkpoint, num_threads
+    from reproduce.runs.branching import run_branch
 
-    path, manifest = checkpoint.at_version(source, at)
-    before = RunConfig.from_dict(manifest["config"])
-    config = changed(before, method, parse_settings(settings))
-    place = Place(out, checkpoint_every, keep_every, resume)
-    with num_threads(config.num_threads):
-        simulation = Simulation(before)
-        simulation.branches = manifest["branches"]
-        checkpoint.restore(simulation, path)
-        simulation = simulation.branched(config)
-        simulation.branches[-1]["checkpoint"] = str(path)
-        record = simulation.run(**place.checkpoints())
-    place.finish(record, as_json)
+    directory = OutputDirectory(out, checkpoint_every, keep_every, resume)
+    record = run_branch(source, at, method, parse_settings(settings), **directory.checkpoints())
+    _finish(record, directory, as_json)
+
+
+def _finish(record: Record, directory: OutputDirectory, as_json: bool) -> None:
+    """Save the record and print its summary."""
+    from reproduce.reports.text import table
+
+    directory.save(record)
+    if as_json:
+        print(json.dumps(record.summary))
+    else:
+        print_table(f"{record.config.preset}, seed {record.config.seed}", table([record]))
+        console.print(f"Record: {directory.out}", soft_wrap=True)

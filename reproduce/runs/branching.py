@@ -1,13 +1,45 @@
-"""What if: a run goes on from one of its checkpoints under other settings."""
+"""What if: resume a run from one of its checkpoints under other settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fedrevive_core.config import RunConfig, build, flatten
 
+if TYPE_CHECKING:
+    from fedrevive_core.records import Record
+
 METHOD_SECTIONS = ("server", "staleness", "revival", "synthesis", "distillation")
+
+
+def run_branch(
+    source: Path, at: int | None, method: str | None, settings: Mapping[str, Any], **checkpoints: Any
+) -> Record:
+    """Run on from the checkpoint in `source` under `settings`, with the same jobs and arrivals.
+
+    Args:
+        source: directory with checkpoints, or a record that kept some; not modified.
+        at: version to start from; None takes the newest.
+        method: another method; None keeps the one of the run.
+        settings: values by dotted name, such as {"server.lr": 0.05}.
+        checkpoints: where and when the branch writes its own checkpoints, as `Simulation.run` takes them.
+
+    Raises ConfigError if there is no such checkpoint or the settings do not allow a branch.
+    """
+    from fedrevive_core.simulation import Simulation, checkpoint, num_threads
+
+    path, manifest = checkpoint.at_version(source, at)
+    before = RunConfig.from_dict(manifest["config"])
+    config = changed(before, method, settings)
+    with num_threads(config.num_threads):
+        simulation = Simulation(before)
+        simulation.branches = manifest["branches"]
+        checkpoint.restore(simulation, path)
+        simulation = simulation.branched(config)
+        simulation.branches[-1]["checkpoint"] = str(path)
+        return simulation.run(**checkpoints)
 
 
 def changed(config: RunConfig, method: str | None, settings: Mapping[str, Any]) -> RunConfig:
