@@ -104,6 +104,24 @@ def test_several_at_once_each_in_this_environment(tmp_path: Path, monkeypatch: p
         assert page.exists()
 
 
+def test_a_kernel_may_listen_on_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which has no socket files for Jupyter."""
+    monkeypatch.setattr(notebooks, "TRANSPORT", "tcp")
+    source = "import json, ipykernel\nprint(json.load(open(ipykernel.get_connection_file()))['transport'])"
+    notebooks.execute(write(tmp_path / "a.ipynb", source), tmp_path / "out.ipynb", progress=False)
+    assert printed(tmp_path / "out.ipynb") == "tcp\n"
+
+
+def test_a_terminal_gets_a_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    notebooks.execute(write(tmp_path / "a.ipynb", "print('here')"), tmp_path / "out.ipynb")
+    said = capsys.readouterr().err
+    assert "a: 100%" in said
+    assert "a: cell" not in said
+
+
 @pytest.mark.notebooks
 def test_ten_at_once_twenty_times_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No kernel needs a second start, and none is left."""
@@ -123,7 +141,7 @@ def test_a_failing_notebook_is_kept_and_named(
     assert run_cli(monkeypatch, "notebook", path, "-p", "n", "-1", "--out", out) == 1
     said = capsys.readouterr().err
     assert "a failed in cell 4 (`raise ValueError('no way')`): ValueError: no way; what ran is in" in said
-    assert "a: 3/5, raise ValueError" in said
+    assert "a: cell 4/5, raise ValueError" in said
     assert "before" in printed(out)
     assert "after" not in printed(out)
     assert "ValueError" in out.with_suffix(".html").read_text()
