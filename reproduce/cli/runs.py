@@ -1,4 +1,4 @@
-"""Commands about single runs, and about a few of them."""
+"""Commands about single runs, and comparisons of a few."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from reproduce.cli.options import (
     JsonOption,
     KeepOption,
     MethodOption,
+    MethodsOption,
     PresetOption,
     ResumeOption,
     ScheduleOption,
     SeedOption,
+    SeedsOption,
     SetOption,
+    completed,
+    listed,
     parse_seeds,
     parse_settings,
     split,
@@ -34,12 +38,21 @@ if TYPE_CHECKING:
 
 
 def presets(
-    preset: Annotated[str | None, typer.Argument(help="Show every setting of this preset, with its source.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PRESET",
+            autocompletion=completed(PRESETS),
+            help="Show every setting of this preset, with its source.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List presets and methods, or every setting of one preset for all methods.
 
-    Example: `python -m reproduce presets lab-digits`
+    ```
+    fedrevive presets lab-digits
+    ```
     """
     if preset is not None:
         _show_preset({method: build(preset, method) for method in METHODS}, as_json)
@@ -92,12 +105,16 @@ def timeline(
     schedule: ScheduleOption = "default",
     seed: SeedOption = 0,
     settings: SetOption = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw it into this file (.png, .svg, .pdf).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it into this file (.png, .svg, .pdf).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute who trains what, when it arrives and how stale it is, without any training.
+    """Compute which client trains when, when its update arrives and how stale it is. Nothing is trained.
 
-    Example: `python -m reproduce timeline --preset cifar10 --schedule shifted --seed 10`
+    ```
+    fedrevive timeline --preset cifar10 --schedule shifted --seed 10
+    ```
     """
     from fedrevive_core.timeline import simulate_timeline
 
@@ -117,7 +134,9 @@ def timeline(
 
 
 def run(
-    out: Annotated[Path, typer.Option("--out", help="New directory for the record: tables, model, figure.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="New directory for the record: tables, model, figure.")
+    ],
     preset: PresetOption = "lab-digits",
     method: MethodOption = "fedrevive",
     schedule: ScheduleOption = "default",
@@ -128,10 +147,15 @@ def run(
     resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make one run and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
+    """Run one method and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
 
-    With `--checkpoint-every`, a run that is interrupted or killed goes on exactly with `--resume`. Example:
-    `python -m reproduce run --preset lab-digits --method fedrevive --set server.lr=0.05 --out runs/first`
+    With `--checkpoint-every`, a run that was interrupted or killed can be resumed with `--resume`; it ends with the
+    same bits.
+
+    ```
+    fedrevive run --preset lab-digits --method fedrevive --out runs/first
+    fedrevive run --method afl-dw --set server.lr=0.05 --out runs/slow
+    ```
     """
     from fedrevive_core import simulation
 
@@ -141,18 +165,21 @@ def run(
 
 
 def compare(
-    methods: Annotated[str, typer.Option("--methods", help="Comma-separated methods.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory for all records, table and figure.")],
+    methods: MethodsOption,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for all records, table and figure.")],
     preset: PresetOption = "lab-digits",
-    seeds: Annotated[str, typer.Option("--seeds", help="Comma-separated seeds.")] = "0,1,2",
+    seeds: SeedsOption = "0,1,2",
     schedule: ScheduleOption = "default",
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run several methods over several seeds with the same draws of clients and delays; write table and figure.
+    """Run several methods on the same arrivals, with several seeds, and write a table and a figure.
 
-    The same command goes on where an interrupted one stopped. Example:
-    `python -m reproduce compare --methods fedbuff,afl-dw,fedrevive --seeds 0,1,2 --out runs/compare`
+    If it was interrupted, the same command resumes it.
+
+    ```
+    fedrevive compare --methods fedbuff,afl-dw,fedrevive --out runs/compare
+    ```
     """
     from fedrevive_core.plots import plot_accuracy
     from reproduce.reports.text import markdown, table
@@ -165,7 +192,7 @@ def compare(
     ]
     records = run_all(configs, out)
     rows = table(records)
-    (out / "table.md").write_text(f"`{command_line()}`\n\n{markdown(rows)}")
+    (out / "table.md").write_text(f"`{command_line()}`\n\n{markdown(rows)}", encoding="utf-8")
     save_figure(plot_accuracy(records), out / "curves.png")
     if as_json:
         print(json.dumps(rows))
@@ -175,12 +202,18 @@ def compare(
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", help="Directory for records and page.")] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for records and page.")] = Path(
+        "runs/quickstart"
+    ),
     seed: SeedOption = 0,
 ) -> None:
-    """The main job: FedBuff, AFL-DW and FedRevive over one timeline on real digits, and a page that shows it.
+    """Run FedBuff, AFL-DW and FedRevive on real digits with the same arrivals, and write a page about what happened.
 
-    Needs no download and no GPU; takes a few minutes on two cores.
+    It needs no download and no GPU, and takes a few minutes on two cores.
+
+    ```
+    fedrevive quickstart
+    ```
     """
     from reproduce.reports.text import table
     from reproduce.runs.comparison import run_all
@@ -195,11 +228,15 @@ def quickstart(
 
 
 def verify(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="One directory of a record, or two.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="Directory of a record, or two of them.")],
 ) -> None:
-    """Say whether two runs had the same bits throughout, or where they first differ; of one run, carry it out again.
+    """Check that two runs are bit-identical, or show where they first differ. With one run, repeat it and compare.
 
-    Exit code 0 if they are identical, 1 if not. Example: `python -m reproduce verify runs/first runs/second`
+    The exit code is 0 if they are identical, 1 if not.
+
+    ```
+    fedrevive verify runs/first runs/second
+    ```
     """
     from reproduce.runs.verify import Altered, differences, load_intact, repeat
 
@@ -224,20 +261,36 @@ def verify(
 
 
 def branch(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="OUT.partial, or OUT of a run with --keep-every.")],
-    out: Annotated[Path, typer.Option("--out", help="New directory for the branch's record.")],
-    at: Annotated[int | None, typer.Option("--at", help="Version to go on from; unset takes the newest.")] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Go on with this method; unset keeps it.")] = None,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Record of a run with `--keep-every`, or OUT.partial of an unfinished run."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New directory for the record of the branch.")],
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="VERSION", help="Version to start from; default: the newest.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            autocompletion=completed(METHODS),
+            help=f"Another method; default: that of the run. One of {listed(METHODS)}.",
+        ),
+    ] = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = None,
     keep_every: KeepOption = 0,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on from a checkpoint under other settings, with the same jobs and arrivals; the run itself stays as it is.
+    """Resume a run from a checkpoint under other settings, with the same jobs and arrivals, as a new run.
 
-    Where it was branched from is in run.json under provenance. Example:
-    `python -m reproduce branch runs/first --at 1000 --method afl-dw --out runs/what-if`
+    The original run is not modified. The field `provenance` in run.json says where the branch starts.
+
+    ```
+    fedrevive branch runs/first --at 1000 --method afl-dw --out runs/what-if
+    ```
     """
     from reproduce.runs.branching import run_branch
 

@@ -327,7 +327,7 @@ def test_a_language_model_writes_seeds_that_can_be_read(tmp_path: Path) -> None:
     assert [len(own) for own in read_seeds(out, ("sci.med", "b"))] == [3, 3]
     with pytest.raises(ConfigError, match=r"seeds.jsonl exists: choose another file"):
         write_seeds(words, ["b"], 1, out)
-    with pytest.raises(ConfigError, match=r"--model .*absent is not to be had"):
+    with pytest.raises(ConfigError, match=r"--model .*absent is not available"):
         write_seeds(str(tmp_path / "absent"), ["b"], 1, tmp_path / "other.jsonl")
     assert spoken("talk.religion.misc") == "talk religion"
 

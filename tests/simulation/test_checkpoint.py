@@ -101,7 +101,7 @@ def test_signals_to_a_real_process_and_its_resumes(tmp_path):
     assert "holds an interrupted run: add --resume" in refused.stderr
     code, error = start_and_signal(out, signal.SIGTERM, "--checkpoint-every", "5", "--resume")
     assert code == 143
-    assert "Go on with:" in error
+    assert "resume with:" in error
     assert not out.exists()
     subprocess.run(command(out, "--resume"), check=True, capture_output=True)
     record = Record.load(out)
