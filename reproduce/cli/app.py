@@ -9,9 +9,9 @@ import typer
 
 from fedrevive_core.errors import ConfigError, Interrupted
 from reproduce.cli.notebooks import notebook, pages
-from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline, verify
+from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
-from reproduce.cli.tools import bench, doctor, seed_texts
+from reproduce.cli.tools import bench, doctor, seed_texts, verify
 from reproduce.console import command_line
 
 # By what one wants to do, as `--help` shows them.

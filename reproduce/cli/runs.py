@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, flatten, leaf_fields
-from fedrevive_core.errors import ConfigError
 from reproduce.cli.options import (
     CheckpointOption,
     JsonOption,
@@ -225,39 +223,6 @@ def quickstart(
     print_table("Quickstart: one seed; `compare` gives intervals over several", table(records))
     page = write_quickstart_page(records, out / "index.html", command_line())
     console.print(f"Open this page: {page.resolve()}", soft_wrap=True)
-
-
-def verify(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="Directory of a record, or two of them.")],
-) -> None:
-    """Check that two runs are bit-identical, or show where they first differ. With one run, repeat it and compare.
-
-    The exit code is 0 if they are identical, 1 if not.
-
-    ```
-    fedrevive verify runs/first runs/second
-    ```
-    """
-    from reproduce.runs.verify import Altered, differences, load_intact, repeat
-
-    if len(runs) > 2:
-        raise ConfigError(f"verify takes one record or two, not {len(runs)}")
-    try:
-        records = [load_intact(directory) for directory in runs]
-    except Altered as error:
-        print(f"different: {error}")
-        raise typer.Exit(1) from None
-    if len(records) == 1:
-        records.append(repeat(records[0], runs[0], lambda words: print(f"warning: {words}", file=sys.stderr)))
-    sentences = differences(*records)
-    if sentences:
-        print("\n".join(sentences))
-        raise typer.Exit(1)
-    summary = records[0].summary
-    print(
-        f"identical: {summary['num_arrivals']} arrivals, {summary['num_versions']} versions, "
-        f"certificate {summary['certificate']}"
-    )
 
 
 def branch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -93,6 +94,39 @@ def doctor(as_json: JsonOption = False) -> None:
         print(json.dumps(findings, indent=2))
     else:
         print_table("Doctor", findings)
+
+
+def verify(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="Directory of a record, or two of them.")],
+) -> None:
+    """Check that two runs are bit-identical, or show where they first differ. With one run, repeat it and compare.
+
+    The exit code is 0 if they are identical, 1 if not.
+
+    ```
+    fedrevive verify runs/first runs/second
+    ```
+    """
+    from reproduce.runs.verify import Altered, differences, load_intact, repeat
+
+    if len(runs) > 2:
+        raise ConfigError(f"verify takes one record or two, not {len(runs)}")
+    try:
+        records = [load_intact(directory) for directory in runs]
+    except Altered as error:
+        print(f"different: {error}")
+        raise typer.Exit(1) from None
+    if len(records) == 1:
+        records.append(repeat(records[0], runs[0], lambda words: print(f"warning: {words}", file=sys.stderr)))
+    sentences = differences(*records)
+    if sentences:
+        print("\n".join(sentences))
+        raise typer.Exit(1)
+    summary = records[0].summary
+    print(
+        f"identical: {summary['num_arrivals']} arrivals, {summary['num_versions']} versions, "
+        f"certificate {summary['certificate']}"
+    )
 
 
 def seed_texts(

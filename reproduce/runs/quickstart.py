@@ -29,7 +29,7 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         "after the model it started from has moved on, here by "
         f"{revived.summary['mean_staleness']:.0f} versions on average. "
         "Such an update is stale.",
-        "Three servers receive exactly the same clients at the same moments. FedBuff takes every update as it is. "
+        "Three servers receive exactly the same updates at the same times. FedBuff takes every update as it is. "
         "AFL-DW gives less weight to a staler one and throws the rest away. FedRevive fills that rest by distillation: "
         "the current model learns from the latest client models on images that were synthesised without any data.",
         f"In this one run {method_title(best.config.method)} had the highest accuracy averaged over the run and "

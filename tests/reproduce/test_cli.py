@@ -65,7 +65,7 @@ def test_run_writes_a_record(call, tmp_path):
     assert record.summary["num_versions"] == 4
     assert record.config.federation.num_clients == 10
     assert record.provenance["versions"]["torch"]
-    header = json.loads((out / "run.json").read_text())
+    header = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert header["summary"]["state_sha256"] == record.summary["state_sha256"]
     assert len(pd.read_parquet(out / "arrivals.parquet")) == 4
 

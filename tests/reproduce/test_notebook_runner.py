@@ -144,7 +144,7 @@ def test_a_failing_notebook_is_kept_and_named(
     assert "a: cell 4/5, raise ValueError" in said
     assert "before" in printed(out)
     assert "after" not in printed(out)
-    assert "ValueError" in out.with_suffix(".html").read_text()
+    assert "ValueError" in out.with_suffix(".html").read_text(encoding="utf-8")
 
 
 def test_a_kernel_that_dies_is_not_started_again(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_kernel_that_dies_is_not_started_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ipynb", f"import os\nopen({str(marks)!r}, 'a').write('x')\nos._exit(1)")
     with pytest.raises(notebooks.NotebookFailed, match=r"kernel died in cell 2 \(`import os`\)"):
         notebooks.execute(path, tmp_path / "out.ipynb", progress=False)
-    assert marks.read_text() == "x"
+    assert marks.read_text(encoding="utf-8") == "x"
 
 
 def test_a_kernel_that_does_not_come_up_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_pages_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyP
     index, failures = notebooks.write_pages(tmp_path / "pages")
     assert len(failures) == 1
     assert "ZeroDivisionError" in failures[0]
-    page = index.read_text()
+    page = index.read_text(encoding="utf-8")
     for name, question in (("00_bad", "Is it bad?"), ("01_good", "Is it good?")):
         assert f'<a href="{name}.html">{question}</a>' in page
         assert (tmp_path / "pages" / f"{name}.html").exists()
@@ -250,7 +250,7 @@ def test_the_cell_tagged_picture_is_kept_beside_the_page(tmp_path: Path, monkeyp
     assert picture.size == (3, 2)
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     assert not (tmp_path / "pages" / "01_plain.png").exists()
-    assert index.read_text().count('<img src="data:image/png') == 1
+    assert index.read_text(encoding="utf-8").count('<img src="data:image/png') == 1
 
 
 def test_pages_load_nothing_and_fold_solutions(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_pages_load_nothing_and_fold_solutions(tmp_path: Path) -> None:
         new_code_cell("panel", outputs=[new_output("display_data", data=widget)]),
     ]
     write_notebook_page(new_notebook(cells=cells), tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text()
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     assert "<summary>Solution</summary>" in page
