@@ -9,8 +9,14 @@ Public names are loaded when first used, so that importing the timeline or the p
 
 from __future__ import annotations
 
+import sys
+import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the types of what `__getattr__` finds
     from fedrevive_core.config import METHODS, PRESETS, Method, RunConfig, build
@@ -67,3 +73,39 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*globals(), *_HOME]
+
+
+# Modules that earlier releases had, as notebooks and pages named them: where they are now, and what else is called
+# differently. They work until the next release.
+_MOVED: dict[str, tuple[str, dict[str, str]]] = {
+    "fedrevive_core.methods": ("fedrevive_core.config", {}),
+    "fedrevive_core.presets": ("fedrevive_core.config", {}),
+    "fedrevive_core.plots_sweeps": ("reproduce.sweeps.figures", {}),
+    "fedrevive_core.plots_travel": ("fedrevive_core.plots", {"plot_moment": "plot_arrival"}),
+    "fedrevive_core.record": ("fedrevive_core.records", {}),
+    "fedrevive_core.simulate": ("fedrevive_core.simulation", {}),
+    "fedrevive_core.text_plots": ("fedrevive_core.plots", {}),
+    "fedrevive_core.tracing": ("fedrevive_core.simulation", {}),
+    "fedrevive_core.widgets.microscope": ("fedrevive_core.widgets.synthesis", {}),
+    "fedrevive_core.widgets.sweeps": ("reproduce.sweeps.explorer", {}),
+    "fedrevive_core.widgets.travel": ("fedrevive_core.widgets.replay", {}),
+    "reproduce.report": ("reproduce.reports.report", {"read": "read_report", "write": "write_report"}),
+}
+
+
+class _Moved(MetaPathFinder, Loader):
+    """Finds the modules of _MOVED; importing one gives the names of its new place, and a hint."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self) if fullname in _MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        place, renamed = _MOVED[module.__name__]
+        hint = f"{module.__name__} is now {place}; the old name works until the next release"
+        warnings.warn(hint, DeprecationWarning, stacklevel=2)
+        now = import_module(place)
+        names = {name: name for name in vars(now) if not name.startswith("_")} | renamed
+        vars(module).update({old: getattr(now, new) for old, new in names.items()})
+
+
+sys.meta_path.append(_Moved())

@@ -263,3 +263,27 @@ def test_environment_yml_installs_what_pyproject_declares() -> None:
         if isinstance(part, dict)
     ]
     assert sorted(pip) == sorted({*declared, "--editable ."})
+
+
+@pytest.mark.parametrize("old", fedrevive_core._MOVED)
+def test_import_paths_of_earlier_releases_work_with_a_hint(old: str) -> None:
+    names = {
+        "fedrevive_core.methods": "Method",
+        "fedrevive_core.plots_sweeps": "plot_lead",
+        "fedrevive_core.plots_travel": "plot_branches, plot_moment",
+        "fedrevive_core.text_plots": "plot_text_samples",
+        "fedrevive_core.tracing": "trace_grid",
+        "fedrevive_core.widgets.microscope": "synthesis_microscope, plot_trace",
+        "fedrevive_core.widgets.sweeps": "sweep_explorer",
+        "fedrevive_core.widgets.travel": "WhatIf, branch, time_travel",
+        "reproduce.report": "read",
+    }
+    asked = f"from {old} import {names[old]}" if old in names else f"import {old}"
+    seen = run_python(
+        "import warnings\n"
+        "with warnings.catch_warnings(record=True) as caught:\n"
+        "    warnings.simplefilter('always')\n"
+        f"    {asked}\n"
+        "print([str(warning.message) for warning in caught])"
+    )
+    assert f"{old} is now {fedrevive_core._MOVED[old][0]}" in seen
