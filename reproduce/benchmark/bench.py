@@ -6,14 +6,15 @@ slows down slows both. Absolute numbers are of one machine; the ratios are the r
 
 from __future__ import annotations
 
-import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import psutil
 import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
@@ -95,10 +96,7 @@ class Workload:
 
         def ours() -> None:
             rng = stream(0, "distillation", 0)
-            slots = np.stack([pool.sample(share, config.steps * config.batch_size, rng) for _ in teachers])
-            samples = pool.samples[torch.from_numpy(slots).to(self.device)].unflatten(1, (config.steps, -1))
-            draws = torch.from_numpy(prepare.draw(rng, 8, config.steps, config.batch_size)).to(self.device)
-            distiller.distil(self.state, teachers, samples, draws)
+            distiller.distil_from(self.state, teachers, pool, np.tile(share, (len(teachers), 1)), rng)
 
         def theirs() -> None:
             reference.distil(self.model, self.named, named, [share] * 8, images, labels, self.data_config, config)
@@ -142,7 +140,7 @@ def flops_of(call: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def bench(device: torch.device, *, quick: bool) -> dict[str, Any]:
+def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """What `python -m reproduce bench` measures, as JSON-able values; `quick` takes the smallest workload alone."""
     repeats = 2 if quick else 5
     limit = matrix_rate(device)
@@ -279,7 +277,12 @@ def _accuracy(simulation: Simulation, state: torch.Tensor) -> float:
 def _peak_memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return psutil.Process().memory_info().peak_wset / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 @mpl.rc_context(STYLE)

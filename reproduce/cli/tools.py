@@ -46,8 +46,7 @@ def bench(
     ```
     """
     from fedrevive_core.simulation import pick_device
-    from reproduce.benchmark.bench import accuracies, plot_bench
-    from reproduce.benchmark.bench import bench as measure
+    from reproduce.benchmark.bench import accuracies, plot_bench, run_benchmark
 
     if device not in DEVICES:
         raise ConfigError(f"--device {device}: {choices(device, DEVICES)}")
@@ -67,7 +66,7 @@ def bench(
             ],
         )
         return
-    measured = measure(pick_device(device), quick=quick)
+    measured = run_benchmark(pick_device(device), quick=quick)
     out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     save_figure(plot_bench(measured), out.with_suffix(".png"))
     rows = [

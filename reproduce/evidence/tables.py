@@ -129,7 +129,7 @@ def map_table() -> list[dict[str, str]]:
                 verdict["metric"], f"lead {SCORES.get(verdict['metric'], '')}"
             )
             bound = f"{verdict['bound']} " if verdict["bound"] else ""
-            said = _bold(verdict["ours"], verdict["ours"] - verdict["low"])
+            said = interval(verdict["ours"], verdict["ours"] - verdict["low"], lead=True)
             row[heading] = f"{bound}{said} ({verdict['against']})"
         rows.append(row)
     return rows
@@ -142,7 +142,9 @@ def sceptic_table() -> list[dict[str, str]]:
         found = read_report(RECORDS / name).verdicts
         for verdict in found[found["at"].isin(["", "concurrency=80, alpha=0.1"])].to_dict("records"):
             if verdict["metric"] in SCORES:
-                lead = f"{_bold(verdict['ours'], verdict['ours'] - verdict['low'])} ({verdict['against']})"
+                lead = (
+                    f"{interval(verdict['ours'], verdict['ours'] - verdict['low'], lead=True)} ({verdict['against']})"
+                )
                 rows.append(
                     {"trials of a baseline": trials, "accuracy": SCORES[verdict["metric"]], "FedRevive's lead": lead}
                 )
@@ -180,7 +182,9 @@ def methods_table(name: str) -> list[dict[str, str]]:
         shown["time to 60%"] = reached[arm, 0.6]
         for score, said in SCORES.items():
             ahead = 100 * lead(report.records.runs, score, "fedrevive", arm)
-            shown[f"FedRevive's lead {said}"] = "" if arm == "fedrevive" else _bold(*confidence_interval(ahead))
+            shown[f"FedRevive's lead {said}"] = (
+                "" if arm == "fedrevive" else interval(*confidence_interval(ahead), lead=True)
+            )
         rows.append(shown)
     return rows
 
@@ -213,15 +217,11 @@ def plus_table() -> list[dict[str, str]]:
         for score, said in SCORES.items():
             better = str(means.loc[["whole-updates", "afl-dw"], score].idxmax())
             for against, name in (("fedrevive", "FedRevive"), (better, "the better baseline")):
-                row[f"above {name} {said}"] = _bold(*confidence_interval(100 * lead(own, score, PLUS, against)))
+                row[f"above {name} {said}"] = interval(
+                    *confidence_interval(100 * lead(own, score, PLUS, against)), lead=True
+                )
         rows.append(row)
     return rows
-
-
-def _bold(mean: float, half: float) -> str:
-    """'+1.2 ± 0.5', bold if the interval leaves zero out."""
-    said = f"{mean:+.1f} ± {half:.1f}"
-    return f"**{said}**" if abs(mean) > half else said
 
 
 def ablation_leads() -> pd.DataFrame:
@@ -251,7 +251,10 @@ def ablation_table() -> list[dict[str, str]]:
     return [
         {
             "change": row["arm"],
-            **{f"points {said}": _bold(row[score], row[f"{score}_half"]) for score, said in SCORES.items()},
+            **{
+                f"points {said}": interval(row[score], row[f"{score}_half"], lead=True)
+                for score, said in SCORES.items()
+            },
             "seeds": str(row["seeds"]),
             "server time": f"{row['server']:.2g} x",
         }

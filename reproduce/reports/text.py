@@ -10,9 +10,10 @@ from fedrevive_core.config import method_title
 from fedrevive_core.records import Record, confidence_interval
 
 
-def interval(mean: float, half: float) -> str:
-    """'12.3 ± 4.5', or '12.3' if there is no interval."""
-    return f"{mean:.1f}" if math.isnan(half) else f"{mean:.1f} ± {half:.1f}"
+def interval(mean: float, half: float, *, lead: bool = False) -> str:
+    """'12.3 ± 4.5', or '12.3' if there is no interval; a `lead` with its sign, bold if the interval excludes zero."""
+    text = f"{mean:{'+' if lead else ''}.1f}" + ("" if math.isnan(half) else f" ± {half:.1f}")
+    return f"**{text}**" if lead and abs(mean) > half else text
 
 
 TARGET = "0.8"  # accuracy whose time to reach is shown
@@ -34,19 +35,16 @@ def comparison_table(records: Sequence[Record]) -> list[dict[str, str]]:
         rows.append(
             {
                 "method": method_title(method),
-                "final %": _interval([100 * record.summary["final_accuracy"] for record in own]),
-                "run mean %": _interval([100 * record.summary["mean_accuracy"] for record in own]),
-                f"time to {float(TARGET):.0%}": _interval(reached) + missing if reached else "never",
+                "final %": interval(*confidence_interval([100 * record.summary["final_accuracy"] for record in own])),
+                "run mean %": interval(*confidence_interval([100 * record.summary["mean_accuracy"] for record in own])),
+                f"time to {float(TARGET):.0%}": interval(*confidence_interval(reached)) + missing
+                if reached
+                else "never",
                 "staleness": f"{fmean(record.summary['mean_staleness'] for record in own):.1f}",
                 "seconds": f"{fmean(record.timings['seconds'].sum() for record in own):.0f}",
             }
         )
     return rows
-
-
-def _interval(values: Sequence[float]) -> str:
-    mean, half = confidence_interval(values)
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {half:.1f}"
 
 
 def markdown(rows: Sequence[dict[str, str]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
@@ -15,14 +16,17 @@ import pandas as pd
 import pytest
 import yaml
 from helpers import SMALL
+from rich.console import Console
 
+from fedrevive_core.config import build
 from fedrevive_core.errors import ConfigError, Interrupted
 from fedrevive_core.records.record import Record
 from reproduce.sweeps import executors
 from reproduce.sweeps.collection import load_many
 from reproduce.sweeps.experiment import cells, load_experiment, select, shipped
+from reproduce.sweeps.progress import SweepProgress
 from reproduce.sweeps.results import SweepResults, collect
-from reproduce.sweeps.scheduler import run_all
+from reproduce.sweeps.scheduler import Event, run_all
 from reproduce.sweeps.sweep import BESIDE, check_out, code_hash, opened, plan
 from reproduce.sweeps.worker import CellRun, execute
 
@@ -131,6 +135,14 @@ def test_what_was_tuned_for_a_point_of_the_grid_holds_there(tmp_path):
         for c in cells(load_experiment(path), "lab")
     }
     assert rates == {(0.1, 1): 0.25, (0.1, 2): 0.25, (1.0, 1): 0.25, (1.0, 2): 0.5}
+
+
+@pytest.mark.parametrize("name", ["figure2-cifar10", "figure3-shifted", "proxy-vs-true"])
+def test_the_arm_of_the_authors_code_is_their_preset(name):
+    scale = load_experiment(name).scales["paper"]
+    (cell, *_) = select(cells(load_experiment(name), "paper"), {"arm": "fedrevive-authors"})
+    preset = build("cifar10-authors", "fedrevive", seed=cell.seed, schedule=scale.schedule)
+    assert [d.partition(":")[0] for d in preset.differences(cell.config)] == ["preset", "num_threads"]
 
 
 @pytest.mark.parametrize(
@@ -536,6 +548,32 @@ def test_killed_and_stopped_and_resumed_gives_the_same_tables(tmp_path):
     assert_same(whole, out)
     assert Record.load(left[0].record_path(out)).provenance["num_resumed"] >= 1
     assert not list(out.rglob("*.partial"))
+
+
+def test_a_worker_that_was_asked_to_stop_ends(tmp_path, monkeypatch):
+    """Without a way to block signals, as on Windows."""
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
+    executor = executors.LocalExecutor(tmp_path, 1)
+    executor.start(sweep.runs[0])
+    executor.stop()
+    assert executor.running == []
+
+
+def test_progress_counts_runs_in_lines(tmp_path):
+    runs = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu").runs
+    console = Console(file=io.StringIO(), width=200)
+    with SweepProgress("tiny, lab", runs, runs[:1], console) as progress:
+        for run, kinds in ((runs[1], ["started", "done"]), (runs[2], ["started", "retried", "started", "failed"])):
+            for kind in kinds:
+                progress.report(Event(run, kind, "no luck" if kind in ("retried", "failed") else ""))
+        progress.report(Event(runs[3], "started"))
+    first, retried, failed, last = console.file.getvalue().splitlines()
+    assert first == "tiny, lab: 1 done, 0 running, 0 failed, 3 waiting"
+    assert (retried, failed) == (
+        "fedrevive seed 0 is tried once more: no luck", "fedrevive seed 0 has failed: no luck",
+    )  # fmt: skip
+    assert last.startswith("tiny, lab: 2 done, 1 running, 1 failed, 0 waiting")
 
 
 def test_a_worker_that_dies_is_a_failed_attempt(tmp_path):
