@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fedrevive_core.config.federation import FederationConfig
@@ -136,3 +137,35 @@ def tiny_encoder(path: Path, kind: str) -> str:
             )
             transformers.T5EncoderModel(config).save_pretrained(path)
     return str(path)
+
+
+FEW = {"federation.num_clients": 12, "federation.concurrency": 6}
+NO_SAMPLES = {
+    "version": np.zeros(0, dtype=np.int64),
+    "images": np.zeros((0, 4, 1, 8, 8), dtype=np.uint8),
+    "labels": np.zeros((0, 4), dtype=np.int64),
+}
+
+
+def record_of(
+    method: str = "fedrevive",
+    seed: int = 0,
+    accuracy: tuple[float, ...] = (0.1, 0.5, 0.8),
+    sim_time: tuple[float, ...] = (0.0, 1.0, 2.0),
+    staleness: tuple[int, ...] = (0, 1, 2, 9),
+    samples: dict[str, np.ndarray] | None = None,
+    config: RunConfig | None = None,
+) -> Record:
+    """A record made by hand; its run ends at simulated time 3."""
+    evaluations = pd.DataFrame({"sim_time": sim_time, "accuracy": accuracy})
+    evaluations["version"] = evaluations["num_arrivals"] = np.arange(len(sim_time)) * 10
+    return Record(
+        config=config or build("lab-digits", method, seed=seed, overrides=FEW),
+        summary={"final_accuracy": accuracy[-1], "sim_time": 3.0},
+        provenance={},
+        evaluations=evaluations,
+        arrivals=pd.DataFrame({"staleness": staleness}),
+        timings=pd.DataFrame({"part": [], "seconds": [], "calls": []}),
+        samples=samples or NO_SAMPLES,
+        model={},
+    )

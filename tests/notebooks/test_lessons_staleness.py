@@ -11,8 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
 
-from helpers import federation
-from test_plots import record_of
+from helpers import federation, record_of
 
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.timeline.event_loop import simulate_timeline

@@ -8,8 +8,8 @@ import sys
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 import pytest
+from helpers import FEW, record_of
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ from fedrevive_core.config.faults import FAULTS
 from fedrevive_core.config.federation import FederationConfig
 from fedrevive_core.config.methods import METHODS
 from fedrevive_core.config.presets import build
-from fedrevive_core.config.run import RunConfig, StalenessConfig
+from fedrevive_core.config.run import StalenessConfig
 from fedrevive_core.plots.style import UNKNOWN_COLOUR
 from fedrevive_core.records import confidence_interval
 from fedrevive_core.records.record import Record
@@ -27,16 +27,9 @@ from fedrevive_core.timeline import expected_staleness
 from fedrevive_core.timeline.event_loop import play, simulate_timeline
 from fedrevive_core.timeline.timeline import Timeline
 
-SMALL = {"federation.num_clients": 12, "federation.concurrency": 6}
-NO_SAMPLES = {
-    "version": np.zeros(0, dtype=np.int64),
-    "images": np.zeros((0, 4, 1, 8, 8), dtype=np.uint8),
-    "labels": np.zeros((0, 4), dtype=np.int64),
-}
-
 
 def timeline_of(method: str = "fedrevive", **federation: object) -> Timeline:
-    overrides = {**SMALL, **{f"federation.{name}": value for name, value in federation.items()}}
+    overrides = {**FEW, **{f"federation.{name}": value for name, value in federation.items()}}
     return simulate_timeline(build("lab-digits", method, overrides=overrides).federation, 0)
 
 
@@ -52,30 +45,6 @@ def hand_timeline() -> Timeline:
     }
     federation = FederationConfig(num_clients=2, concurrency=2, schedule=schedule, max_sim_time=4.5)
     return play(federation, lambda client: 3.0 if client else 1.0, lambda: 0.0, np.array([1.0, 3.0]))
-
-
-def record_of(
-    method: str = "fedrevive",
-    seed: int = 0,
-    accuracy: tuple[float, ...] = (0.1, 0.5, 0.8),
-    sim_time: tuple[float, ...] = (0.0, 1.0, 2.0),
-    staleness: tuple[int, ...] = (0, 1, 2, 9),
-    samples: dict[str, np.ndarray] | None = None,
-    config: RunConfig | None = None,
-) -> Record:
-    """A record made by hand; its run ends at simulated time 3."""
-    evaluations = pd.DataFrame({"sim_time": sim_time, "accuracy": accuracy})
-    evaluations["version"] = evaluations["num_arrivals"] = np.arange(len(sim_time)) * 10
-    return Record(
-        config=config or build("lab-digits", method, seed=seed, overrides=SMALL),
-        summary={"final_accuracy": accuracy[-1], "sim_time": 3.0},
-        provenance={},
-        evaluations=evaluations,
-        arrivals=pd.DataFrame({"staleness": staleness}),
-        timings=pd.DataFrame({"part": [], "seconds": [], "calls": []}),
-        samples=samples or NO_SAMPLES,
-        model={},
-    )
 
 
 def renamed(record: Record, method: str) -> Record:
@@ -328,7 +297,7 @@ def test_the_legend_is_ranked_and_unknown_methods_have_the_fallback_colour() -> 
 
 
 def test_means_over_different_settings_or_over_one_run_twice_are_refused() -> None:
-    other = record_of(config=build("lab-digits", "fedrevive", seed=1, overrides={**SMALL, "server.lr": 0.9}))
+    other = record_of(config=build("lab-digits", "fedrevive", seed=1, overrides={**FEW, "server.lr": 0.9}))
     with pytest.raises(ValueError, match="'FedRevive' differ in more than seeds"):
         plots.plot_accuracy([record_of(), other])
     with pytest.raises(ValueError, match=r"'FedRevive' repeat a seed: \[0, 0\]"):
