@@ -98,7 +98,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 ALIGNMENTS = {
     "directions only": lambda r, d, c, f: cosine(r - d, f),
-    "sign is turned": lambda r, d, c, f: cosine(d - r, f),
+    "sign is wrong": lambda r, d, c, f: cosine(d - r, f),
     "from the current model": lambda r, d, c, f: cosine(r - c, f),
     "returned model itself": lambda r, d, c, f: cosine(r, f),
     "inner product": lambda r, d, c, f: (r - d) @ f,
