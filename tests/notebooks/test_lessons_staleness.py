@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))  # test_plots, when this file runs alone
 
 from helpers import federation
 from test_plots import record_of
