@@ -378,7 +378,7 @@ def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
     agree = teacher.argmax(dim=1) == student.argmax(dim=1)
     kl, reverse = kl_divergence(teacher, student), kl_divergence(student, teacher)
     mistakes = {
-        "The KL divergence has the wrong direction: it is KL(teacher || student), so the teacher's probabilities weight "
+        "The KL divergence has the wrong direction: it is KL(teacher || student); the teacher's probabilities weight "
         "the logarithms. (F.kl_div takes the *student's* log-probabilities first.)": -(w * agree * reverse).mean(),
         "The sign is wrong: the generator minimises its loss and wants more disagreement, so there is a minus.": (
             w * agree * kl
