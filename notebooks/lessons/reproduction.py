@@ -160,7 +160,7 @@ def check_final(answer: Callable[[np.ndarray, np.ndarray], float]) -> Verdict:
     if abs(given - wanted["final_accuracy"]) < 1e-6:
         best = wanted["best_accuracy"] - wanted["final_accuracy"]
         return right(
-            f"The best evaluation says {100 * best:.0f} points more, at a time that nobody could have chosen in advance."
+            f"The best evaluation says {100 * best:.0f} points more, at a time nobody could have chosen in advance."
         )
     return wrong(f"For the curve of the exercise this gives {given:.3f}; look at the evaluations from 28.03 on.")
 

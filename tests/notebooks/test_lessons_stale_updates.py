@@ -104,7 +104,7 @@ ALIGNMENTS = {
     "inner product": lambda r, d, c, f: (r - d) @ f,
     "the update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(f),
     "the fresh update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(r - d),
-    "no mistake which this check knows": lambda r, d, c, f: 0.5,
+    "does not know this mistake": lambda r, d, c, f: 0.5,
     "could not be used: ValueError": lambda r, d, c, f: (r - d) @ f[:2],
 }
 
