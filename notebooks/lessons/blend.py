@@ -103,7 +103,7 @@ def check_blend(answer: Callable[..., Any]) -> Verdict:
     client, distilled = torch.tensor([4.0, 0.0, -2.0]), torch.tensor([0.0, 8.0, 2.0])
     kept = client.clone(), distilled.clone()
     weight = 0.25
-    found = torch.as_tensor(answer(client, distilled, weight), dtype=torch.float32)
+    result = torch.as_tensor(answer(client, distilled, weight), dtype=torch.float32)
     if not (torch.equal(client, kept[0]) and torch.equal(distilled, kept[1])):
         return wrong("Your function changes the updates that it gets. They are needed later: make a new tensor.")
     mistakes = {
@@ -116,20 +116,20 @@ def check_blend(answer: Callable[..., Any]) -> Verdict:
         "This is a plain mean: use beta.": (client + distilled) / 2,
     }
     return _judge(
-        found,
+        result,
         (1 - weight) * client + weight * distilled,
         mistakes,
         "At beta = 0 it is the client's update alone, at beta = 1 the distilled one: the staler, the more distilled.",
     )
 
 
-def _judge(found: torch.Tensor, expected: torch.Tensor, mistakes: dict[str, torch.Tensor], praise: str) -> Verdict:
-    if found.shape != expected.shape:
-        return wrong(f"The result has shape {tuple(found.shape)}, not {tuple(expected.shape)}.")
-    if torch.allclose(found, expected, atol=1e-5):
+def _judge(result: torch.Tensor, expected: torch.Tensor, mistakes: dict[str, torch.Tensor], praise: str) -> Verdict:
+    if result.shape != expected.shape:
+        return wrong(f"The result has shape {tuple(result.shape)}, not {tuple(expected.shape)}.")
+    if torch.allclose(result, expected, atol=1e-5):
         return right(praise)
     for text, mistake in mistakes.items():
-        if torch.allclose(found, mistake, atol=1e-5):
+        if torch.allclose(result, mistake, atol=1e-5):
             return wrong(text)
     return wrong("This is not the formula above. Try it on paper: client = 4, distilled = 0, beta = 0.25 must give 3.")
 
@@ -141,12 +141,12 @@ def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig
     taus = np.arange(0, 200, 5.0)
     rule = config.staleness.model_copy(update={"rule": "cosine", "s_max": s_max})
     expected = [beta(tau, rule, config.federation) for tau in taus.tolist()]
-    found = [one_number(answer(tau, s_max)) for tau in taus.tolist()]
+    result = [one_number(answer(tau, s_max)) for tau in taus.tolist()]
 
     def same(formula: Callable[[float], float]) -> bool:
-        return bool(np.allclose(found, [formula(tau) for tau in taus.tolist()], atol=1e-6))
+        return bool(np.allclose(result, [formula(tau) for tau in taus.tolist()], atol=1e-6))
 
-    if np.allclose(found, expected, atol=1e-6):
+    if np.allclose(result, expected, atol=1e-6):
         return right(
             f"beta is 1/2 at s_max and 1 from 2 s_max on, so at s_max = {s_max:g} both updates have equal weight."
         )
@@ -154,7 +154,7 @@ def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig
         return wrong("Right up to 2 s_max; then the cosine turns back, and a very late update would count fully again.")
     if same(lambda tau: (1 - math.cos(math.pi * tau / s_max)) / 2 if tau < s_max else 1.0):
         return wrong("Your rule reaches 1 at s_max: the denominator is 2 s_max.")
-    if same(lambda tau: 1 - math.cos(math.pi * tau / (2 * s_max))) or max(found) > 1.5:
+    if same(lambda tau: 1 - math.cos(math.pi * tau / (2 * s_max))) or max(result) > 1.5:
         return wrong("beta exceeds 1: the half in front is missing.")
     if same(lambda tau: 1 - beta(tau, rule, config.federation)):
         return wrong("This is what the client keeps, 1 - beta: a fresh update (tau = 0) must have beta = 0.")
@@ -162,9 +162,9 @@ def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig
         return wrong("cos already takes radians: do not convert the angle.")
     if same(lambda tau: 1.0 if tau >= 2 * s_max else (1 - math.cos(math.pi * tau / 2 * s_max)) / 2):
         return wrong("/ 2 * s_max divides by 2 and multiplies by s_max: put 2 * s_max in parentheses.")
-    first = int(np.argmin(np.isclose(found, expected, atol=1e-6)))
+    first = int(np.argmin(np.isclose(result, expected, atol=1e-6)))
     return wrong(
-        f"With s_max = 40, beta({taus[first]:g}) should be {expected[first]:.3g}; yours is {found[first]:.3g}."
+        f"With s_max = 40, beta({taus[first]:g}) should be {expected[first]:.3g}; yours is {result[first]:.3g}."
     )
 
 

@@ -211,22 +211,22 @@ def check_weights(answer: Callable[[np.ndarray], Any]) -> Verdict:
     """Judge `answer(q)`: teacher weights (M, C) of class proportions (M, C)."""
     q = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     given = q.copy()
-    found = np.asarray(answer(q), dtype=float)
+    result = np.asarray(answer(q), dtype=float)
     if not np.array_equal(q, given):
         return wrong("Your function changes q, which is needed later: make a new array.")
-    if found.shape != q.shape:
-        return wrong(f"The weights have shape {found.shape}; they need one for each teacher and class, {q.shape}.")
-    if np.allclose(found, teacher_weights(q)):
+    if result.shape != q.shape:
+        return wrong(f"The weights have shape {result.shape}; they need one for each teacher and class, {q.shape}.")
+    if np.allclose(result, teacher_weights(q)):
         return right("Each column sums to 1: for every class the teachers share one vote.")
-    if np.allclose(found, q / q.sum(axis=1, keepdims=True)):
+    if np.allclose(result, q / q.sum(axis=1, keepdims=True)):
         return wrong(
             "You divided by the sum over classes, which is 1 already. Divide by the sum over teachers (axis 0)."
         )
-    if np.allclose(found, q / q.sum()):
+    if np.allclose(result, q / q.sum()):
         return wrong("You divided by the sum over everything; divide each class by its sum over teachers.")
-    if np.allclose(found, 0.5):
+    if np.allclose(result, 0.5):
         return wrong("This gives every teacher the same vote, also on classes that it has never seen.")
-    if np.allclose(found, np.exp(q) / np.exp(q).sum(axis=0)):
+    if np.allclose(result, np.exp(q) / np.exp(q).sum(axis=0)):
         return wrong("This is a softmax over teachers: a teacher without the class would still get a vote.")
     return wrong("For class 0 the two teachers have 0.6 and 0.2, so the first should get 0.75.")
 
@@ -241,7 +241,7 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
     def kl(first: Tensor, second: Tensor) -> Tensor:
         return (first.softmax(-1) * (first.log_softmax(-1) - second.log_softmax(-1))).sum()
 
-    found = one_number(answer(teacher.clone(), student.clone(), T))
+    result = one_number(answer(teacher.clone(), student.clone(), T))
     cold = kl(teacher / T, student / T)
     entropy = -((teacher / T).softmax(-1) * (teacher / T).log_softmax(-1)).sum()
     mistakes = {
@@ -264,14 +264,14 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
         "This also divides by the number of classes, as F.kl_div does with reduction='mean'.": T**2 * cold / count / 2,
         "This is the cross-entropy: it still contains the teacher's entropy.": T**2 * (cold + entropy) / count,
     }
-    if abs(found - float(T**2 * cold / count)) < 1e-6:
+    if abs(result - float(T**2 * cold / count)) < 1e-6:
         return right(
             "It is zero exactly where student and teacher agree, and its gradient keeps its size when T changes."
         )
     for text, value in mistakes.items():
-        if abs(found - float(value)) < 1e-6:
+        if abs(result - float(value)) < 1e-6:
             return wrong(text)
-    if found < 0:
+    if result < 0:
         return wrong("A KL divergence is never negative: check the sign, and which logarithm is subtracted.")
     return wrong("Try teacher_logits = student_logits: the loss must be 0. Then check the mean and T again.")
 
@@ -295,16 +295,16 @@ def check_teacher(answer: Callable[[nn.Module, Tensor], Any]) -> Verdict:
         teacher, x = Watched().train(), torch.randn(16, 4) + 3
         frozen = copy.deepcopy(teacher).eval()
         expected, before = frozen(x).detach(), copy.deepcopy(teacher.state_dict())
-        found = answer(teacher, x)
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        result = answer(teacher, x)
+    if not isinstance(result, Tensor) or result.shape != expected.shape:
         return wrong(f"Return the logits, a tensor of shape {tuple(expected.shape)}.")
-    if torch.allclose(found, expected.softmax(dim=1), atol=1e-5):
+    if torch.allclose(result, expected.softmax(dim=1), atol=1e-5):
         return wrong("These are probabilities. The loss divides logits by T, so return the logits.")
     if any(not torch.equal(before[name], value) for name, value in teacher.state_dict().items()):
         return wrong("The teacher is in training mode: its probe's statistics have moved. Call teacher.eval() first.")
-    if not torch.allclose(found, expected, atol=1e-5):
+    if not torch.allclose(result, expected, atol=1e-5):
         return wrong("The teacher is in training mode: dropout makes its answers random. Call teacher.eval() first.")
-    if found.requires_grad:
+    if result.requires_grad:
         return wrong(
             "The answers are right, but they carry a gradient graph: use torch.no_grad() to save time and memory."
         )

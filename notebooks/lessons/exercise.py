@@ -72,34 +72,34 @@ def check(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
 
 def _returning(answer: FunctionType) -> Callable[..., Any]:
     def called(*given: Any) -> Any:
-        found = answer(*given)
-        if found is None or found is ...:
+        result = answer(*given)
+        if result is None or result is ...:
             raise _Judged(Verdict("open", "Your function returns None: write its `return`, and run both cells again."))
-        return found
+        return result
 
     return called
 
 
-def one_number(found: Any) -> float:
+def one_number(result: Any) -> float:
     """Return what a student's function returned as one number; several numbers end the check with a verdict."""
-    shape = tuple(np.shape(found))
+    shape = tuple(np.shape(result))
     if math.prod(shape) != 1:
         raise _Judged(wrong(f"Your function returns shape {shape} instead of one number: is a sum or mean missing?"))
-    return float(found.item() if hasattr(found, "item") else found)
+    return float(result.item() if hasattr(result, "item") else result)
 
 
-def diagnose(found: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
+def diagnose(result: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
     """Compare the result of an answer with the right value and with the values of usual mistakes (by message).
 
-    found, expected and the mistakes' values are numbers or arrays. They agree within 1e-5, relative for values above 1.
+    result, expected and the mistakes' values are numbers or arrays. They agree within 1e-5, relative for values above 1.
     A list holds several values of one mistake.
     """
-    found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
-    if found.shape != expected.shape:
-        return wrong(f"Your answer has shape {found.shape}, not {expected.shape}.")
+    result, expected = np.asarray(result, dtype=float), np.asarray(expected, dtype=float)
+    if result.shape != expected.shape:
+        return wrong(f"Your answer has shape {result.shape}, not {expected.shape}.")
 
     def close(value: Any) -> bool:
-        return bool(np.allclose(found, np.asarray(value, dtype=float), rtol=1e-5, atol=1e-5))
+        return bool(np.allclose(result, np.asarray(value, dtype=float), rtol=1e-5, atol=1e-5))
 
     if close(expected):
         return right(praise)
@@ -107,7 +107,7 @@ def diagnose(found: Any, expected: Any, mistakes: Mapping[str, Any], praise: str
         if any(map(close, value if isinstance(value, list) else [value])):
             return wrong(message)
     return wrong(
-        f"The right value is {_short(expected)}, yours is {_short(found)}; this check does not know this mistake."
+        f"The right value is {_short(expected)}, yours is {_short(result)}; this check does not know this mistake."
     )
 
 

@@ -38,8 +38,8 @@ def check_rule(answer: Callable[[int], float]) -> Verdict:
     try:
         weights = np.array(tabulate(answer, LONGEST))
     except ConfigError as error:
-        if hasattr(found := answer(0), "item") and not isinstance(found, int | float):
-            return wrong(f"Your rule returns a {type(found).__name__}; return a Python number instead: float(...).")
+        if hasattr(first := answer(0), "item") and not isinstance(first, int | float):
+            return wrong(f"Your rule returns a {type(first).__name__}; return a Python number instead: float(...).")
         return wrong(f"{error}. min(1, ...) or max(0, ...) keeps it in range.")
     if np.ptp(weights) == 0:
         return wrong(f"beta is {weights[0]:g} whatever the staleness: your rule treats late updates like fresh ones.")

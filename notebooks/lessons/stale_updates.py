@@ -141,18 +141,18 @@ def _band(axes: Axes, staleness: np.ndarray, values: np.ndarray, colour: str, la
 def plot_directions(measured: Measured) -> Figure:
     """Plot the cosine of stale updates with the client's fresh update, and with what the other clients want now."""
     figure = Plot(figsize=(11, 4.4), layout="constrained")
-    own, others = figure.subplots(1, 2, sharey=True)
+    same, others = figure.subplots(1, 2, sharey=True)
     names = {"downloaded": "returned $-$ downloaded", "current": "returned $-$ current"}
     for (start, name), colour in zip(names.items(), ("#0072B2", "#D55E00"), strict=True):
-        _band(own, measured.staleness, cosines(measured, measured_from=start), colour, name)
+        _band(same, measured.staleness, cosines(measured, measured_from=start), colour, name)
         _band(others, measured.staleness, agreement(measured, 1, measured_from=start), colour, name)
-    own.axhline(ceiling(measured).mean(), color="#444444", ls=":", lw=1.6, label="fresh, repeated on other batches")
-    own.set(title="... with the client's fresh update", ylabel="cosine (mean and 95% interval)")
+    same.axhline(ceiling(measured).mean(), color="#444444", ls=":", lw=1.6, label="fresh, repeated on other batches")
+    same.set(title="... with the client's fresh update", ylabel="cosine (mean and 95% interval)")
     others.set_title("... with the mean fresh update of the others")
-    for axes in (own, others):
+    for axes in (same, others):
         axes.axhline(0, color="black", lw=0.8)
         axes.set(xlabel=r"staleness $\tau$ (versions)", xlim=(0, None), ylim=(-0.6, 1.02))
-    figure.legend(*own.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*same.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Does a stale update still point the right way? Its cosine ...", x=0.01, ha="left")
     return figure
 
@@ -182,15 +182,15 @@ def plot_buffer_and_loss(measured: Measured, buffer_sizes: Sequence[int] = (1, 2
 
 def directions_in_words(measured: Measured) -> str:
     """Return in words the numbers of `plot_directions` at staleness 0 and at the largest staleness."""
-    own, others = {}, {}
+    same, others = {}, {}
     for start in ("downloaded", "current"):
-        own[start] = cosines(measured, measured_from=start).mean(axis=0)
+        same[start] = cosines(measured, measured_from=start).mean(axis=0)
         others[start] = agreement(measured, 1, measured_from=start).mean(axis=0)
     oldest = f"at staleness {measured.staleness[-1]}"
     return (
         f"Two fresh updates of one client on different batches have cosine {ceiling(measured).mean():.2f}: noise takes "
-        f"little away. With its fresh update, a client's progress {oldest} has cosine {own['downloaded'][-1]:.2f}; "
-        f"measured from the current model, {own['current'][-1]:.2f}. With what the others want now: "
+        f"little away. With its fresh update, a client's progress {oldest} has cosine {same['downloaded'][-1]:.2f}; "
+        f"measured from the current model, {same['current'][-1]:.2f}. With what the others want now: "
         f"{others['downloaded'][0]:.2f} when fresh, {others['downloaded'][-1]:.2f} {oldest}, and "
         f"{others['current'][-1]:.2f} measured from the current model."
     )
@@ -309,9 +309,9 @@ def check_alignment(answer: Callable[..., float]) -> Verdict:
         "You divide by only one norm; the update's is missing.": product / norms[1],
         "You divide by only one norm; the fresh update's is missing.": product / norms[0],
     }
-    found = one_number(answer(returned, downloaded, current, fresh))
+    result = one_number(answer(returned, downloaded, current, fresh))
     praise = "You compare directions only: the client's progress, whatever the server did meanwhile."
-    return diagnose(found, cosine(update), mistakes, praise)
+    return diagnose(result, cosine(update), mistakes, praise)
 
 
 @check

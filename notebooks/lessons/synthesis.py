@@ -265,27 +265,27 @@ def _split(chosen: np.ndarray, labels: np.ndarray, rng: np.random.Generator, amo
 
 def _p_value(distance: np.ndarray, chosen: np.ndarray, splits: Sequence[np.ndarray]) -> float:
     """Return the share of the splits, with `chosen` among them, whose mean distance is at least that of `chosen`."""
-    found = distance[:, chosen].min(axis=1).mean()
-    return (1 + sum(distance[:, split].min(axis=1).mean() >= found for split in splits)) / (1 + len(splits))
+    observed = distance[:, chosen].min(axis=1).mean()
+    return (1 + sum(distance[:, split].min(axis=1).mean() >= observed for split in splits)) / (1 + len(splits))
 
 
 @mpl.rc_context(STYLE)
-def plot_neighbours(found: Neighbours) -> Figure:
-    """Plot synthetic images above their nearest training image, and distances to training and held-out images."""
+def plot_neighbours(near: Neighbours) -> Figure:
+    """Plot synthetic images above their nearest training image, and near to training and held-out images."""
     figure = Plot(figsize=(11, 4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
-    grid = left.subplots(2, len(found.images))
-    for row, images in zip(grid, (found.images, found.matches), strict=True):
+    grid = left.subplots(2, len(near.images))
+    for row, images in zip(grid, (near.images, near.matches), strict=True):
         for axes, image in zip(row, images, strict=True):
             axes.imshow(image, cmap="gray", vmin=0, vmax=1)
             axes.axis("off")
     left.suptitle("Newest synthetic images; below, the nearest training image", fontsize=12)
     axes = right.subplots()
-    edges = np.linspace(0, 1.05 * max(found.to_train.max(), found.to_held_out.max()), 40)
+    edges = np.linspace(0, 1.05 * max(near.to_train.max(), near.to_held_out.max()), 40)
     kinds = (
-        (found.yardstick, "#999999", "real held-out to training"),
-        (found.to_train, TITLE_COLOURS[1], "synthetic to training"),
-        (found.to_held_out, TITLE_COLOURS[0], "synthetic to held-out"),
+        (near.yardstick, "#999999", "real held-out to training"),
+        (near.to_train, TITLE_COLOURS[1], "synthetic to training"),
+        (near.to_held_out, TITLE_COLOURS[0], "synthetic to held-out"),
     )
     for distance, colour, name in kinds:
         axes.hist(distance, edges, density=True, histtype="step", lw=2, color=colour, label=name)
@@ -294,15 +294,15 @@ def plot_neighbours(found: Neighbours) -> Figure:
     return figure
 
 
-def privacy_in_words(found: Neighbours) -> str:
-    """Say the mean distances, how likely chance explains them, whether the test would notice copies, the yardstick."""
-    verdict = "chance can explain the difference" if found.p_value >= 0.05 else "chance hardly explains the difference"
+def privacy_in_words(near: Neighbours) -> str:
+    """Say the mean near, how likely chance explains them, whether the test would notice copies, the yardstick."""
+    verdict = "chance can explain the difference" if near.p_value >= 0.05 else "chance hardly explains the difference"
     return (
-        f"Mean distance to the nearest image, among equal numbers: training {found.to_train.mean():.3f}, held-out "
-        f"{found.to_held_out.mean():.3f}. A random split puts the chosen part at least as far away in "
-        f"{found.p_value:.1%} of the cases: {verdict}. If {COPIED:.0%} of the images were copies of training images, "
-        f"this would be {found.p_copied:.1%}. Real held-out images are {found.yardstick.mean():.3f} from their nearest "
-        f"training image; synthetic images are {found.to_train.mean() / found.yardstick.mean():.1f} times as far."
+        f"Mean distance to the nearest image, among equal numbers: training {near.to_train.mean():.3f}, held-out "
+        f"{near.to_held_out.mean():.3f}. A random split puts the chosen part at least as far away in "
+        f"{near.p_value:.1%} of the cases: {verdict}. If {COPIED:.0%} of the images were copies of training images, "
+        f"this would be {near.p_copied:.1%}. Real held-out images are {near.yardstick.mean():.3f} from their nearest "
+        f"training image; synthetic images are {near.to_train.mean() / near.yardstick.mean():.1f} times as far."
     )
 
 
@@ -330,9 +330,9 @@ def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
             weights, logits.softmax(dim=2)
         ),
     }
-    found = one_number(answer(logits.clone(), labels.clone(), q.clone()))
+    result = one_number(answer(logits.clone(), labels.clone(), q.clone()))
     praise = "A teacher that never saw a class has no influence on what it should look like."
-    return diagnose(found, loss(weights), mistakes, praise)
+    return diagnose(result, loss(weights), mistakes, praise)
 
 
 @check
@@ -362,11 +362,11 @@ def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
         "You compared with mean 0 and variance 1, to which the probes are reset in every new global version. Compare "
         "with the teacher's statistics, which come with its model.": norm(m) + norm(v - 1),
     }
-    found = one_number(answer(x.clone(), mean.clone(), var.clone()))
+    result = one_number(answer(x.clone(), mean.clone(), var.clone()))
     praise = (
         "Two norms per probe: the loss is 0 only if every channel has the mean and the spread the teacher remembers."
     )
-    return diagnose(found, norm(m - mean) + norm(v - var), mistakes, praise)
+    return diagnose(result, norm(m - mean) + norm(v - var), mistakes, praise)
 
 
 @check
@@ -395,11 +395,11 @@ def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
         "You averaged over classes too: sum over classes, then take the mean over samples.": -(w * agree * kl).mean()
         / 3,
     }
-    found = one_number(answer(teacher.clone(), student.clone(), w.clone()))
+    result = one_number(answer(teacher.clone(), student.clone(), w.clone()))
     praise = (
         "It looks for images that both assign to the same class, where the teacher is sure in a way the student is not."
     )
-    return diagnose(found, -(w * agree * kl).mean(), mistakes, praise)
+    return diagnose(result, -(w * agree * kl).mean(), mistakes, praise)
 
 
 @check
@@ -412,7 +412,7 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
     model = nn.Sequential(probe, nn.Flatten(), head).train()  # as it comes from the client: in training mode
     noise, temperature = torch.randn(64, 1, 4, 4, generator=rng), 0.8
-    found = torch.as_tensor(answer(model, noise.clone(), temperature)).detach()
+    result = torch.as_tensor(answer(model, noise.clone(), temperature)).detach()
     if not torch.equal(probe.running_mean, torch.zeros(1)):
         return wrong(
             "The model was in training mode: your noise went into its probes' running statistics, which L_feat needs "
@@ -441,4 +441,4 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
         .mean(dim=0),
     }
     praise = "No data were needed: a network that was trained on few classes answers these classes even to noise."
-    return diagnose(found, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)
+    return diagnose(result, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)

@@ -170,7 +170,7 @@ def check_attention(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     scores = torch.randn(2, 2, 4, generator=generator, dtype=torch.float64)
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.float64)
     hidden, tiny = mask[:, None] < 0.5, -1e9
-    found = torch.as_tensor(answer(scores.clone(), mask.clone())).detach()
+    result = torch.as_tensor(answer(scores.clone(), mask.clone())).detach()
     expected = scores.masked_fill(hidden, tiny).softmax(dim=-1)
     mistakes = {
         "The mask is not used: tokens look at padding, so the amount of padding changes what a text means.": (
@@ -193,9 +193,9 @@ def check_attention(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
             :, None
         ].expand(2, 2, 4),
     }
-    if found.isnan().any():
+    if result.isnan().any():
         return wrong("There are NaNs: 0 times infinity is undefined. Use masked_fill, not a product.")
-    return diagnose(found, expected, mistakes, "What the mask hides has no influence at all.")
+    return diagnose(result, expected, mistakes, "What the mask hides has no influence at all.")
 
 
 @check
@@ -222,11 +222,11 @@ def check_nearest(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
             (x @ table.T).argmin(dim=1)
         ),
     }
-    found = torch.as_tensor(answer(x.clone(), table.clone()))
-    if found.shape == (len(table),):
+    result = torch.as_tensor(answer(x.clone(), table.clone()))
+    if result.shape == (len(table),):
         return wrong("This gives one index for each token, its nearest row of x. Take the argmin over tokens.")
     return diagnose(
-        found, gap.argmin(dim=1), mistakes, "Its gradient is zero or undefined: nobody can train through an argmin."
+        result, gap.argmin(dim=1), mistakes, "Its gradient is zero or undefined: nobody can train through an argmin."
     )
 
 
@@ -254,8 +254,8 @@ def check_feature_loss(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
             h, dim=1
         ).mean(),
     }
-    found = torch.as_tensor(answer(h.clone(), mean.clone())).detach()
-    if found.shape == (len(h),) and np.allclose(found, norms):
+    result = torch.as_tensor(answer(h.clone(), mean.clone())).detach()
+    if result.shape == (len(h),) and np.allclose(result, norms):
         return wrong("These are the norms of the texts, which is right so far. Now return their mean, one number.")
     praise = "The loss pulls every text towards what the teacher usually sees, so the texts also become similar."
-    return diagnose(found, norms.mean(), mistakes, praise)
+    return diagnose(result, norms.mean(), mistakes, praise)
