@@ -91,7 +91,7 @@ def one_number(result: Any) -> float:
 def diagnose(result: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
     """Compare the result of an answer with the right value and with the values of usual mistakes (by message).
 
-    result, expected and the mistakes' values are numbers or arrays. They agree within 1e-5, relative for values above 1.
+    result, expected and the mistakes' values are numbers or arrays. They agree within 1e-5 (relative above 1).
     A list holds several values of one mistake.
     """
     result, expected = np.asarray(result, dtype=float), np.asarray(expected, dtype=float)

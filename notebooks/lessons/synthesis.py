@@ -271,7 +271,7 @@ def _p_value(distance: np.ndarray, chosen: np.ndarray, splits: Sequence[np.ndarr
 
 @mpl.rc_context(STYLE)
 def plot_neighbours(near: Neighbours) -> Figure:
-    """Plot synthetic images above their nearest training image, and near to training and held-out images."""
+    """Plot synthetic images above their nearest training image, and distances to training and held-out images."""
     figure = Plot(figsize=(11, 4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
     grid = left.subplots(2, len(near.images))
