@@ -6,10 +6,11 @@ on the parameters alone: the probes' statistics are reset in every new version.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -71,23 +72,28 @@ class Aggregator:
         torch.add(self.layout.parameters(state), step, out=self.layout.parameters(version))
         return version
 
-    def state(self) -> dict[str, Tensor]:
-        """What lasts, by name; the tensors are shared, and replaced, never changed, by later versions."""
-        kept = {}
+    def state_dict(self) -> dict[str, Any]:
+        """What lasts between versions; the tensors are shared, and replaced, never changed, by later versions."""
+        state: dict[str, Any] = {}
         if self.config.memory != "none":
-            kept = {f"latest/{client}": update for client, update in self.latest.items()} | {"total": self.total}
+            state |= {"latest": {str(client): update for client, update in self.latest.items()}, "total": self.total}
         if self.config.optimiser != "sgd":
-            kept |= {name: getattr(self, name) for name in MOMENTS}
-        return kept
+            state |= {name: getattr(self, name) for name in MOMENTS}
+        return state
 
-    def load(self, kept: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave, of the same configuration or of one that keeps less or more."""
-        for name, value in kept.items():
-            kind, _, client = name.partition("/")
-            if kind == "latest":
-                self.latest[int(client)] = value
-            else:
-                setattr(self, kind, value)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, also that of a configuration that keeps less or more.
+
+        Raises ValueError if a shape does not match.
+        """
+        latest = {int(client): update for client, update in state.get("latest", {}).items()}
+        kept = {name: state[name] for name in ("total", *MOMENTS) if name in state}
+        for tensor in (*latest.values(), *kept.values()):
+            if tensor.shape != (self.layout.num_parameters,):
+                raise ValueError(f"an update has {self.layout.num_parameters} parameters, not {tuple(tensor.shape)}")
+        self.latest.update((client, update.to(self.total.device)) for client, update in latest.items())
+        for name, tensor in kept.items():
+            setattr(self, name, tensor.to(self.total.device))
 
     def _direction(self, buffer: Sequence[Entry]) -> Tensor:
         """Where the server steps to, (P,): a mean over the buffer, helped by what is remembered of other clients.
@@ -138,4 +144,4 @@ def new_version(layout: StateLayout, state: Tensor, updates: Sequence[Tensor], l
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available

@@ -1,15 +1,33 @@
-"""What can go wrong by the user's doing, and a run that was told to stop."""
+"""What the user can put right, and being told to stop."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from signal import SIGINT, SIGTERM, signal
+from threading import current_thread, main_thread
+
 
 class ConfigError(ValueError):
-    """A request that cannot be carried out; the message is one readable sentence naming field, value and remedy."""
+    """A request that does not work; the message is one readable sentence naming field, value and remedy."""
 
 
 class Interrupted(Exception):
-    """A run was told to stop by `signal` (its number); `checkpoint` holds all that is needed to go on."""
+    """A run was told to stop by `signal` (its number); `checkpoint` holds all that is needed to resume it."""
 
     def __init__(self, signal: int, checkpoint: str) -> None:
-        super().__init__(f"stopped by signal {signal}; the same call goes on from {checkpoint}")
+        super().__init__(f"stopped by signal {signal}; the same call resumes from {checkpoint}")
         self.signal, self.checkpoint = signal, checkpoint
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """While open, collect SIGINT and SIGTERM in a list instead of being ended by them (main thread only)."""
+    received: list[int] = []
+    caught = (SIGINT, SIGTERM) if current_thread() is main_thread() else ()
+    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)

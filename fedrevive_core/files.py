@@ -1,18 +1,21 @@
-"""Writing files whole or not at all, and keeping other processes out of a directory."""
+"""Writing files whole or not at all, and keeping other processes out of a directory. Works on every platform."""
 
 from __future__ import annotations
 
-import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import filelock
 
 from fedrevive_core.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
+# Names of unfinished work begin with this, and nothing else does: what a killed process left can be told from the
+# user's files.
+UNFINISHED = ".fedrevive-unfinished-"
 
 
 def check_free(directory: Path | str) -> Path:
@@ -28,16 +31,59 @@ def check_free(directory: Path | str) -> Path:
 
 
 @contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """A new directory to write into; it becomes `path`, absent or empty, if the block ends well, else it is removed."""
+    with work_directory(path.parent) as work:
+        yield work
+        publish(work, path)
+
+
+@contextmanager
+def work_directory(parent: Path) -> Iterator[Path]:
+    """A new directory in `parent`, which is made if it is absent; removed at the end unless it was published."""
+    parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def publish(work: Path, path: Path) -> None:
+    """Rename the directory `work` to `path`, which is absent or an empty directory. Raises OSError if it is not."""
+    work.chmod(0o755)  # mkdtemp makes it private
+    if path.exists():
+        path.rmdir()  # a rename replaces an empty directory on POSIX alone
+    os.replace(work, path)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A path to write a file to; the file becomes `path` if the block ends well, else it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with work_directory(path.parent) as work:
+        yield work / path.name
+        os.replace(work / path.name, path)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed processes left unfinished in `directory`; nothing else."""
+    for left in directory.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
 def lock(directory: Path) -> Iterator[None]:
     """Keep other processes out of `directory`; a killed one leaves no lock. Raises ConfigError if it is taken."""
+    held = filelock.FileLock(directory / "lock")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        handle = (directory / "lock").open("w")
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ConfigError(f"{directory} is in use by another process: wait for it, or choose another") from None
     except OSError as error:
         raise ConfigError(f"{directory} cannot be written ({error.strerror}): choose another directory") from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{directory} is in use by another process: wait for it, or choose another") from None
+    try:
         yield
+    finally:
+        held.release()

@@ -8,8 +8,9 @@ it has a memory or moments.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -130,6 +131,28 @@ class Server:
         if len(self.buffer) == self.federation.buffer_size:
             self._aggregate()
         return receipt
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that later uploads depend on; model states are shared, and replaced, never changed, by later uploads."""
+        return {
+            "state": self.state,
+            "version": self.version,
+            "num_received": self.num_received,
+            "jobs": torch.tensor(sorted(self.jobs), dtype=torch.int64),
+            "buffer": [dict(vars(entry)) for entry in self.buffer],
+            "aggregator": self.aggregator.state_dict(),
+            "reviver": None if self.reviver is None else self.reviver.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave. Raises an error if names or shapes do not match."""
+        self.state = self.layout.checked(state["state"])
+        self.version, self.num_received = int(state["version"]), int(state["num_received"])
+        self.jobs = set(state["jobs"].tolist())
+        self.buffer = [Entry(**{**entry, "update": self.layout.checked(entry["update"])}) for entry in state["buffer"]]
+        self.aggregator.load_state_dict(state["aggregator"])
+        if self.reviver is not None:
+            self.reviver.load_state_dict(state["reviver"])
 
     def _unreadable(self, upload: Upload) -> str:
         """Why `upload` is rejected without looking at its numbers; '' if it is not."""

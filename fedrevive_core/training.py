@@ -49,7 +49,7 @@ class LocalTrainer:
         self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
         self.device = data.clients.labels.device
         # Dropout draws for a whole stack at once, so a job's result would depend on which jobs it was trained with.
-        self.stacks = layout.num_parameters <= LARGEST_STACKED[self.device.type] and not layout.draws
+        self.stacks = layout.num_parameters <= LARGEST_STACKED[self.device.type] and not layout.has_dropout
 
     def train(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""

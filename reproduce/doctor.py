@@ -1,4 +1,4 @@
-"""What is here, what is missing, what to do about it."""
+"""What is installed, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,49 +6,55 @@ import importlib.metadata
 import os
 import sys
 
+from packaging.requirements import Requirement  # comes with matplotlib
+
 from fedrevive_core.errors import ConfigError
 
-NEEDED = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "scikit-learn", "matplotlib", "typer")
-OPTIONAL = {
-    "jupyterlab": "notebooks",
-    "ipywidgets": "notebooks",
-    "papermill": "notebooks",
-    "pytest": "test",
-    "datasets": "femnist",
-    "transformers": "text",
-}
+DEVELOPERS = ("test", "browser")  # extras that users do not need
 DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")
 KEPT = {"femnist": "femnist.npz", "newsgroups": "20news-bydate", "docstrings": "docstrings-*.npz"}
 
 
 def examine() -> list[dict[str, str]]:
     """Rows of `what`, `found`, `to do` (empty if nothing)."""
-    rows = [
-        _row("Python", sys.version.split()[0], "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")
-    ]
-    for package in NEEDED:
-        rows.append(_package(package, "pip install -e ."))
-    for package, extra in OPTIONAL.items():
-        rows.append(_package(package, f"only for {extra}: pip install -e '.[{extra}]'"))
-    return rows + _device() + _data()
+    python = sys.version.split()[0]
+    rows = [_row("Python", python, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")]
+    return rows + _packages() + _device() + _data()
 
 
 def _row(what: str, found: str, to_do: str = "") -> dict[str, str]:
     return {"what": what, "found": found, "to do": to_do}
 
 
-def _package(package: str, remedy: str) -> dict[str, str]:
+def _packages() -> list[dict[str, str]]:
+    """A row for every package that this project requires, always or for an extra."""
     try:
-        return _row(package, importlib.metadata.version(package))
+        requirements = list(map(Requirement, importlib.metadata.requires("fedrevive") or []))
     except importlib.metadata.PackageNotFoundError:
-        return _row(package, "missing", remedy)
+        return [_row("fedrevive", "not installed", "pip install -e . (then this table also lists its packages)")]
+    rows: dict[str, dict[str, str]] = {}
+    for required in requirements:
+        extra = str(required.marker).split('"')[1] if required.marker else ""  # the marker is: extra == "notebooks"
+        if extra not in DEVELOPERS:
+            rows.setdefault(required.name, _package(required, extra))
+    return list(rows.values())
+
+
+def _package(required: Requirement, extra: str) -> dict[str, str]:
+    remedy = f"only for {extra}: pip install -e '.[{extra}]'" if extra else "pip install -e ."
+    try:
+        version = importlib.metadata.version(required.name)
+    except importlib.metadata.PackageNotFoundError:
+        return _row(required.name, "missing", remedy)
+    fits = required.specifier.contains(version, prereleases=True)
+    return _row(required.name, version, "" if fits else f"{required.specifier} is needed, {remedy}")
 
 
 def _device() -> list[dict[str, str]]:
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
-    advice = "" if torch.cuda.is_available() else "none needed for the lab presets; the paper's models want one"
+    advice = "" if torch.cuda.is_available() else "the lab presets need none; the paper's models do"
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} CPUs"
     return [_row("device 'auto'", gpu, advice), _row("CPU threads", threads)]
 
@@ -67,7 +73,9 @@ def _data() -> list[dict[str, str]]:
                 ways += "; or, on Debian and Ubuntu: apt-get install dataset-fashion-mnist"
             rows.append(_row(f"data '{name}'", "missing", ways))
     for name, pattern in KEPT.items():
-        found = any(data_directory().glob(pattern))
-        ways = "is read off the installed packages" if name == "docstrings" else "is downloaded"
-        rows.append(_row(f"data '{name}'", "kept" if found else "missing", "" if found else f"{ways} at its first use"))
+        if any(data_directory().glob(pattern)):
+            rows.append(_row(f"data '{name}'", "available"))
+        else:
+            ways = "is read from the installed packages" if name == "docstrings" else "is downloaded"
+            rows.append(_row(f"data '{name}'", "missing", f"{ways} at its first use"))
     return rows

@@ -1,9 +1,9 @@
 """Notebooks as batch jobs: validated parameters, this environment's kernel, an executed copy and a page beside it.
 
-A notebook that has a cell tagged `picture` leaves that cell's figure beside its page, too.
+If a cell is tagged `picture`, its figure is saved beside the page, too.
 
-The kernel runs the interpreter that runs this, whatever kernels are installed, and is spoken to through files in a
-directory of its own: there are no ports that two kernels could race for.
+The kernel always runs this interpreter, whatever kernels are installed. It listens on socket files in a temporary
+directory, so that two kernels cannot race for a port; on Windows, which has no such files for Jupyter, on TCP ports.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import nbformat
@@ -34,18 +32,19 @@ from traitlets.config import Config
 import fedrevive_core
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.simulation import LINES, Progress
+from fedrevive_core.simulation import LINES
 from reproduce.reports.html import document
 from reproduce.reports.notebook_html import title, to_html, write_notebook_page
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-START_SECONDS = 120  # a kernel that is not ready by then is started anew
+START_SECONDS = 120  # a kernel that is not ready by then is started again
 STARTS = 3
+TRANSPORT = "tcp" if os.name == "nt" else "ipc"
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list, as JSON"}
 
 
 class NotebookFailed(Exception):
-    """A notebook stopped with an error; the message names the cell, the error and the copy that was kept."""
+    """A notebook stopped with an error; the message names the cell, the error and the executed copy."""
 
 
 def shipped() -> list[str]:
@@ -71,9 +70,9 @@ def defaults(notebook: Path) -> dict[str, Any]:
 
 
 def parse(notebook: Path, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Parameters given as text, each as a value of its default's type.
+    """Convert parameters given as text to the types of their defaults.
 
-    Raises ConfigError for a name that the notebook does not have, a name given twice, a value of another type.
+    Raises ConfigError for an unknown name, a name given twice, and a value of another type.
     """
     allowed = defaults(notebook)
     parsed: dict[str, Any] = {}
@@ -102,10 +101,11 @@ def _value(name: str, text: str, default: Any) -> Any:
 
 
 def execute(notebook: Path, out: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True) -> Path:
-    """Execute `notebook` in its own directory, write the executed copy as `out` and return the page made beside it.
+    """Execute `notebook` in its directory, write the executed copy to `out` and return the path of its page (.html).
 
     Args:
-        parameters: values by name, as `parse` returns them. progress: show the cell that is running.
+        parameters: values by name, as `parse` returns them.
+        progress: show a bar on a terminal, elsewhere a line per code cell, on standard error.
 
     Raises ConfigError for an `out` that cannot be written, NotebookFailed if a cell fails: the copy then shows where.
     """
@@ -117,21 +117,20 @@ def execute(notebook: Path, out: Path, parameters: Mapping[str, Any] | None = No
     except OSError as error:
         raise ConfigError(f"out = '{out}' cannot be written: {error.strerror}") from None
     source = _read(notebook)
-    num_cells = sum(cell.cell_type == "code" for cell in source.cells) + bool(parameters)  # papermill's own
-    with Progress(notebook.stem, num_cells, unit="cells", show=progress) as bar:
-        try:
-            _start_and_run(notebook, out, dict(parameters or {}), bar)
-        except PapermillExecutionError as error:
-            line = _first_line(error.source)
-            raise NotebookFailed(
-                f"{notebook.stem} failed in cell {error.exec_count} (`{line}`): {error.ename}: "
-                f"{' '.join(str(error.evalue).split())}; what ran is in {out}"
-            ) from None
-        finally:
-            if out.exists():
-                executed = _read(out)
-                write_notebook_page(executed, out.with_suffix(".html"))
-                _write_picture(executed, out.with_suffix(".png"))
+    num_cells = sum(cell.cell_type == "code" for cell in source.cells) + bool(parameters)  # papermill adds one
+    try:
+        _start_and_run(notebook, out, dict(parameters or {}), num_cells, progress)
+    except PapermillExecutionError as error:
+        line = _first_line(error.source)
+        raise NotebookFailed(
+            f"{notebook.stem} failed in cell {error.exec_count} (`{line}`): {error.ename}: "
+            f"{' '.join(str(error.evalue).split())}; what ran is in {out}"
+        ) from None
+    finally:
+        if out.exists():
+            executed = _read(out)
+            write_notebook_page(executed, out.with_suffix(".html"))
+            _write_picture(executed, out.with_suffix(".png"))
     return out.with_suffix(".html")
 
 
@@ -144,10 +143,12 @@ def _write_picture(notebook: Any, path: Path) -> None:
                 drawn.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], bar: Progress) -> None:
-    """One papermill execution; a kernel that does not come up is started anew, a notebook is never run twice."""
+def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], num_cells: int, progress: bool) -> None:
+    """One papermill execution; a kernel that does not start is started again, a notebook is never run twice."""
+    bar = progress and sys.stderr.isatty()
     for attempt in range(1, STARTS + 1):
-        with tempfile.TemporaryDirectory(prefix="kernel-") as folder, _shown(bar) as on_cell:
+        cells = _Cells(notebook.stem, num_cells, show=progress and not bar)
+        with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
             try:
                 papermill.execute_notebook(
                     notebook,
@@ -155,29 +156,44 @@ def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], bar: P
                     parameters=parameters,
                     kernel_name="python3",
                     language="python",
-                    progress_bar=False,
+                    progress_bar={"desc": notebook.stem} if bar else False,
                     start_timeout=START_SECONDS,
-                    kernel_manager_class=OwnKernel,
-                    config=Config(AsyncKernelManager={"transport": "ipc", "connection_file": f"{folder}/kernel.json"}),
+                    kernel_manager_class=ThisInterpreter,
+                    config=Config(
+                        AsyncKernelManager={"transport": TRANSPORT, "connection_file": f"{folder}/kernel.json"}
+                    ),
                     resources={"metadata": {"path": str(notebook.parent)}},
-                    on_cell_execute=on_cell,
+                    on_cell_execute=cells,
                     shutdown_kernel="immediate",  # asked politely, an idle kernel prints that it was interrupted
                 )
                 return
             except RuntimeError as error:  # as nbclient reports a kernel that died or did not answer
-                if on_cell.cell is not None:
+                if cells.number:
                     raise NotebookFailed(
-                        f"{notebook.stem}: the kernel died in cell {bar.count + 1} (`{on_cell.cell}`), as it does when "
+                        f"{notebook.stem}: the kernel died in cell {cells.number} (`{cells.line}`), as it does when "
                         f"memory runs out; what ran is in {out}"
                     ) from None
                 if attempt == STARTS:
-                    raise NotebookFailed(f"{notebook.stem}: no kernel came up in {STARTS} attempts: {error}") from None
-                print(f"{notebook.stem}: the kernel did not come up ({error}); starting another", file=sys.stderr)
+                    raise NotebookFailed(f"{notebook.stem}: no kernel started in {STARTS} attempts: {error}") from None
+                print(f"{notebook.stem}: the kernel did not start ({error}); starting another", file=sys.stderr)
         time.sleep(2 * attempt)
 
 
-class OwnKernel(AsyncKernelManager):
-    """A kernel of this interpreter, which sees the same package and prints progress as lines."""
+class _Cells:
+    """Called by nbclient when a code cell starts: `number` (from 1) and first `line` of the one that is running."""
+
+    def __init__(self, title: str, total: int, *, show: bool) -> None:
+        self.title, self.total, self.show = title, total, show
+        self.number, self.line = 0, ""
+
+    def __call__(self, cell: Any, cell_index: int) -> None:
+        self.number, self.line = self.number + 1, _first_line(cell.source)
+        if self.show:
+            print(f"{self.title}: cell {self.number}/{self.total}, {self.line}", file=sys.stderr, flush=True)
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """A kernel that runs this interpreter, imports the same package and prints progress as lines."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -189,39 +205,6 @@ class OwnKernel(AsyncKernelManager):
             language="python",
             env={"PYTHONPATH": path, LINES: "1"},
         )
-
-
-class _Cell:
-    """Called by nbclient as a cell begins; `cell` is the first line of the one that is running."""
-
-    def __init__(self, bar: Progress) -> None:
-        self.bar, self.begun = bar, 0
-        self.cell: str | None = None
-
-    def __call__(self, cell: Any, cell_index: int) -> None:
-        self.begun += 1
-        self.cell = _first_line(cell.source)
-        self.bar.advance(self.begun - 1, self.cell)
-
-
-@contextmanager
-def _shown(bar: Progress) -> Iterator[_Cell]:
-    """Shows the cell that runs, again and again while it lasts: a long one is not silent."""
-    on_cell, ended = _Cell(bar), Event()
-
-    def remind() -> None:
-        while not ended.wait(1):
-            if on_cell.cell is not None:
-                bar.advance(bar.count, on_cell.cell)
-
-    reminder = Thread(target=remind, daemon=True)
-    reminder.start()
-    try:
-        yield on_cell
-        bar.advance(bar.total, "done")
-    finally:
-        ended.set()
-        reminder.join()
 
 
 def _first_line(source: str) -> str:
@@ -237,21 +220,24 @@ def _read(path: Path) -> Any:
 
 
 def render(notebook: str, records: Path, out: Path) -> Path:
-    """Execute the rendering notebook of a sweep over its `records`, and return the page made beside the copy `out`.
+    """Execute a notebook that shows a sweep over its `records`, and return the page beside the executed copy `out`.
 
     Args:
-        notebook: as `find` takes it; one with a parameter `records`, the sweep's directory.
+        notebook: a name or path, as for `find`; it needs a parameter `records`, which is set to the sweep's directory.
 
     Raises ConfigError if the notebook cannot show a sweep, NotebookFailed if a cell fails.
     """
-    found = find(notebook)
-    if "records" not in defaults(found):
+    path = find(notebook)
+    if "records" not in defaults(path):
         raise ConfigError(f"notebook = '{notebook}' has no parameter 'records', so it cannot show a sweep")
-    return execute(found, out, {"records": str(records.resolve())})
+    return execute(path, out, {"records": str(records.resolve())})
 
 
 def write_pages(out: Path) -> tuple[Path, list[str]]:
-    """Execute every notebook of the course into `out`; the index of their pages, and what failed, a sentence each."""
+    """Execute every notebook of the course into `out`.
+
+    Returns the index of their pages, and a sentence for each notebook that failed.
+    """
     entries, failures = [], []
     for path in sorted(FOLDER.glob("[0-9]*.ipynb")):
         started, problem = time.monotonic(), ""

@@ -115,7 +115,7 @@ EXTRAS = {
 
 def test_the_reader_of_imports_sees_what_it_should() -> None:
     """Otherwise every rule below would hold for want of imports."""
-    assert {"server", "timeline", "data", "training"} <= imports("simulation.simulation")
+    assert {"server", "timeline", "data", "training"} <= imports("simulation.build")
     assert "heapq" in imports("timeline.event_loop")
     assert {"config", "seeding"} <= imports("timeline.event_loop")
     assert "pandas" in imports("timeline.timeline")  # for type checkers, and in a function

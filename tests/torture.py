@@ -33,9 +33,9 @@ from fedrevive_core.config.methods import METHODS
 from fedrevive_core.config.presets import build
 from fedrevive_core.config.run import RunConfig
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import UNFINISHED
 from fedrevive_core.records.record import Record
 from fedrevive_core.simulation import checkpoint
-from fedrevive_core.simulation.branch import most_bytes, take
 from fedrevive_core.simulation.simulation import Simulation, run
 from reproduce.cli import app as cli
 from reproduce.cli import options
@@ -113,7 +113,7 @@ def kill(directory: Path, number: int, seed: int = 0) -> dict[str, Any]:
         if ended(child) != -signal.SIGKILL or (out / "run.json").exists():
             missed += 1
             continue
-        found = checkpoint.found(partial)
+        found = checkpoint.list_checkpoints(partial)
         stopped_after.append(int(found[0].name[:9]) if found else 0)
         assert ended(started(*arguments_of(method, out), "--resume")) == 0
         identical += compared(Record.load(out)) == whole[method]
@@ -149,8 +149,8 @@ def corrupt(directory: Path, number: int, seed: int = 0) -> dict[str, Any]:
         copy = directory / f"copy-{place}"
         shutil.copytree(source, copy)
         both = rng.random() < 0.2
-        for path in checkpoint.found(copy)[: 2 if both else 1]:
-            kind = _damage(rng, path, checkpoint.found(source))
+        for path in checkpoint.list_checkpoints(copy)[: 2 if both else 1]:
+            kind = _damage(rng, path, checkpoint.list_checkpoints(source))
             kinds[kind] = kinds.get(kind, 0) + 1
         fresh = Simulation(config)
         try:
@@ -323,7 +323,7 @@ def disk(directory: Path, steps: Sequence[str] = tuple(STEPS), *, real: bool = T
             code, error = call(*arguments_of("fedrevive", out))
         good = code == 2 and one_sentence(error) and not out.exists()
         partial = out.with_name(out.name + ".partial")
-        intact = len(checkpoint.found(partial)) == 2 and not list(partial.glob(".writing-*"))
+        intact = len(checkpoint.list_checkpoints(partial)) == 2 and not list(partial.glob(f"{UNFINISHED}*"))
         resumed = call(*arguments_of("fedrevive", out), "--resume")[0] == 0 and compared(Record.load(out)) == whole
         injected[name] = bool(good and intact and resumed)
     return {"injected": injected, **({"real": _real_disk(directory, whole)} if real else {})}
@@ -363,7 +363,7 @@ def _real_disk(directory: Path, whole: Any) -> Any:
         out = mount / "run"
         code, error = call(*arguments_of("fedrevive", out))
         full = code == 2 and "No space left" in error and one_sentence(error)
-        kept = len(checkpoint.found(out.with_name("run.partial")))
+        kept = len(checkpoint.list_checkpoints(out.with_name("run.partial")))
         tmpfs("-o", "remount,ro")
         code, error = call(*arguments_of("fedrevive", out), "--resume")
         read_only = code == 2 and one_sentence(error)
@@ -433,13 +433,12 @@ def cost(directory: Path, versions: int = 400) -> dict[str, Any]:
             "seconds_of_a_checkpoint": round(write_seconds[0], 4),
             "seconds_of_100_versions": round(run_seconds[0], 2),
             "mb": round(max(sizes) / 1e6, 1),
-            "mb_at_most": round(most_bytes(simulation) / 1e6, 1),
         }
     # What a checkpoint of any size costs: copying, writing, hashing and flushing, here 500 MB of states.
-    moment = take(simulation)
-    states = {f"returned/{number}": torch.zeros(12_500_000) for number in range(10)}
+    state = simulation.state_dict()
+    states = {str(number): torch.zeros(12_500_000) for number in range(10)}
     began = time.perf_counter()
-    with _replaced(checkpoint, "take", lambda _: type(moment)(moment.values, moment.tensors | states)):
+    with _replaced(simulation, "state_dict", lambda: state | {"more": states}):
         checkpoint.write(simulation, directory / "large")
     rate = 0.5e9 / (time.perf_counter() - began)
     state = 4 * PAPER_STATE

@@ -12,13 +12,15 @@ from fedrevive_core.config.base import (
     Section,
     Switch,
     choices,
+    flatten,
     leaf_fields,
     sentences,
+    unflatten,
 )
 from fedrevive_core.config.data import TEXT_DATA, DataConfig
 from fedrevive_core.config.faults import CRASH, DROP_OUT, DUPLICATE, FAULTS, NEVER_RETURN, FaultsConfig
 from fedrevive_core.config.federation import SCHEDULES, Delay, FederationConfig, Schedule
-from fedrevive_core.config.methods import METHODS, Method
+from fedrevive_core.config.methods import METHODS, Method, method_title
 from fedrevive_core.config.presets import PRESETS, build
 from fedrevive_core.config.run import (
     DistillationConfig,
@@ -63,6 +65,9 @@ __all__ = [
     "TrainingConfig",
     "build",
     "choices",
+    "flatten",
     "leaf_fields",
+    "method_title",
     "sentences",
+    "unflatten",
 ]

@@ -53,16 +53,6 @@ def leaf_fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
     return leaves
 
 
-def _section_at(section: type[BaseModel], path: tuple[Any, ...]) -> type[BaseModel] | None:
-    for part in path:
-        field = section.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return None
-        section = inner
-    return section
-
-
 def sentences(model: type[BaseModel], error: ValidationError) -> str:
     """Every problem in `error`, from validating `model`, as 'field = value: what is allowed', joined by semicolons."""
     text = "; ".join(_sentence(model, item) for item in error.errors())
@@ -74,8 +64,9 @@ def _sentence(model: type[BaseModel], item: Any) -> str:
     location = ".".join(str(part) for part in item["loc"])
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        section = _section_at(model, item["loc"][:-1])
-        return f"{location} is unknown: {choices(item['loc'][-1], section.model_fields if section else ())}"
+        section = "".join(f"{part}." for part in item["loc"][:-1])
+        below = [name.removeprefix(section) for name in leaf_fields(model) if name.startswith(section)]
+        return f"{location} is unknown: {choices(item['loc'][-1], dict.fromkeys(name.split('.')[0] for name in below))}"
     if item["type"] == "missing":
         return f"{location} is missing"
     if item["type"] == "value_error":
@@ -88,8 +79,34 @@ def merge(*settings: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for part in settings:
         for key, value in part.items():
-            inner = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-            merged[key] = (
-                merge(merged[key], value) if inner else (merge(value) if isinstance(value, Mapping) else value)
-            )
+            if isinstance(value, Mapping):
+                before = merged.get(key)
+                value = merge(before, value) if isinstance(before, Mapping) else merge(value)
+            merged[key] = value
     return merged
+
+
+def flatten(nested: Mapping[str, Any], separator: str = ".", max_level: int | None = None) -> dict[str, Any]:
+    """Nested dictionaries as one with joined names: {"a": {"b": [1]}} -> {"a.b": (1,)}.
+
+    Dictionaries deeper than `max_level` stay values (unset: none does). Lists become tuples, which can be compared and
+    grouped by.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping) and max_level != 0:
+            below = flatten(value, separator, None if max_level is None else max_level - 1)
+            flat |= {f"{name}{separator}{inner}": leaf for inner, leaf in below.items()}
+        else:
+            flat[name] = tuple(value) if isinstance(value, list) else value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted name as nested dictionaries: {"a.b": 1} -> {"a": {"b": 1}}. Later names win."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        nested = merge(nested, value)
+    return nested

@@ -17,6 +17,11 @@ class Method:
     settings: Mapping[str, Any]
 
 
+def method_title(name: str) -> str:
+    """Title of the method `name` for tables and figures; a name that is not in METHODS is its own title."""
+    return METHODS[name].title if name in METHODS else name
+
+
 WHOLE_UPDATES = {"rule": "constant", "constant": 0.0}  # beta = 0: every update counts in full
 MIXES_MODELS = {"update_from": "current"}
 

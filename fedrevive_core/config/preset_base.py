@@ -25,8 +25,6 @@ def server_lr(**by_method: float) -> dict[str, dict[str, Any]]:
     return {name.replace("_", "-"): {"server": {"lr": lr}} for name, lr in by_method.items()}
 
 
-# Baselines beyond the paper's, on a buffer of two; their rates are ours.
-MORE_BASELINES = {"fedbuff_momentum": 0.01, "fedbuff_adam": 1e-3, "fadas": 1e-3, "ca2fl": 0.05, "mifa": 0.05}
 BUFFERS_TWO = {
     name: {"federation": {"buffer_size": 2}}
     for name in ("fedbuff", "fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa")

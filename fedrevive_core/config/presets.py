@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedrevive_core.config.base import choices, merge
+from fedrevive_core.config.base import choices, merge, unflatten
 from fedrevive_core.config.federation import SCHEDULES
 from fedrevive_core.config.methods import METHODS
 from fedrevive_core.config.preset_base import Preset
@@ -52,12 +52,6 @@ def build(
             METHODS[method].settings,
             chosen.methods.get(method, {}),
             {"federation": {"schedule": schedule, "max_sim_time": sim_time}},
-            *(_nested(name, value) for name, value in (overrides or {}).items()),
+            unflatten(overrides or {}),
         )
     )
-
-
-def _nested(dotted: str, value: Any) -> dict[str, Any]:
-    for part in reversed(dotted.split(".")):
-        value = {part: value}
-    return value

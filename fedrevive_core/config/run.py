@@ -7,7 +7,6 @@ another paper's number. A value that cannot work is refused here, before anythin
 
 from __future__ import annotations
 
-import functools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -21,7 +20,7 @@ from fedrevive_core.config.base import (
     Section,
     Switch,
     choices,
-    leaf_fields,
+    flatten,
 )
 from fedrevive_core.config.data import TEXT_DATA, TEXT_MODELS, DataConfig
 from fedrevive_core.config.federation import FederationConfig
@@ -232,9 +231,5 @@ class RunConfig(Section):
 
     def differences(self, other: RunConfig) -> list[str]:
         """'field: value here / value in other' for every setting that differs."""
-        pairs = {name: (_value(self, name), _value(other, name)) for name in leaf_fields(RunConfig)}
-        return [f"{name}: {here} / {there}" for name, (here, there) in pairs.items() if here != there]
-
-
-def _value(config: RunConfig, dotted: str) -> Any:
-    return functools.reduce(getattr, dotted.split("."), config)
+        ours, theirs = flatten(self.model_dump()), flatten(other.model_dump())
+        return [f"{name}: {value} / {theirs[name]}" for name, value in ours.items() if value != theirs[name]]

@@ -1,4 +1,4 @@
-"""Data of a federation: loading, partition among clients, texts. Loaders are imported when they are used."""
+"""Data of a federation: loading, partition among clients, texts. A loader imports its library when it is used."""
 
 from __future__ import annotations
 

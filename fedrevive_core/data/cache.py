@@ -1,17 +1,18 @@
-"""Files that a loader makes once and reads offline afterwards: written whole or not at all, never pickled."""
+"""Files that a loader makes once and then reads offline: written whole or not at all, never pickled."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import atomic_file
 
 
 def data_directory() -> Path:
@@ -22,20 +23,22 @@ def data_directory() -> Path:
     return Path(cache) / "fedrevive"
 
 
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write `arrays` as a compressed npz at `path`, which appears whole or not at all. ConfigError if it cannot."""
+@contextmanager
+def cache_file(path: Path) -> Iterator[Path]:
+    """A path to write a file to, which becomes `path` if all goes well. Raises ConfigError if it cannot be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, work = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-            Path(work).chmod(0o644)  # mkstemp makes it private
-            os.replace(work, path)
-        finally:
-            Path(work).unlink(missing_ok=True)
+        with atomic_file(path) as work:
+            yield work
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error}): make room, or set FEDREVIVE_DATA elsewhere") from None
+        raise ConfigError(
+            f"{path} cannot be written ({error}): free some space, or set FEDREVIVE_DATA to another directory"
+        ) from None
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write `arrays` as a compressed npz at `path`, whole or not at all. Raises ConfigError if it cannot be written."""
+    with cache_file(path) as work, work.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -47,4 +50,4 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
     except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error) as error:
-        raise ConfigError(f"{path} is damaged ({error}): delete it, and it is made again at the next use") from None
+        raise ConfigError(f"{path} is damaged ({error}): delete it, and the next run will make it again") from None

@@ -11,17 +11,15 @@ import numpy as np
 import torch
 
 from fedrevive_core.config import TEXT_DATA, DataConfig
-from fedrevive_core.data.cache import data_directory
 from fedrevive_core.data.docstrings import load_docstrings
 from fedrevive_core.data.femnist import load_femnist
 from fedrevive_core.data.images import load_images
 from fedrevive_core.data.newsgroups import load_newsgroups
 from fedrevive_core.data.partition import Partition, divide
-from fedrevive_core.data.samples import ImageData, Images, LabelledTexts, Samples, Texts
+from fedrevive_core.data.samples import ImageData, LabelledTexts, Samples, Texts
 from fedrevive_core.data.tokenizers import Tokenizer, build_tokenizer, encode
 from fedrevive_core.data.writers import draw_styles, restyled
 from fedrevive_core.seeding import stream
-from fedrevive_core.transforms import Preparation
 
 KEPT_PARTS = ("held_back", "validation", "test")
 
@@ -149,16 +147,3 @@ def in_styles(data: FederatedData, rng: np.random.Generator) -> FederatedData:
         hands = rng.integers(len(styles), size=len(part.labels))
         parts[name] = restyled(part, [np.flatnonzero(hands == hand) for hand in range(len(styles))], styles)
     return replace(data, clients=restyled(data.clients, data.shards, styles), shards=shards, **parts)
-
-
-__all__ = [
-    "FederatedData",
-    "ImageData",
-    "Images",
-    "Preparation",
-    "Texts",
-    "data_directory",
-    "federate",
-    "load_federated",
-    "load_images",
-]

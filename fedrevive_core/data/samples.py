@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,11 +11,6 @@ from torch import Tensor
 
 from fedrevive_core.config import DataConfig
 from fedrevive_core.errors import ConfigError
-
-if TYPE_CHECKING:  # scikit-learn and torchvision take seconds to import, so each is imported by who reads with it
-    pass
-
-from typing import Self
 
 
 @dataclass(frozen=True)

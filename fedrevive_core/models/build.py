@@ -1,4 +1,4 @@
-"""Models: the statistic probe, and the architectures that contain it."""
+"""Build a model by its name, and check a model that somebody else built."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import torch
 from torch import nn
 
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.models.convnets import ConvNet, LabNet, ResNet18
+from fedrevive_core.models.convnets import ConvNet, LabNet, resnet18
 from fedrevive_core.models.encoder import EncoderText, load_encoder
-from fedrevive_core.models.probes import StatisticProbe, observe
-from fedrevive_core.models.text import LabText, TextModel
+from fedrevive_core.models.text import LabText
 
 ARCHITECTURES: dict[str, Callable[[int, int, int], nn.Module]] = {
     "labnet": LabNet,
     "convnet": ConvNet,
-    "resnet18": ResNet18,
+    "resnet18": resnet18,
 }
 
 
@@ -61,19 +60,3 @@ def check_model(model: nn.Module, shape: tuple[int, ...], num_classes: int, dtyp
         raise ConfigError(
             f"model returns shape {tuple(logits.shape)} for 2 {kind}, not (2, {num_classes}): one logit per class"
         )
-
-
-__all__ = [
-    "ARCHITECTURES",
-    "ConvNet",
-    "EncoderText",
-    "LabNet",
-    "LabText",
-    "ResNet18",
-    "StatisticProbe",
-    "TextModel",
-    "build_model",
-    "build_text_model",
-    "check_model",
-    "observe",
-]

@@ -51,7 +51,10 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def observe(model: nn.Module, measure: Callable[[Tensor], Any] = channel_statistics) -> Iterator[dict[str, Any]]:
-    """While open, collect `measure`, by default (mean, var), of what passes each probe, by its name, differentiably."""
+    """While open, collect `measure`, by default (mean, var), of what passes each probe, by its name, differentiably.
+
+    Where layers work in place, as in `resnet18`, `measure` must not return its input itself: it would be overwritten.
+    """
     seen: dict[str, Any] = {}
 
     def collector(name: str) -> Callable[..., None]:

@@ -46,8 +46,11 @@ class StateLayout:
         self.num_tensors = len(parameters)
         self.num_parameters = sum(self.lengths[: self.num_tensors])
         self.size = sum(self.lengths)
+        self.device = torch.device(device)
         self.template = copy.deepcopy(model).to(device).requires_grad_(False)
-        self.draws = any(isinstance(m, _DropoutNd) and m.p > 0 for m in self.template.modules())  # in training mode
+        self.has_dropout = any(
+            isinstance(m, _DropoutNd) and m.p > 0 for m in self.template.modules()
+        )  # in training mode
         self._mode: tuple[bool, bool] | None = None
         probes = {name: m for name, m in self.template.named_modules() if isinstance(m, StatisticProbe)}
         self._probes = list(probes.values())
@@ -63,8 +66,13 @@ class StateLayout:
     def pack(self, model: nn.Module) -> Tensor:
         """Copy the state of `model` into a new flat vector (size,) on the layout's device."""
         tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-        device = next(self.template.parameters()).device
-        return torch.cat([tensors[name].detach().reshape(-1).to(device, torch.float32) for name in self.names])
+        return torch.cat([tensors[name].detach().reshape(-1).to(self.device, torch.float32) for name in self.names])
+
+    def checked(self, state: Tensor) -> Tensor:
+        """`state` on the layout's device. Raises ValueError unless it is a float32 vector of length `size`."""
+        if state.shape != (self.size,) or state.dtype != torch.float32:
+            raise ValueError(f"a state of this model is float32 ({self.size},), not {state.dtype} {tuple(state.shape)}")
+        return state.to(self.device)
 
     def views(self, state: Tensor) -> dict[str, Tensor]:
         """Named tensors that share memory with `state` (..., size); leading dimensions are kept, gradients pass."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from fedrevive_core.plots.arrival import plot_arrival, plot_branches
-from fedrevive_core.plots.runs import X_LABELS, plot_accuracy, plot_samples, plot_staleness_weights
-from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot, png_bytes
+from fedrevive_core.plots.runs import X_LABELS, plot_accuracy, plot_curves, plot_staleness, plot_staleness_weights
+from fedrevive_core.plots.samples import newest_of_each_class, plot_samples, plot_text_samples, show_mosaic
+from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot, colours, png_bytes
 from fedrevive_core.plots.synthesis import plot_image_votes, plot_trace
-from fedrevive_core.plots.texts import plot_text_samples
 from fedrevive_core.plots.timeline import (
     SIM_TIME,
     choose_lanes,
     draw_lanes,
     draw_timeline,
     empty_figure,
-    plot_staleness,
     plot_timeline,
     staleness_bins,
     still_timeline,
@@ -28,12 +27,15 @@ __all__ = [
     "X_LABELS",
     "Plot",
     "choose_lanes",
+    "colours",
     "draw_lanes",
     "draw_timeline",
     "empty_figure",
+    "newest_of_each_class",
     "plot_accuracy",
     "plot_arrival",
     "plot_branches",
+    "plot_curves",
     "plot_image_votes",
     "plot_samples",
     "plot_staleness",
@@ -42,6 +44,7 @@ __all__ = [
     "plot_timeline",
     "plot_trace",
     "png_bytes",
+    "show_mosaic",
     "staleness_bins",
     "still_timeline",
     "times_of_versions",

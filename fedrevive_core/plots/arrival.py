@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fedrevive_core.config import METHODS
+from fedrevive_core.config import method_title
+from fedrevive_core.plots.samples import show_mosaic
 from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
 from fedrevive_core.plots.timeline import SIM_TIME
 from fedrevive_core.records import Record
@@ -82,7 +83,7 @@ def plot_branches(
 
 def _headline(figure: Figure, record: Record, row: pd.Series, number: int) -> None:
     name = record.config.method
-    title = METHODS[name].title if name in METHODS else name
+    title = method_title(name)
     late = f"{row['staleness']} versions late" if row["staleness"] else "fresh"
     figure.text(
         0.02, 0.955, f"{title}, time {row['sim_time']:.2f}: client {row['client']} arrives, {late}",
@@ -168,10 +169,10 @@ def _teachers(axes: Axes, record: Record, number: int) -> None:
 
 
 def _pool(axes: Axes, record: Record, version: int) -> None:
-    """The pool's newest images that were kept at or before `version`."""
+    """The pool's newest images that were kept at or before `version`, each below its class."""
     kept = record.samples["version"]
-    moment = int(np.searchsorted(kept, version, side="right")) - 1
-    if moment < 0:
+    index = int(np.searchsorted(kept, version, side="right")) - 1
+    if index < 0:
         why = {
             "none": "no pool:\nthis method does not distil",
             "held_back": "pool of real images\nthat the server holds",
@@ -180,18 +181,17 @@ def _pool(axes: Axes, record: Record, version: int) -> None:
         axes.set_title("Pool", fontsize=11, pad=4)
         _empty(axes, why.get(record.config.revival.source, "no images were kept yet"))
         return
-    images, labels = record.samples["images"][moment], record.samples["labels"][moment]
-    images = images[labels >= 0][:IMAGES_SHOWN].transpose(0, 2, 3, 1)
-    columns, side = 6, images.shape[1]
-    across, down = side + max(1, side // 8), side + max(3, 3 * side // 8)  # room above each for its class
-    sheet = np.full((IMAGES_SHOWN // columns * down, columns * across, 3), 255, dtype=np.uint8)
-    for place, image in enumerate(images):
-        bottom, left = down * (place // columns + 1), across * (place % columns)
-        sheet[bottom - side : bottom, left : left + side] = image  # one channel is broadcast to grey
-        axes.text(left + side / 2, bottom - side - 0.5, str(labels[place]), fontsize=8, ha="center", va="bottom")
-    axes.imshow(sheet, interpolation="nearest")
-    axes.set_title(f"Pool: newest at version {kept[moment]}", fontsize=11, pad=4)
-    axes.set_axis_off()
+    labels, columns = record.samples["labels"][index], 6
+    images, labels = (part[labels >= 0][:IMAGES_SHOWN] for part in (record.samples["images"][index], labels))
+    header = max(2, images.shape[-1] // 4)  # room for the class
+    missing = -len(images) % columns
+    images = np.pad(images, ((0, missing), (0, 0), (header, 0), (0, 0)), constant_values=255)
+    images[len(labels) :] = 255
+    x, y = show_mosaic(axes, images.reshape(-1, columns, *images.shape[1:]))
+    for number, label in enumerate(labels):
+        top = y[number // columns] - images.shape[-2] / 2 + header
+        axes.text(x[number % columns], top, str(label), fontsize=8, ha="center", va="bottom")
+    axes.set_title(f"Pool: newest at version {kept[index]}", fontsize=11, pad=4)
 
 
 def _accuracy(axes: Axes, record: Record, sim_time: float) -> None:

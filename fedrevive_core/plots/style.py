@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+
+from fedrevive_core.config import method_title
 
 STYLE: Any = {
     "figure.facecolor": "white", "font.size": 11, "lines.linewidth": 2.0, "legend.frameon": False,
@@ -23,9 +26,21 @@ METHOD_COLOURS = {
     "fedbuff-momentum": "#332288", "fedbuff-adam": "#AA4499", "fadas": "#882255", "ca2fl": "#117733", "mifa": "#6699CC",
 }  # fmt: skip
 # A second cue beside the colour, by how a method's title begins.
-DASHES = {"FedAsync": "--", "FedBuff +": ":", "FADAS": ":", "CA2FL": "-.", "MIFA": "-."}
+_DASHES = {"FedAsync": "--", "FedBuff +": ":", "FADAS": ":", "CA2FL": "-.", "MIFA": "-."}
 UNKNOWN_COLOUR = "#777777"
 TITLE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name: its method's if it is one, otherwise the next free one."""
+    free = [colour for colour in TITLE_COLOURS if colour not in {METHOD_COLOURS.get(name) for name in names}]
+    return {name: METHOD_COLOURS.get(name) or free[number % len(free)] for number, name in enumerate(names)}
+
+
+def dashes(name: str) -> str:
+    """The line style of a method, given its name or title; solid for everything else."""
+    title = method_title(name)
+    return next((style for start, style in _DASHES.items() if title.startswith(start)), "-")
 
 
 class Plot(Figure):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -14,13 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from fedrevive_core.config import (
-    CRASH,
-    METHODS,
-    NEVER_RETURN,
-)
-from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, UNKNOWN_COLOUR, Plot
-from fedrevive_core.records import Record
+from fedrevive_core.config import CRASH, NEVER_RETURN
+from fedrevive_core.plots.style import STYLE, Plot
 from fedrevive_core.timeline import Timeline, expected_staleness, speed_groups
 
 SIM_TIME = "simulated time (unitless)"
@@ -140,70 +134,6 @@ def plot_timeline(timeline: Timeline, *, max_clients: int = 40, until: float | N
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
-
-
-@mpl.rc_context(STYLE)
-def plot_staleness(runs: Timeline | Record | Sequence[Record] | Mapping[str, Timeline | Record]) -> Figure:
-    """Histogram of the staleness of all arrivals with its mean and Little's prediction; a panel per method or title."""
-    if isinstance(runs, Timeline):
-        runs = {f"Up to {runs.federation.concurrency} jobs in flight": runs}
-    groups = _groups([runs] if isinstance(runs, Record) else runs)
-    panels = [np.concatenate([_staleness(run) for run in group]) for _, _, group in groups]
-    bins = staleness_bins(max(int(staleness.max()) for staleness in panels))
-    figure = Plot(figsize=(8, 1.2 + (2.6 if len(panels) == 1 else 1.8) * len(panels)), layout="constrained")
-    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (title, colour, group), staleness in zip(column, groups, panels, strict=True):
-        federation = group[0].federation if isinstance(group[0], Timeline) else group[0].config.federation
-        axes.hist(staleness, bins, weights=np.full(len(staleness), 1 / len(staleness)), color=colour, alpha=0.7)
-        axes.axvline(staleness.mean(), color="black", label=f"mean {staleness.mean():.3g}")
-        expected = expected_staleness(federation)
-        formula = f"$({federation.concurrency}-1)/{federation.buffer_size}$ = " if federation.refill_size == 1 else ""
-        # A marker and not a second line: where theory and run agree, one line would hide the other.
-        law, inside = f"Little's law: {formula}{expected:.3g}", axes.get_xaxis_transform()
-        axes.scatter(expected, 0.92, 80, "white", marker="v", ec="black", zorder=3, transform=inside, label=law)
-        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.legend(loc="upper right")
-        axes.set_title(title, fontsize=11, pad=6)
-    column[-1].set_xlabel("staleness (versions)")
-    figure.supylabel("share of arrivals", fontsize=11)
-    figure.suptitle("How stale updates are when they arrive", fontsize=13, x=0.01, ha="left")
-    return figure
-
-
-def _staleness(run: Timeline | Record) -> np.ndarray:
-    return run.arrival_staleness if isinstance(run, Timeline) else run.arrivals["staleness"].to_numpy()
-
-
-def _groups(runs: Any) -> list[tuple[str, str, list[Any]]]:
-    """Title, colour and runs of each curve or panel: as titled, or by method in the order of METHODS, others last.
-
-    Raises ValueError if there are none, and if runs under one title differ in more than their seeds or repeat one: a
-    mean over those would look like a result.
-    """
-    if isinstance(runs, Mapping):
-        values = [list(run) if isinstance(run, Sequence) else [run] for run in runs.values()]
-        colours = [TITLE_COLOURS[number % len(TITLE_COLOURS)] for number in range(len(values))]
-        groups = list(zip(runs, colours, values, strict=True))
-    else:
-        methods = sorted({run.config.method for run in runs}, key=lambda name: [*METHODS, name].index(name))
-        groups = [
-            (METHODS[name].title if name in METHODS else name, METHOD_COLOURS.get(name, UNKNOWN_COLOUR), group)
-            for name in methods
-            if (group := [run for run in runs if run.config.method == name])
-        ]
-    if not groups:
-        raise ValueError("there are no runs to plot")
-    for title, _, group in groups:
-        configs = [run.config.to_dict() for run in group if isinstance(run, Record)]
-        seeds = [(config.pop("seed"), config["data"].pop("split_seed")) for config in configs]
-        own = [run.provenance.get("own", {}) for run in group if isinstance(run, Record)]
-        same = [{**c, "device": None, "num_threads": None, "own": o} for c, o in zip(configs, own, strict=True)]
-        if any(config != same[0] for config in same):
-            raise ValueError(f"runs of '{title}' differ in more than seeds: pass {{title: runs}} to keep them apart")
-        if len(set(seeds)) < len(seeds):
-            raise ValueError(f"runs of '{title}' repeat a seed: {sorted(seed for seed, _ in seeds)}")
-    return groups
 
 
 # Everything below is placed by hand and used again: layout engines, new axes and titles that move out of the way take

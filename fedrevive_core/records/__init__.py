@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedrevive_core.records.hash_chain import broken_link, first_difference, link, state_sha256
 from fedrevive_core.records.provenance import provenance
-from fedrevive_core.records.record import Record, stack_samples
+from fedrevive_core.records.record import Record
 from fedrevive_core.records.safe_load import check_file, read_json
 from fedrevive_core.records.statistics import TARGETS, confidence_interval, summarise
 from fedrevive_core.records.synthesis_trace import Switches, Trace
@@ -21,7 +21,6 @@ __all__ = [
     "link",
     "provenance",
     "read_json",
-    "stack_samples",
     "state_sha256",
     "summarise",
 ]

@@ -6,10 +6,6 @@ A record on disk is a directory that any tool can read: JSON, parquet, npz witho
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ import pandas as pd
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import check_free
+from fedrevive_core.files import atomic_directory, check_free
 from fedrevive_core.records.safe_load import check_file, read_json
 
 TABLES = ("evaluations", "arrivals", "timings")
@@ -56,26 +52,17 @@ class Record:
         from safetensors.numpy import save_file
 
         directory = check_free(directory)
-        work = None
         try:
-            directory.parent.mkdir(parents=True, exist_ok=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-            for name in TABLES:
-                getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
-            np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
-            if with_model and self.model:
-                save_file(self.model, work / "model.safetensors")
-            header = {"config": self.config.to_dict(), "summary": self.summary, "provenance": self.provenance}
-            (work / "run.json").write_text(json.dumps(header, indent=2) + "\n")
-            work.chmod(0o755)  # mkdtemp makes it private
-            if directory.exists():
-                directory.rmdir()
-            os.replace(work, directory)
+            with atomic_directory(directory) as work:
+                for name in TABLES:
+                    getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
+                np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
+                if with_model and self.model:
+                    save_file(self.model, work / "model.safetensors")
+                header = {"config": self.config.to_dict(), "summary": self.summary, "provenance": self.provenance}
+                (work / "run.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"no record could be written to {directory} ({error}): make room or free it") from None
-        finally:
-            if work is not None:
-                shutil.rmtree(work, ignore_errors=True)
 
     @classmethod
     def load(cls, directory: Path | str) -> Record:
@@ -98,19 +85,3 @@ class Record:
             return cls(config, header["summary"], header["provenance"], **tables, samples=samples, model=model)
         except (OSError, KeyError, TypeError, ValueError, BadZipFile, SafetensorError) as error:
             raise ConfigError(f"{directory} does not hold a readable run: {error}") from None
-
-
-def stack_samples(
-    samples: Sequence[tuple[int, np.ndarray, np.ndarray]],
-    count: int,
-    stack: Callable[[Sequence[np.ndarray], int], Mapping[str, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """`samples` of a Record from (version, shown, labels) at each moment; `stack` joins what is shown, `count` each."""
-    labels = np.full((len(samples), count), -1, dtype=np.int64)
-    for moment, (_, _, wanted) in enumerate(samples):
-        labels[moment, : len(wanted)] = wanted
-    return {
-        "version": np.array([version for version, _, _ in samples], dtype=np.int64),
-        **stack([shown for _, shown, _ in samples], count),
-        "labels": labels,
-    }

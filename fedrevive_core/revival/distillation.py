@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedrevive_core.config import DistillationConfig
 from fedrevive_core.models import StateLayout
 from fedrevive_core.revival.losses import LossGuard, kl_divergence, step_unless
+from fedrevive_core.revival.pool import SamplePool
 from fedrevive_core.transforms import Preparation, channels_last
 
 
@@ -44,6 +47,29 @@ class Distiller:
     ) -> None:
         self.layout, self.prepare, self.config, self.track_statistics = layout, prepare, config, track_statistics
         self.guard = LossGuard(1, device, enabled=guard)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The guard, with the temperature that sets the scale of its losses."""
+        return {"temperature": self.config.temperature, "guard": self.guard.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, copied."""
+        self.guard.load_state_dict(state["guard"])
+
+    def distil_from(
+        self,
+        global_state: Tensor,
+        teachers: Sequence[Tensor],
+        pool: SamplePool,
+        proportions: np.ndarray,
+        rng: np.random.Generator,
+    ) -> Distillation:
+        """`distil` on samples of `pool` that `rng` draws; labels follow each teacher's class `proportions` (M, C)."""
+        steps, size = self.config.steps, self.config.batch_size
+        slots = np.stack([pool.sample(share, steps * size, rng) for share in proportions])
+        samples = pool.samples[torch.from_numpy(slots).to(global_state.device)]  # (M, steps * b, ...)
+        augmentation = torch.from_numpy(self.prepare.draw(rng, len(teachers), steps, size)).to(global_state.device)
+        return self.distil(global_state, teachers, samples.unflatten(1, (steps, size)), augmentation)
 
     def distil(
         self, global_state: Tensor, teachers: Sequence[Tensor], samples: Tensor, augmentation: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -47,13 +47,14 @@ class LossGuard:
         num_accepted += accepted
         return accepted
 
-    def state(self) -> dict[str, Tensor]:
-        """The windows, by name; `load` puts them back."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """The windows and how many values each has accepted; shared, and changed in place by `accept`."""
         return {"window": self.window, "num_accepted": self.num_accepted}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` gave, copied."""
-        self.window, self.num_accepted = state["window"].clone(), state["num_accepted"].clone()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` gave, copied. Raises RuntimeError if shapes differ."""
+        self.window.copy_(state["window"])
+        self.num_accepted.copy_(state["num_accepted"])
 
 
 def synthesis_losses(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,6 +29,25 @@ class SamplePool:
     def __len__(self) -> int:
         return min(self.num_added, len(self.labels))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The samples and labels that it holds, by slot; shared, and changed in place by `add`."""
+        size = len(self)
+        return {
+            "capacity": len(self.labels),
+            "num_added": self.num_added,
+            "samples": self.samples[:size],
+            "labels": torch.from_numpy(self.labels[:size]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` of a pool of this capacity gave, copied. Raises ValueError if it does not fit."""
+        size = len(state["labels"])
+        if len(state["samples"]) != size or size != min(state["num_added"], len(self.labels)):
+            raise ValueError(f"a pool of {len(self.labels)} samples cannot hold these {size}")
+        self.samples[:size] = state["samples"]
+        self.labels[:size] = state["labels"].numpy()
+        self.num_added = state["num_added"]
+
     def add(self, samples: Tensor, labels: np.ndarray) -> None:
         """Append `samples` (n, *shape) with `labels` (n,); the oldest leave when the pool is full. n <= capacity."""
         slots = np.arange(self.num_added, self.num_added + len(labels)) % len(self.labels)
@@ -38,14 +60,14 @@ class SamplePool:
         slots = np.arange(self.num_added - 1, self.num_added - 1 - min(count, len(self)), -1) % len(self.labels)
         return self.samples[torch.from_numpy(slots)], self.labels[slots]
 
-    def draw(self, proportions: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, proportions: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
         """Slots (count,) of samples whose labels follow `proportions` (C,), in random order.
 
         Within a class nothing repeats while there are enough; a class the pool does not have is replaced by any sample.
         Raises ValueError if the pool is empty.
         """
         if len(self) == 0:
-            raise ValueError("an empty pool has nothing to draw")
+            raise ValueError("the pool is empty: there is nothing to sample")
         wanted = rng.choice(self.num_classes, size=count, p=proportions)
         order = rng.permutation(len(self))
         order = order[np.argsort(self.labels[order], kind="stable")]  # shuffled within each class

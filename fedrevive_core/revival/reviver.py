@@ -6,7 +6,9 @@ baseline is handed a pool of the server's held-back real samples and no synthesi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +51,27 @@ class Reviver:
         self.proportions, self.pool = proportions, pool
         self.synthesizer, self.distiller = synthesizer, distiller
         self.buffer = TeacherBuffer(config.num_teachers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What lasts between arrivals. A pool that is not synthesised is not part of it: it never changes."""
+        state = {
+            "source": self.config.source,
+            "teachers": self.buffer.state_dict(),
+            "proportions": self.proportions.state_dict(),
+            "distiller": self.distiller.state_dict(),
+        }
+        if self.synthesizer is not None:
+            state |= {"pool": self.pool.state_dict(), "synthesizer": self.synthesizer.state_dict()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave. Raises an error if names or shapes do not match."""
+        self.buffer.load_state_dict(state["teachers"], self.distiller.layout)
+        self.proportions.load_state_dict(state["proportions"])
+        self.distiller.load_state_dict(state["distiller"])
+        if self.synthesizer is not None:
+            self.pool.load_state_dict(state["pool"])
+            self.synthesizer.load_state_dict(state["synthesizer"])
 
     def revive(self, arrival: int, teacher: Teacher, beta: float, version: int, global_state: Tensor) -> Revival:
         """Take the arriving model in and, where the schedule says so, synthesise and distil.
@@ -98,14 +121,8 @@ class Reviver:
         self, arrival: int, states: list[Tensor], shares: np.ndarray, global_state: Tensor, revival: Revival
     ) -> None:
         rng = stream(self.seed, "distillation", arrival)
-        steps, size = self.distiller.config.steps, self.distiller.config.batch_size
-        slots = np.stack([self.pool.draw(share, steps * size, rng) for share in shares])
-        samples = self.pool.samples[torch.from_numpy(slots).to(global_state.device)]
-        augmentation = torch.from_numpy(self.distiller.prepare.draw(rng, len(states), steps, size))
         with seeded(stream(self.seed, "dropout", 1, arrival), global_state.device):
-            made = self.distiller.distil(
-                global_state, states, samples.unflatten(1, (steps, size)), augmentation.to(global_state.device)
-            )
+            made = self.distiller.distil_from(global_state, states, self.pool, shares, rng)
         revival.update = made.update
         revival.metrics["distillation_loss"] = made.losses.mean()
         _count_rejected(revival.metrics, made.num_rejected)

@@ -11,8 +11,9 @@ and class embeddings, `text_synthesis.TextGenerator` makes texts from prompts an
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,6 +79,23 @@ class Synthesizer:
         # Where Reptile sees the last step only, its rate makes up for the others (authors' code).
         meta_lr = config.generator_lr * (config.steps if generator.restarts else 1)
         self.meta_optimiser = torch.optim.Adam(generator.parameters(), lr=meta_lr, betas=BETAS, eps=eps, fused=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Generator, moments of the meta optimiser, and guards; shared, and changed in place by later calls."""
+        moments = {str(number): values for number, values in self.meta_optimiser.state_dict()["state"].items()}
+        return {
+            "generator": self.generator.state_dict(),
+            "meta_optimiser": moments,
+            "guard": self.guard.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, copied. Raises RuntimeError or ValueError if shapes differ."""
+        self.generator.load_state_dict(state["generator"])
+        moments = copy.deepcopy({int(number): values for number, values in state["meta_optimiser"].items()})
+        groups = self.meta_optimiser.state_dict()["param_groups"]
+        self.meta_optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self.guard.load_state_dict(state["guard"])
 
     def draw(self, rng: np.random.Generator, proportions: np.ndarray) -> Draws:
         """Random numbers for one call; `proportions` (M, C) are the teachers' class proportions."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,17 @@ class ClassProportions:
         self.layout, self.probe_inputs, self.config, self.seed, self.true = layout, probe_inputs, config, seed, true
         self.estimates: dict[int, list[np.ndarray]] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """The estimates of every client that was observed, and whether true histograms stand in their place."""
+        estimates = {str(client): [torch.from_numpy(e) for e in known] for client, known in self.estimates.items()}
+        return {"true": self.true is not None, "estimates": estimates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.estimates = {
+            int(client): [estimate.numpy() for estimate in known] for client, known in state["estimates"].items()
+        }
+
     def observe(self, arrival: int, teacher: Teacher) -> None:
         """Look at an uploaded model; `arrival` names the random stream of the inputs."""
         known = self.estimates.setdefault(teacher.client, [])
@@ -77,6 +89,18 @@ class TeacherBuffer:
     def add(self, teacher: Teacher) -> None:
         """Put `teacher` first; the oldest leaves when the buffer is full."""
         self.teachers.appendleft(teacher)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The teachers, newest first; their states are shared and never changed."""
+        teachers = [{"client": teacher.client, "state": teacher.state} for teacher in self.teachers]
+        return {"capacity": self.teachers.maxlen, "teachers": teachers}
+
+    def load_state_dict(self, state: Mapping[str, Any], layout: StateLayout) -> None:
+        """Restore what `state_dict` gave. Raises ValueError if there are too many, or not of this `layout`."""
+        if len(state["teachers"]) > (self.teachers.maxlen or 0):
+            raise ValueError(f"{len(state['teachers'])} teachers, but the buffer holds {self.teachers.maxlen}")
+        teachers = [Teacher(int(teacher["client"]), layout.checked(teacher["state"])) for teacher in state["teachers"]]
+        self.teachers = deque(teachers, maxlen=self.teachers.maxlen)
 
     def __iter__(self) -> Iterator[Teacher]:
         return iter(self.teachers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedrevive_core.simulation.branch import SAMPLE_MOMENTS, WAITING, Moment, most_bytes, put, take
 from fedrevive_core.simulation.build import num_threads, pick_device
 from fedrevive_core.simulation.progress import LINES, Progress
 from fedrevive_core.simulation.simulation import Simulation, run
@@ -10,19 +9,13 @@ from fedrevive_core.simulation.synthesis_trace import SynthesisStart, capture, t
 
 __all__ = [
     "LINES",
-    "SAMPLE_MOMENTS",
-    "WAITING",
-    "Moment",
     "Progress",
     "Simulation",
     "SynthesisStart",
     "capture",
-    "most_bytes",
     "num_threads",
     "pick_device",
-    "put",
     "run",
-    "take",
     "trace_grid",
     "trace_synthesis",
 ]

@@ -1,11 +1,12 @@
-"""Putting a run together: its device and threads, its first model, its reviver."""
+"""From a configuration to the parts of a run, in one visit."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,10 +14,73 @@ from torch import nn
 from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, encoder_path, load_federated
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.models import StateLayout, build_model, build_text_model, seeded
+from fedrevive_core.models import StateLayout, build_model, build_text_model, check_model, seeded
 from fedrevive_core.revival import ClassProportions, Distiller, Reviver, SamplePool, Synthesizer
 from fedrevive_core.seeding import stream
-from fedrevive_core.simulation.modality import Inputs
+from fedrevive_core.server import Server
+from fedrevive_core.simulation.modality import Modality, build_modality
+from fedrevive_core.simulation.progress import Timer
+from fedrevive_core.simulation.recorder import Recorder
+from fedrevive_core.staleness import tabulate
+from fedrevive_core.timeline import Timeline, simulate_timeline
+from fedrevive_core.training import LocalTrainer
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of a run. custom: SHA-256 of what the configuration does not name: a given model, data or rule beta."""
+
+    device: torch.device
+    timeline: Timeline
+    data: FederatedData
+    layout: StateLayout
+    modality: Modality
+    trainer: LocalTrainer
+    reviver: Reviver | None
+    server: Server
+    recorder: Recorder
+    model_name: str
+    custom: dict[str, str]
+
+
+def build_components(
+    config: RunConfig,
+    model: nn.Module | None,
+    data: FederatedData | None,
+    beta: Callable[[int], float] | None,
+    timer: Timer,
+) -> Components:
+    """The parts of the run that `config` describes, with a given `model`, `data` or rule `beta` where there is one.
+
+    Raises ConfigError if they do not fit together.
+    """
+    device = pick_device(config.device)
+    with timer("timeline"):
+        timeline = simulate_timeline(config.federation, config.seed)
+    weights = None if beta is None else tabulate(beta, int(timeline.arrival_staleness.max()))
+    custom = _fingerprints(model, data, weights)
+    with timer("data"):
+        federated = _federated(config, data, device)
+    network = _initialised(config, federated) if model is None else model
+    check_model(network, federated.sample_shape, federated.num_classes, federated.clients.inputs.dtype)
+    layout = StateLayout(network, device)
+    modality = build_modality(config, federated, layout.template, device)
+    reviver = _reviver(config, layout, federated, modality, device)
+    return Components(
+        device=device,
+        timeline=timeline,
+        data=federated,
+        layout=layout,
+        modality=modality,
+        trainer=LocalTrainer(layout, federated, modality.prepare, config.training, config.seed),
+        reviver=reviver,
+        server=Server(
+            layout.pack(network), layout, config.server, config.staleness, config.federation, reviver, weights
+        ),
+        recorder=Recorder(timeline, modality, device),
+        model_name=config.model if model is None else type(model).__qualname__,
+        custom=custom,
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -26,8 +90,22 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def federated(config: RunConfig, data: FederatedData | None, device: torch.device) -> FederatedData:
-    """Your own `data`, or what `config.data` names, on `device`. Raises ConfigError if clients and shards differ."""
+@contextmanager
+def num_threads(number: int | None) -> Iterator[None]:
+    """PyTorch with `number` CPU threads inside; None leaves its choice."""
+    before = torch.get_num_threads()
+    if number in (None, before):
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _federated(config: RunConfig, data: FederatedData | None, device: torch.device) -> FederatedData:
+    """The given `data`, or what `config.data` names, on `device`. Raises ConfigError if clients and shards differ."""
     num_clients = config.federation.num_clients
     if data is None:
         return load_federated(config.data, num_clients, device)
@@ -38,7 +116,7 @@ def federated(config: RunConfig, data: FederatedData | None, device: torch.devic
     return data.to(device)
 
 
-def initialised(config: RunConfig, data: FederatedData) -> nn.Module:
+def _initialised(config: RunConfig, data: FederatedData) -> nn.Module:
     """`config.model` for `data`, with weights drawn from the run's seed (not from PyTorch's global generator)."""
     tokenizer, shape = data.tokenizer, data.sample_shape
     with seeded(stream(config.seed, "initialisation", 0)):
@@ -49,56 +127,45 @@ def initialised(config: RunConfig, data: FederatedData) -> nn.Module:
         return build_text_model(config.model, size, shape[0], pad, prefix, data.num_classes, path)
 
 
-def fingerprints(
+def _fingerprints(
     model: nn.Module | None, data: FederatedData | None, weights: Sequence[float] | None
 ) -> dict[str, str]:
-    """SHA-256 of what a run was given beside its configuration: a model's architecture, data, values of a rule beta."""
-    own: dict[str, str] = {}
+    """SHA-256 of what was given beside the configuration: a model's architecture, data, values of a rule beta."""
+    given: dict[str, str] = {}
     if model is not None:
         shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
-        own["model"] = hashlib.sha256(f"{model}{shapes}".encode()).hexdigest()
+        given["model"] = hashlib.sha256(f"{model}{shapes}".encode()).hexdigest()
     if data is not None:
-        own["data"] = data.fingerprint
+        given["data"] = data.fingerprint
     if weights is not None:
-        own["beta"] = hashlib.sha256(json.dumps(list(weights)).encode()).hexdigest()
-    return own
+        given["beta"] = hashlib.sha256(json.dumps(list(weights)).encode()).hexdigest()
+    return given
 
 
-def build_reviver(
-    config: RunConfig, layout: StateLayout, data: FederatedData, inputs: Inputs, device: torch.device
+def _reviver(
+    config: RunConfig, layout: StateLayout, data: FederatedData, modality: Modality, device: torch.device
 ) -> Reviver | None:
     """The reviver that `config.revival` asks for, or None."""
     revival = config.revival
     if revival.source == "none":
         return None
     true = data.class_proportions if revival.proportions == "true" else None
-    proportions = ClassProportions(layout, inputs.probe, revival, config.seed, true)
+    proportions = ClassProportions(layout, modality.probe, revival, config.seed, true)
+    synthesizer, prepare = None, modality.prepare_synthetic
     if revival.source == "held_back":
-        real = data.held_back
+        real, prepare = data.held_back, modality.prepare
         pool = SamplePool(len(real.labels), data.sample_shape, data.num_classes, device, real.inputs.dtype)
         pool.add(real.inputs, real.labels.cpu().numpy())
-        synthesizer, prepare = None, inputs.prepare
     else:
         count = config.synthesis.pool_size
-        pool = SamplePool(count, inputs.synthetic_shape, data.num_classes, device)
-        synthesizer, prepare = None, inputs.prepare_synthetic
+        pool = SamplePool(count, modality.synthetic_shape, data.num_classes, device)
         if revival.source == "noise":
             rng = stream(config.seed, "noise pool")
-            pool.add(torch.from_numpy(inputs.noise(rng, count)).to(device), rng.integers(data.num_classes, size=count))
+            noise = torch.from_numpy(modality.noise(rng, count)).to(device)
+            pool.add(noise, rng.integers(data.num_classes, size=count))
         else:
             with seeded(stream(config.seed, "initialisation", 1)):
-                generator = inputs.generator()
+                generator = modality.generator()
             synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
     distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard)
     return Reviver(revival, config.synthesis, proportions, pool, synthesizer, distiller, config.seed)
-
-
-@contextmanager
-def num_threads(number: int | None) -> Iterator[None]:
-    """PyTorch with `number` CPU threads inside, or with its own choice."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

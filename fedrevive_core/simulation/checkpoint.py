@@ -1,9 +1,9 @@
-"""Save a run in the middle and go on exactly: killed at any moment and resumed, it ends with the same bits on a CPU.
+"""Save a run in the middle and resume it exactly: killed at any moment, it ends with the same bits on a CPU.
 
-What a checkpoint holds is in moment.py. On disk: `DIR/ARRIVALS-HASH/` with `tensors.safetensors` and `manifest.json`.
-The manifest names the hash of the tensors and the directory's name holds the hash of the manifest, so any damage is
-found. A checkpoint is written beside and renamed once. The two newest are kept, and in `DIR/checkpoints/` those that
-are to stay.
+A checkpoint holds a nested state dict (dictionaries, lists, JSON values, tensors), whatever is in it. On disk:
+`DIR/ARRIVALS-HASH/` with `tensors.safetensors` and `manifest.json`. The manifest names the hash of the tensors and the
+directory's name holds the hash of the manifest, so any damage is found. A checkpoint is written beside and renamed
+once. The two newest are kept, and in `DIR/checkpoints/` those that are to stay.
 """
 
 from __future__ import annotations
@@ -12,35 +12,52 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIGINT, SIGTERM, signal
-from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import psutil
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fedrevive_core.config import RunConfig
-from fedrevive_core.errors import ConfigError, Interrupted
-from fedrevive_core.files import lock
+from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
+from fedrevive_core.files import lock, publish, work_directory
 from fedrevive_core.records import check_file, read_json
-from fedrevive_core.simulation.branch import WAITING, Moment, most_bytes, put, take
 
-if TYPE_CHECKING:
-    from fedrevive_core.simulation.simulation import Simulation
-
-FORMAT = 2  # raised when a change makes older checkpoints unreadable
+FORMAT = 3  # raised when a change makes older checkpoints unreadable
 KEPT = 2
 STAYING = "checkpoints"  # below a run's directory, and later below its record
 MANIFEST_LIMIT = 2**28  # bytes; some 40 for every arrival and 20 for every class at every evaluation
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
+TENSOR = "$tensor"  # in the manifest, the key under which a tensor's name stands in its place
+
+
+class Resumable(Protocol):
+    """What can be saved in the middle and resumed."""
+
+    num_processed: int
+    num_resumed: int  # how often it was resumed
+
+    @property
+    def version(self) -> int:
+        """Version of the global model."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-able values that must be equal for a checkpoint to be resumed."""
+
+    def differences(self, identity: Mapping[str, Any]) -> list[str]:
+        """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to resume."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
 
 
 class Damaged(Exception):
@@ -48,14 +65,12 @@ class Damaged(Exception):
 
 
 @contextmanager
-def kept(
-    simulation: Simulation, directory: Path | None, every: int | str, keep_every: int
-) -> Iterator[Callable[[bool], None]]:
-    """Lock `directory`, go on from its newest checkpoint, and give a function to be called after every arrival.
+def kept(run: Resumable, directory: Path | None, every: int | str, keep_every: int) -> Iterator[Callable[[bool], None]]:
+    """Lock `directory`, resume from its newest checkpoint, and give a function to call after every arrival.
 
-    Told whether there is a new version, it writes a checkpoint if one is due: every so many versions or, as '300s',
-    seconds; at multiples of `keep_every` versions, which stay (0: none); and on a signal, then raising Interrupted.
-    Without a `directory` nothing of all this happens.
+    Call it with whether there is a new version. It writes a checkpoint when one is due (every N versions or, as
+    '300s', seconds), keeps every `keep_every`-th version for good (0: none), and on SIGINT or SIGTERM writes one and
+    raises Interrupted. It does nothing if `directory` is None.
     """
     versions, seconds = _interval(every)
     if keep_every < 0:
@@ -67,17 +82,16 @@ def kept(
 
     def keep(is_new: bool) -> None:
         nonlocal written
-        version = simulation.server.version
-        stays = is_new and keep_every > 0 and version % keep_every == 0
-        due = is_new and (version % versions == 0 if versions else time.monotonic() - written >= seconds)
+        stays = is_new and keep_every > 0 and run.version % keep_every == 0
+        due = is_new and (run.version % versions == 0 if versions else time.monotonic() - written >= seconds)
         if stays or due or received:
-            path = write(simulation, directory, stays=stays)
+            path = write(run, directory, stays=stays)
             written = time.monotonic()
             if received:
                 raise Interrupted(received[0], str(path))
 
-    with lock(directory), _signals() as received:
-        restore(simulation, directory)
+    with lock(directory), stop_signals() as received:
+        restore(run, directory)
         yield keep
 
 
@@ -91,109 +105,91 @@ def _interval(every: int | str) -> tuple[int, float]:
     raise ConfigError(f"checkpoint_every = {every} must be versions, such as 100, or seconds, such as 300s")
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals to stop that came in, instead of what they would do. Only the main thread can catch them."""
-    received: list[int] = []
-    caught = (SIGINT, SIGTERM) if current_thread() is main_thread() else ()
-    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal(number, handler)
+def write(run: Resumable, directory: Path, *, stays: bool = False) -> Path:
+    """Write a checkpoint of `run` (between two arrivals) below `directory` and return its path.
 
-
-def write(simulation: Simulation, directory: Path, *, stays: bool = False) -> Path:
-    """Write a checkpoint of `simulation` (between two arrivals) below `directory` and return its path.
-
-    Of those that do not stay, all but the two newest checkpoints are removed.
-    Raises ConfigError if it cannot be written (disk full, read-only); older checkpoints stay as they are.
+    All but the two newest checkpoints are removed, except those that stay. Raises ConfigError if it cannot be written
+    (disk full, read-only); older checkpoints are not touched then.
     """
-    work, moment = None, take(simulation)
+    tensors: dict[str, Tensor] = {}
+    values = _without_tensors(run.state_dict(), "", tensors)
+    home = directory / STAYING if stays else directory
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
-        arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in moment.tensors.items()}
-        save_file(arrays, work / TENSORS)
-        manifest = json.dumps(
-            {
+        with work_directory(directory) as work:
+            arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+            save_file(arrays, work / TENSORS)
+            manifest = {
                 "format": FORMAT,
-                "config": simulation.config.to_dict(),
-                "data": simulation.data.fingerprint,
-                "own": simulation.own,
+                "version": run.version,
+                "identity": run.identity(),
                 "tensors": _sha256(work / TENSORS),
-                **moment.values,
+                "state": values,
             }
-        )
-        (work / MANIFEST).write_text(manifest)
-        for file in (work / TENSORS, work / MANIFEST):
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        home = directory / STAYING if stays else directory
-        home.mkdir(exist_ok=True)
-        path = home / f"{simulation.num_processed:09d}-{_sha256(work / MANIFEST)}"
-        if not path.exists():
-            os.replace(work, path)
+            (work / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+            for file in (work / TENSORS, work / MANIFEST):
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+            home.mkdir(exist_ok=True)
+            path = home / f"{run.num_processed:09d}-{_sha256(work / MANIFEST)}"
+            if not path.exists():
+                publish(work, path)
     except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"no checkpoint could be written to {directory} ({error}): make room or choose another directory, then "
             "resume; older checkpoints are intact"
         ) from None
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-    for old in found(directory)[KEPT:]:
+    for old in list_checkpoints(directory)[KEPT:]:
         if old.parent == directory:
             shutil.rmtree(old, ignore_errors=True)
     return path
 
 
-def restore(simulation: Simulation, directory: Path) -> bool:
-    """Bring a fresh `simulation` to its newest good checkpoint below `directory`; False if there is none at all.
+def restore(run: Resumable, directory: Path) -> bool:
+    """Bring a fresh `run` to its newest good checkpoint below `directory`; False if there is none at all.
 
     A damaged checkpoint is passed over with a warning. Raises ConfigError if all are damaged, or if the one found
-    belongs to another configuration, other data or another format, naming what differs.
+    belongs to another run or has another format, naming what differs.
     """
-    paths = found(directory)
+    paths = list_checkpoints(directory)
     for path in paths:
         try:
-            manifest, tensors = _read(path, most_bytes(simulation))
+            manifest, tensors = _read(path)
         except (Damaged, OSError, ValueError, SafetensorError) as error:
             warnings.warn(f"checkpoint {path} is damaged ({error}): trying an older one", stacklevel=2)
             continue
-        _check_same(simulation, manifest, path)
-        device = simulation.device
-        # Copies, so that nothing points into the file, which a later checkpoint replaces.
-        on_host = WAITING if simulation.config.offload else ()
-        copies = {n: t.to("cpu" if n.startswith(on_host) else device, copy=True) for n, t in tensors.items()}
+        _check_format(manifest, path)
         try:
-            put(simulation, Moment(manifest, copies))
+            if differing := run.differences(manifest["identity"]):
+                raise ConfigError(f"{path} belongs to another run, which differs in {', '.join(differing)}")
+            # Copies, so that nothing points into the file, which a later checkpoint replaces.
+            run.load_state_dict(_with_tensors(manifest["state"], {n: t.clone() for n, t in tensors.items()}))
+        except ConfigError:
+            raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise ConfigError(f"{path} does not hold what a checkpoint of this run holds ({error!r})") from None
-        simulation.num_resumed += 1
+            raise ConfigError(f"{path} does not match this run: {error!r}") from None
+        run.num_resumed += 1
         return True
     if paths:
         raise ConfigError(f"every checkpoint in {directory} is damaged: remove the directory and start again")
     return False
 
 
-def found(directory: Path) -> list[Path]:
+def list_checkpoints(directory: Path) -> list[Path]:
     """Checkpoints below `directory`, of a run or of its record, newest first; or that which it is itself."""
     if (directory / MANIFEST).exists():
         return [directory]
-    places = (directory, directory / STAYING)
-    paths = [path for place in places for path in place.glob("*-*") if path.name[0].isdigit()]
+    homes = (directory, directory / STAYING)
+    paths = [path for home in homes for path in home.glob("*-*") if path.name[0].isdigit()]
     return sorted(paths, key=lambda path: path.name, reverse=True)
 
 
 def at_version(directory: Path, version: int | None) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint below `directory`, or the newest at `version`, and its manifest.
+    """The newest checkpoint below `directory`, or the newest at `version`, and the identity of its run.
 
     Raises ConfigError if there is none, naming those there are.
     """
     manifests = {}
-    for path in found(directory):
+    for path in list_checkpoints(directory):
         try:
             manifests[path] = _manifest(path)
         except (Damaged, OSError, ValueError) as error:
@@ -201,10 +197,34 @@ def at_version(directory: Path, version: int | None) -> tuple[Path, dict[str, An
     if not manifests:
         raise ConfigError(f"{directory} holds no checkpoints: --keep-every keeps some, and OUT.partial has the newest")
     for path, manifest in manifests.items():
+        _check_format(manifest, path)
         if version is None or manifest["version"] == version:
-            return path, manifest
+            return path, manifest["identity"]
     versions = ", ".join(str(manifest["version"]) for manifest in manifests.values())
     raise ConfigError(f"{directory} holds no checkpoint at version {version}: there are {versions}")
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` with {TENSOR: name} for every tensor in it; the tensors are put into `tensors`."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {TENSOR: name}
+    if isinstance(value, Mapping):
+        return {key: _without_tensors(inner, f"{name}/{key}", tensors) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_tensors(inner, f"{name}/{number}", tensors) for number, inner in enumerate(value)]
+    return value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_without_tensors`."""
+    if isinstance(value, dict):
+        if value.keys() == {TENSOR}:
+            return tensors[value[TENSOR]]
+        return {key: _with_tensors(inner, tensors) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_tensors(inner, tensors) for inner in value]
+    return value
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -214,30 +234,23 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(path: Path, limit: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     manifest = _manifest(path)
-    check_file(path / TENSORS, limit)
+    # A tensor takes as many bytes in memory as in the file, whatever the file says.
+    check_file(path / TENSORS, psutil.virtual_memory().available)
     if _sha256(path / TENSORS) != manifest["tensors"]:
         raise Damaged(f"{TENSORS} has changed")
     return manifest, load_file(path / TENSORS)
 
 
+def _check_format(manifest: Mapping[str, Any], path: Path) -> None:
+    if manifest.get("format") != FORMAT:
+        raise ConfigError(
+            f"{path} has checkpoint format {manifest.get('format')}, and this version reads {FORMAT}: start the run "
+            "again, or resume it with the version that began it"
+        )
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_same(simulation: Simulation, manifest: dict[str, Any], path: Path) -> None:
-    if manifest["format"] != FORMAT:
-        raise ConfigError(
-            f"{path} has checkpoint format {manifest['format']}, this version reads {FORMAT}: start again"
-        )
-    differing = simulation.config.differences(RunConfig.from_dict(manifest["config"]))
-    if manifest["data"] != simulation.data.fingerprint:
-        differing.append("the data itself")
-    there, here = manifest["own"], simulation.own
-    differing += [f"{name} of your own" for name in ("model", "beta") if there.get(name) != here.get(name)]
-    if manifest["branches"] != simulation.branches:
-        differing.append("the moment it was branched from")
-    if differing:
-        raise ConfigError(f"{path} belongs to another run, which differs in {', '.join(differing)}")

@@ -21,7 +21,7 @@ from fedrevive_core.revival import Generator, SampleGenerator, TextGenerator, ne
 from fedrevive_core.transforms import Preparation, TextPreparation
 
 
-class Inputs(Protocol):
+class Modality(Protocol):
     """prepare, prepare_synthetic: of real and of synthetic samples. synthetic_shape: of one synthetic sample."""
 
     prepare: Preparation
@@ -125,7 +125,7 @@ class TextModality:
         return {"texts": stacked}
 
 
-def build_modality(config: RunConfig, data: FederatedData, model: nn.Module, device: torch.device) -> Inputs:
+def build_modality(config: RunConfig, data: FederatedData, model: nn.Module, device: torch.device) -> Modality:
     """What a sample of `data` is; `model` is on `device`."""
     if data.tokenizer is None:
         return ImageModality(config, data, device)

@@ -10,10 +10,11 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -99,6 +100,15 @@ class Timer:
         yield
         self.seconds[part] += time.perf_counter() - started
         self.calls[part] += calls
+
+    def state_dict(self) -> dict[str, list[Any]]:
+        """[seconds, calls] of each part."""
+        return {part: [seconds, self.calls[part]] for part, seconds in self.seconds.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Count on from what `state_dict` gave. Raises ValueError if it does not hold numbers."""
+        for part, (seconds, calls) in state.items():
+            self.seconds[part], self.calls[part] = float(seconds), int(calls)
 
     def table(self) -> pd.DataFrame:
         """A row per part: `part`, `seconds`, `calls` (for training: jobs)."""

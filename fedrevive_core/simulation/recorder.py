@@ -1,96 +1,192 @@
-"""From a simulation to its record: tables of arrivals and evaluations, and the numbers that compare runs."""
+"""The growing record of a run: evaluations, what happened to each upload, samples, and the hash chain over them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
-from fedrevive_core.config import FAULTS
-from fedrevive_core.records import Record, provenance, stack_samples, state_sha256, summarise
+from fedrevive_core.config import FAULTS, RunConfig
+from fedrevive_core.data import FederatedData
+from fedrevive_core.records import Record, link, provenance, state_sha256, summarise
+from fedrevive_core.revival import SamplePool
 from fedrevive_core.server import METRICS, Receipt
-from fedrevive_core.simulation.branch import SAMPLES_SHOWN
+from fedrevive_core.simulation.modality import Modality
 from fedrevive_core.timeline import Timeline, speed_groups
 
-if TYPE_CHECKING:
-    from fedrevive_core.simulation.simulation import Simulation
+SAMPLES_KEPT = 32  # newest samples of the pool, at each version at which some are kept
+VERSIONS_KEPT = 24  # versions at which samples are kept, at most
 
 
-def arrivals_table(timeline: Timeline, receipts: list[Receipt], first: int = 0) -> pd.DataFrame:
-    """A row per arrival from number `first` on."""
-    last = len(receipts)
-    jobs, receipts = timeline.arrivals[first:last], receipts[first:]
-    rows = [receipt.metrics for receipt in receipts]
-    metrics = torch.stack(rows).cpu().numpy() if rows else np.empty((0, len(METRICS)), np.float32)
-    return pd.DataFrame(
-        {
-            "job": jobs,
-            "client": timeline.client[jobs],
-            "sim_time": timeline.arrival_time[jobs],
-            "version": np.arange(first, last) // timeline.federation.buffer_size,
-            "staleness": timeline.arrival_staleness[first:last],
-            "beta": [receipt.beta for receipt in receipts],
-            "revived": [receipt.revived for receipt in receipts],
-            "fault": np.array(FAULTS)[timeline.arrival_fault[first:last]],
-            "rejected": [receipt.rejected for receipt in receipts],
-            "pool_size": [receipt.pool_size for receipt in receipts],
-            **{name: metrics[:, column] for column, name in enumerate(METRICS)},
+class Recorder:
+    """What a run of `timeline` leaves, as far as it has come.
+
+    evaluations: a row for each. receipts: what happened to each upload, in order of arrival. samples: (version, samples
+    as `modality` shows them, labels) at some versions.
+    """
+
+    def __init__(self, timeline: Timeline, modality: Modality, device: torch.device) -> None:
+        self.timeline, self.modality = timeline, modality
+        self.evaluations: list[dict[str, Any]] = []
+        self.receipts: list[Receipt] = []
+        # All receipts share this memory: kept one by one they would lie between large tensors and hold theirs back.
+        self.metrics = torch.empty(len(timeline.arrivals), len(METRICS), device=device)
+        self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Record what happened to the next upload."""
+        row = self.metrics[len(self.receipts)]
+        row.copy_(receipt.metrics)
+        self.receipts.append(replace(receipt, metrics=row))
+
+    def keep_evaluation(self, version: int, sim_time: float, state: Tensor, scores: Mapping[str, Any]) -> None:
+        """Record the `scores` of the global model `state` (size,), with a new link of the hash chain."""
+        row = {
+            "version": version,
+            "sim_time": sim_time,
+            "num_arrivals": len(self.receipts),
+            **scores,
+            "state_sha256": state_sha256(state.cpu().numpy()),
         }
-    )
+        self.evaluations.append(row | {"chain": self.link(row)})
 
+    def keep_samples(self, version: int, pool: SamplePool) -> None:
+        """Record the newest samples of `pool`, at VERSIONS_KEPT versions of the run at most."""
+        last = self.timeline.num_versions
+        if self.samples and version - self.samples[-1][0] < last / VERSIONS_KEPT and version != last:
+            return
+        samples, labels = pool.newest(SAMPLES_KEPT)
+        self.samples.append((version, self.modality.show(samples), labels))
 
-def record_of(simulation: Simulation) -> Record:
-    """The record of `simulation` as far as it has come."""
-    config, timeline = simulation.config, simulation.timeline
-    state = simulation.server.state.cpu()
-    evaluated = pd.DataFrame(simulation.evaluations)
-    # A run that its budget in time ended lasts until then; any other, until its last version.
-    out_of_time = (
-        simulation.num_processed == len(timeline.arrivals)
-        and simulation.server.version != config.federation.max_versions
-        and not timeline.ran_dry
-    )
-    sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
-    class_accuracy = np.array(simulation.evaluations[-1]["class_accuracy"])
-    per_client = simulation.data.class_proportions @ np.nan_to_num(class_accuracy)
-    groups = speed_groups(timeline.mean_duration)
-    arrivals = arrivals_table(timeline, simulation.receipts)
-    summary = {
-        **summarise(evaluated, sim_time),
-        "num_versions": simulation.server.version,
-        "num_arrivals": simulation.num_processed,
-        "sim_time": sim_time,
-        "mean_staleness": float(arrivals["staleness"].mean()),
-        "class_accuracy": dict(zip(simulation.data.class_names, class_accuracy.tolist(), strict=True)),
-        # Expected test accuracy of a client: class accuracies weighted by its own class proportions.
-        "speed_group_accuracy": {name: float(per_client[clients].mean()) for name, clients in groups.items()},
-        "stopped": simulation.reason_to_stop(),
-        "faults": timeline.fault_counts(simulation.num_processed),
-        "rejected_uploads": int((arrivals["rejected"] != "").sum()),
-        "rejected": arrivals.loc[arrivals["rejected"] != "", "rejected"].value_counts().to_dict(),
-        "clipped_updates": int((arrivals["client_norm"] > (config.server.clip_norm or np.inf)).sum()),
-        "rejected_terms": int(np.nansum(arrivals["rejected_terms"])),
-        "model": simulation.model_name,
-        "num_parameters": simulation.layout.num_parameters,
-        "state_sha256": state_sha256(state.numpy()),
-    }
-    summary["certificate"] = simulation.certificate({"state_sha256": summary["state_sha256"]})
-    device = torch.cuda.get_device_name() if simulation.device.type == "cuda" else "cpu"
-    return Record(
-        config=config,
-        summary=summary,
-        provenance=provenance(device, torch.get_num_threads())
-        | {
-            "own": simulation.own,
-            "data_sha256": simulation.data.fingerprint,
-            "num_resumed": simulation.num_resumed,
-            "branches": simulation.branches,
-        },
-        evaluations=evaluated,
-        arrivals=arrivals,
-        timings=simulation.timer.table(),
-        samples=stack_samples(simulation.samples, SAMPLES_SHOWN, simulation.inputs.stack),
-        model={name: tensor.clone().numpy() for name, tensor in simulation.layout.views(state).items()},
-    )
+    def link(self, row: Mapping[str, Any]) -> str:
+        """The next link of the hash chain: over the arrivals since the last evaluation, and `row`."""
+        last: dict[str, Any] = self.evaluations[-1] if self.evaluations else {"chain": "", "num_arrivals": 0}
+        return link(last["chain"], row, self.arrivals_table(last["num_arrivals"]))
+
+    def arrivals_table(self, first: int = 0) -> pd.DataFrame:
+        """A row per arrival from number `first` on."""
+        timeline, last = self.timeline, len(self.receipts)
+        jobs, receipts = timeline.arrivals[first:last], self.receipts[first:]
+        metrics = self.metrics[first:last].cpu().numpy()
+        return pd.DataFrame(
+            {
+                "job": jobs,
+                "client": timeline.client[jobs],
+                "sim_time": timeline.arrival_time[jobs],
+                "version": np.arange(first, last) // timeline.federation.buffer_size,
+                "staleness": timeline.arrival_staleness[first:last],
+                "beta": [receipt.beta for receipt in receipts],
+                "revived": [receipt.revived for receipt in receipts],
+                "fault": np.array(FAULTS)[timeline.arrival_fault[first:last]],
+                "rejected": [receipt.rejected for receipt in receipts],
+                "pool_size": [receipt.pool_size for receipt in receipts],
+                **{name: metrics[:, column] for column, name in enumerate(METRICS)},
+            }
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record so far; the metrics are shared and never changed."""
+        return {
+            "evaluations": list(self.evaluations),
+            "receipts": [[r.beta, r.revived, r.rejected, r.pool_size] for r in self.receipts],
+            "metrics": self.metrics[: len(self.receipts)],
+            "samples": [
+                {"version": version, "shown": torch.from_numpy(shown), "labels": torch.from_numpy(labels)}
+                for version, shown, labels in self.samples
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave, copied. Raises ValueError if it holds more arrivals than the timeline."""
+        count = len(state["receipts"])
+        if len(state["metrics"]) != count or count > len(self.metrics):
+            raise ValueError(f"a record of {count} arrivals is not one of this timeline of {len(self.metrics)}")
+        self.metrics[:count] = state["metrics"]
+        self.evaluations = list(state["evaluations"])
+        self.receipts = [
+            Receipt(float(beta), bool(revived), str(rejected), int(pool_size), row)
+            for (beta, revived, rejected, pool_size), row in zip(state["receipts"], self.metrics, strict=False)
+        ]
+        self.samples = [
+            (kept["version"], kept["shown"].cpu().numpy(), kept["labels"].cpu().numpy()) for kept in state["samples"]
+        ]
+
+    def record(
+        self,
+        config: RunConfig,
+        data: FederatedData,
+        state: Tensor,
+        model: Mapping[str, Tensor],
+        *,
+        stopped: str,
+        summary: Mapping[str, Any],
+        origin: Mapping[str, Any],
+        timings: pd.DataFrame,
+    ) -> Record:
+        """The record of the run so far.
+
+        Args:
+            state: (size,) of the global model, whose named tensors are `model`. stopped: why the run ended early.
+            summary: what else is said about the run. origin: where it came from, added to the provenance.
+        """
+        timeline, count = self.timeline, len(self.receipts)
+        evaluated, arrivals = pd.DataFrame(self.evaluations), self.arrivals_table()
+        num_versions = count // timeline.federation.buffer_size
+        # A run that its budget in time ended lasts until then; any other, until its last version.
+        out_of_time = (
+            count == len(timeline.arrivals) and num_versions != config.federation.max_versions and not timeline.ran_dry
+        )
+        sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
+        class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
+        per_client = data.class_proportions @ np.nan_to_num(class_accuracy)
+        rejected = arrivals.loc[arrivals["rejected"] != "", "rejected"]
+        last_hash = state_sha256(state.cpu().numpy())
+        device = torch.cuda.get_device_name() if self.metrics.device.type == "cuda" else "cpu"
+        return Record(
+            config=config,
+            summary={
+                **summarise(evaluated, sim_time),
+                "num_versions": num_versions,
+                "num_arrivals": count,
+                "sim_time": sim_time,
+                "mean_staleness": float(arrivals["staleness"].mean()),
+                "class_accuracy": dict(zip(data.class_names, class_accuracy.tolist(), strict=True)),
+                # Expected test accuracy of a client: class accuracies weighted by its class proportions.
+                "speed_group_accuracy": {
+                    name: float(per_client[clients].mean())
+                    for name, clients in speed_groups(timeline.mean_duration).items()
+                },
+                "stopped": stopped,
+                "faults": timeline.fault_counts(count),
+                "rejected_uploads": len(rejected),
+                "rejected": rejected.value_counts().to_dict(),
+                "clipped_updates": int((arrivals["client_norm"] > (config.server.clip_norm or np.inf)).sum()),
+                "rejected_terms": int(np.nansum(arrivals["rejected_terms"])),
+                **summary,
+                "state_sha256": last_hash,
+                "certificate": self.link({"state_sha256": last_hash}),
+            },
+            provenance=provenance(device, config.num_threads or torch.get_num_threads()) | dict(origin),
+            evaluations=evaluated,
+            arrivals=arrivals,
+            timings=timings,
+            samples=self._stacked_samples(),
+            model={name: tensor.cpu().clone().numpy() for name, tensor in model.items()},
+        )
+
+    def _stacked_samples(self) -> dict[str, np.ndarray]:
+        """`samples` of a Record, -1 as label where there is none."""
+        labels = np.full((len(self.samples), SAMPLES_KEPT), -1, dtype=np.int64)
+        for row, (_, _, wanted) in enumerate(self.samples):
+            labels[row, : len(wanted)] = wanted
+        shown: Sequence[np.ndarray] = [shown for _, shown, _ in self.samples]
+        return {
+            "version": np.array([version for version, _, _ in self.samples], dtype=np.int64),
+            **self.modality.stack(shown, SAMPLES_KEPT),
+            "labels": labels,
+        }

@@ -1,42 +1,29 @@
-"""A run: the timeline says what happens when, training and server make it happen, the record keeps it.
+"""A run: the timeline says what happens when, training and server make it happen, the recorder keeps it.
 
 The only module that knows both the timeline and the server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
+from fedrevive_core.errors import ConfigError
 from fedrevive_core.evaluation import diverged, evaluate
-from fedrevive_core.models import StateLayout, check_model
-from fedrevive_core.records import Record, link, state_sha256
-from fedrevive_core.server import METRICS, Receipt, Server, Upload
+from fedrevive_core.records import Record, state_sha256
+from fedrevive_core.server import Upload
 from fedrevive_core.simulation import checkpoint
-from fedrevive_core.simulation.branch import SAMPLE_MOMENTS, SAMPLES_SHOWN, branched
-from fedrevive_core.simulation.build import (
-    build_reviver,
-    federated,
-    fingerprints,
-    initialised,
-    num_threads,
-    pick_device,
-)
-from fedrevive_core.simulation.modality import Inputs, build_modality
+from fedrevive_core.simulation.branch import FIXED, branched_state
+from fedrevive_core.simulation.build import build_components, num_threads
 from fedrevive_core.simulation.progress import Progress, Timer
-from fedrevive_core.simulation.recorder import arrivals_table, record_of
 from fedrevive_core.simulation.state_store import StateStore
-from fedrevive_core.staleness import tabulate
-from fedrevive_core.timeline import Timeline, simulate_timeline
-from fedrevive_core.training import Job, LocalTrainer, apply_fault
+from fedrevive_core.training import Job, apply_fault
 
 
 def run(
@@ -50,30 +37,29 @@ def run(
     checkpoint_every: int | str = 100,
     keep_every: int = 0,
 ) -> Record:
-    """Carry out one run and return its record.
+    """Make one run and return its record.
 
     Args:
         model: your own network instead of `config.model`, as initialised; it must return (B, num_classes) logits.
         data: your own data instead of `config.data.name`, from `federate`, a shard for each client.
         beta: your own staleness rule instead of `config.staleness`, from staleness (versions) to a weight from 0 to 1.
         progress: show versions, simulated time and accuracy while it runs.
-        checkpoints: a directory; every `checkpoint_every` versions (or seconds: '300s'), and on SIGINT or SIGTERM, all
-            that is needed to go on is written there, and a run that finds a checkpoint goes on from it. Unset writes
-            none. The two newest stay, and those at multiples of `keep_every` versions.
+        checkpoints: a directory for checkpoints; None writes none. One is written every `checkpoint_every` versions (or
+            seconds: '300s'), and on SIGINT or SIGTERM. A run that finds a checkpoint there resumes from it. The two
+            newest stay, and every `keep_every`-th version.
 
     Global random state is not used; the number of CPU threads is set for the run and restored. Raises ConfigError
-    before any training if the configuration cannot be carried out, Interrupted after a signal.
+    before any training if the configuration cannot work, Interrupted after a signal.
     """
-    with num_threads(config.num_threads):
-        return Simulation(config, model, data, beta).run(
-            progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every, keep_every=keep_every
-        )
+    return Simulation(config, model, data, beta).run(
+        progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every, keep_every=keep_every
+    )
 
 
 class Simulation:
-    """One run, taken apart: its timeline, data, trainer and server are attributes that a lesson can look at.
+    """One run, taken apart: its timeline, data, trainer, server and recorder are attributes that a lesson can look at.
 
-    `own` names what the configuration does not say (a model, data or rule of your own), each with its fingerprint.
+    `custom` names what the configuration does not say (a given model, data or rule), each with its fingerprint.
     """
 
     def __init__(
@@ -83,43 +69,32 @@ class Simulation:
         data: FederatedData | None = None,
         beta: Callable[[int], float] | None = None,
     ) -> None:
-        self.config = config
-        self.timer = Timer()
-        self.device = pick_device(config.device)
-        with self.timer("timeline"):
-            self.timeline: Timeline = simulate_timeline(config.federation, config.seed)
-        with self.timer("data"):
-            self.data = federated(config, data, self.device)
-        weights = None if beta is None else tabulate(beta, int(self.timeline.arrival_staleness.max()))
-        self.own = fingerprints(model, data, weights)
-        self.model_name = config.model if model is None else type(model).__qualname__
-        if model is None:
-            model = initialised(config, self.data)
-        check_model(model, self.data.sample_shape, self.data.num_classes, self.data.clients.inputs.dtype)
-        self.layout = StateLayout(model, self.device)
-        self.inputs: Inputs = build_modality(config, self.data, self.layout.template, self.device)
-        self.prepare = self.inputs.prepare
-        self.trainer = LocalTrainer(self.layout, self.data, self.prepare, config.training, config.seed)
-        self.reviver = build_reviver(config, self.layout, self.data, self.inputs, self.device)
-        first = self.layout.pack(model)
-        self.server = Server(
-            first, self.layout, config.server, config.staleness, config.federation, self.reviver, weights
-        )
+        self.config, self.timer = config, Timer()
+        with num_threads(config.num_threads):
+            parts = build_components(config, model, data, beta, self.timer)
+        self.device, self.timeline, self.data, self.layout = parts.device, parts.timeline, parts.data, parts.layout
+        self.modality, self.trainer, self.reviver, self.server = (
+            parts.modality, parts.trainer, parts.reviver, parts.server,
+        )  # fmt: skip
+        self.recorder, self.model_name, self.custom = parts.recorder, parts.model_name, parts.custom
         # Versions that jobs still need, each shared by all jobs that start from it and freed with the last one, and
         # models trained and not yet arrived: at most K states each.
-        self.snapshots, self.returned = (StateStore(self.device, offload=config.offload) for _ in range(2))
+        self.snapshots, self.returned = (StateStore(self.layout, offload=config.offload) for _ in range(2))
         self.snapshots[0] = self.server.state
-        self.users = np.bincount(
-            self.timeline.base_version[self.timeline.arrivals], minlength=self.timeline.num_versions + 1
-        )
-        # The record so far.
+        self.users = self._users(0)
         self.num_processed = self.num_resumed = 0
         self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
-        self.evaluations: list[dict[str, Any]] = []
-        self.receipts: list[Receipt] = []
-        # All receipts share this memory: kept one by one they would lie between large tensors and hold theirs back.
-        self.metrics = torch.empty(len(self.timeline.arrivals), len(METRICS), device=self.device)
-        self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    @property
+    def version(self) -> int:
+        """Version of the global model."""
+        return self.server.version
+
+    @property
+    def now(self) -> float:
+        """Simulated time of the last arrival processed, 0 before any."""
+        last = self.timeline.arrivals[self.num_processed - 1]
+        return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
 
     def run(
         self,
@@ -133,59 +108,36 @@ class Simulation:
         config, timeline = self.config, self.timeline
         title = f"{config.preset}/{config.method}/seed {config.seed}"
         with (
+            num_threads(config.num_threads),
             checkpoint.kept(self, checkpoints, checkpoint_every, keep_every) as keep,
             Progress(title, timeline.num_versions, show=progress) as bar,
         ):
             for is_new in self.steps():
                 if is_new:
-                    accuracy = self.evaluations[-1]["accuracy"]
-                    bar.advance(self.server.version, f"time {self.now:.1f}, accuracy {accuracy:.3f}")
+                    accuracy = self.recorder.evaluations[-1]["accuracy"]
+                    bar.advance(self.version, f"time {self.now:.1f}, accuracy {accuracy:.3f}")
                 keep(is_new)
             if stopped := self.reason_to_stop():
                 bar.say(f"stopped at time {self.now:.4g}, {stopped}")
-        return record_of(self)
+            return self.record()
 
     def steps(self) -> Iterator[bool]:
         """Process the arrivals that are left, evaluating where it is due; each step says if it made a new version.
 
-        Stop anywhere; another `steps`, `run` or `branched` goes on from there.
+        Stop anywhere; another `steps`, `run` or `branched` continues from there.
         """
-        if not self.evaluations:
-            self._evaluate()
+        every = self.config.evaluation.every
+        if not self.recorder.evaluations:
+            self.evaluate()
         while self.num_processed < len(self.timeline.arrivals) and not self.reason_to_stop():
-            before = self.server.version
+            before = self.version
             self.process(self.num_processed)
-            version = self.server.version
-            is_new = version != before
-            if is_new and (version % self.config.evaluation.every == 0 or version == self.timeline.num_versions):
-                self._evaluate()
-                self._keep_samples()
+            is_new = self.version != before
+            if is_new and (self.version % every == 0 or self.version == self.timeline.num_versions):
+                self.evaluate()
+                if self.reviver is not None and self.reviver.synthesizer is not None and len(self.reviver.pool) > 0:
+                    self.recorder.keep_samples(self.version, self.reviver.pool)
             yield is_new
-
-    def branched(self, config: RunConfig, beta: Callable[[int], float] | None = None) -> Simulation:
-        """A simulation that goes on from the present moment of this one as `config` says; this one is left as it is.
-
-        Seed, device, model, federation, data, training and the split evaluated on must be the same; what the server
-        does may differ, also by a staleness rule `beta` of your own. docs/DURABILITY.md says what is carried over.
-        Raises ConfigError naming what must not differ.
-        """
-        return branched(self, config, beta)
-
-    @property
-    def now(self) -> float:
-        """Simulated time of the last arrival processed, 0 before any."""
-        last = self.timeline.arrivals[self.num_processed - 1]
-        return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
-
-    def reason_to_stop(self) -> str:
-        """Why the run ends before its budget does; '' if it does not."""
-        evaluation, last = self.config.evaluation, self.evaluations[-1]
-        if evaluation.target_accuracy and last["version"] > 0 and last["accuracy"] >= evaluation.target_accuracy:
-            return "target accuracy reached"
-        if self.timeline.ran_dry and self.num_processed == len(self.timeline.arrivals):
-            return "every client has left the federation"
-        chance_from = evaluation.stop_diverged
-        return "" if chance_from is None else diverged(self.evaluations, self.data.num_classes, chance_from)
 
     def process(self, number: int) -> None:
         """Arrival `number` (from 0, in order): train what must be trained before it, then hand it to the server."""
@@ -208,14 +160,12 @@ class Simulation:
         self.users[base] -= 1
         if self.users[base] == 0:
             del self.snapshots[base]
-        with self.timer("server"):
+        with num_threads(self.config.num_threads), self.timer("server"):
             receipt = self.server.receive(upload)
-        self.metrics[number] = receipt.metrics
-        self.receipts.append(replace(receipt, metrics=self.metrics[number]))
+        self.recorder.keep_receipt(receipt)
         self.num_processed = number + 1
-        version = self.server.version
-        if version not in self.snapshots and self.users[version] > 0:
-            self.snapshots[version] = self.server.state
+        if self.version not in self.snapshots and self.users[self.version] > 0:
+            self.snapshots[self.version] = self.server.state
 
     def train_group(self, number: int) -> None:
         """Train the jobs that the timeline groups before arrival `number`."""
@@ -224,39 +174,122 @@ class Simulation:
             Job(job, int(timeline.client[job]), self.snapshots.fetch(int(timeline.base_version[job])))
             for job in timeline.training_groups[number].tolist()
         ]
-        with self.timer("training", len(jobs)):
+        with num_threads(self.config.num_threads), self.timer("training", len(jobs)):
             returned = self.trainer.train(jobs)
         for job, state in zip(jobs, returned, strict=True):
             self.returned[job.number] = state
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """Evaluate the global model and record it."""
         part = self.data.test if self.config.evaluation.split == "test" else self.data.validation
-        with self.timer("evaluation"):
+        with num_threads(self.config.num_threads), self.timer("evaluation"):
             accuracy, loss, class_accuracy = evaluate(
-                self.layout, self.server.state, self.prepare, part.inputs, part.labels, self.data.num_classes
+                self.layout, self.server.state, self.modality.prepare, part.inputs, part.labels, self.data.num_classes
             )
-        evaluation = {
-            "version": self.server.version,
-            "sim_time": self.now,
-            "num_arrivals": self.num_processed,
-            "accuracy": accuracy,
-            "loss": loss,
-            "class_accuracy": class_accuracy,
-            "state_sha256": state_sha256(self.server.state.cpu().numpy()),
+        scores = {"accuracy": accuracy, "loss": loss, "class_accuracy": class_accuracy}
+        self.recorder.keep_evaluation(self.version, self.now, self.server.state, scores)
+
+    def reason_to_stop(self) -> str:
+        """Why the run ends before its budget does; '' if it does not."""
+        evaluation, evaluations = self.config.evaluation, self.recorder.evaluations
+        last = evaluations[-1]
+        if evaluation.target_accuracy and last["version"] > 0 and last["accuracy"] >= evaluation.target_accuracy:
+            return "target accuracy reached"
+        if self.timeline.ran_dry and self.num_processed == len(self.timeline.arrivals):
+            return "every client has left the federation"
+        chance_from = evaluation.stop_diverged
+        return "" if chance_from is None else diverged(evaluations, self.data.num_classes, chance_from)
+
+    def record(self) -> Record:
+        """The record of the run as far as it has come."""
+        return self.recorder.record(
+            self.config,
+            self.data,
+            self.server.state,
+            self.layout.views(self.server.state),
+            stopped=self.reason_to_stop(),
+            summary={"model": self.model_name, "num_parameters": self.layout.num_parameters},
+            origin={
+                "own": self.custom,
+                "data_sha256": self.data.fingerprint,
+                "num_resumed": self.num_resumed,
+                "branches": self.branches,
+            },
+            timings=self.timer.table(),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that cannot be computed again from the configuration, between two arrivals; tensors are shared."""
+        return {
+            "num_processed": self.num_processed,
+            "num_resumed": self.num_resumed,
+            "server": self.server.state_dict(),
+            "snapshots": self.snapshots.state_dict(),
+            "returned": self.returned.state_dict(),
+            "recorder": self.recorder.state_dict(),
+            "timer": self.timer.state_dict(),
         }
-        self.evaluations.append(evaluation | {"chain": self.certificate(evaluation)})
 
-    def certificate(self, row: dict[str, Any]) -> str:
-        """The certificate up to now; see certificate.py."""
-        last: dict[str, Any] = self.evaluations[-1] if self.evaluations else {"chain": "", "num_arrivals": 0}
-        return link(last["chain"], row, arrivals_table(self.timeline, self.receipts, last["num_arrivals"]))
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave. Raises an error if names, counts or shapes do not match."""
+        self.recorder.load_state_dict(state["recorder"])
+        if state["num_processed"] != len(self.recorder.receipts):
+            raise ValueError(f"{len(self.recorder.receipts)} uploads are recorded, not {state['num_processed']}")
+        self.num_processed, self.num_resumed = state["num_processed"], state["num_resumed"]
+        self.server.load_state_dict(state["server"])
+        self.snapshots.load_state_dict(state["snapshots"])
+        self.returned.load_state_dict(state["returned"])
+        self.timer.load_state_dict(state["timer"])
+        self.users = self._users(self.num_processed)
 
-    def _keep_samples(self) -> None:
-        if self.reviver is None or self.reviver.synthesizer is None or len(self.reviver.pool) == 0:
-            return
-        version = self.server.version
-        spacing = self.timeline.num_versions / SAMPLE_MOMENTS
-        if self.samples and version - self.samples[-1][0] < spacing and version != self.timeline.num_versions:
-            return
-        samples, labels = self.reviver.pool.newest(SAMPLES_SHOWN)
-        self.samples.append((version, self.inputs.show(samples), labels))
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be resumed: configuration, data, what was given, branches."""
+        return {
+            "config": self.config.to_dict(),
+            "data": self.data.fingerprint,
+            "custom": self.custom,
+            "branches": self.branches,
+        }
+
+    def differences(self, identity: Mapping[str, Any]) -> list[str]:
+        """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
+        differing = self.config.differences(RunConfig.from_dict(identity["config"]))
+        if identity["data"] != self.data.fingerprint:
+            differing.append("the data itself")
+        there, here = identity["custom"], self.custom
+        differing += [f"{name} of your own" for name in ("model", "beta") if there.get(name) != here.get(name)]
+        if identity["branches"] != self.branches:
+            differing.append("the arrival after which it was branched")
+        return differing
+
+    def branched(self, config: RunConfig, beta: Callable[[int], float] | None = None) -> Simulation:
+        """A simulation that continues from the present state of this one as `config` says; this one does not change.
+
+        Seed, device, model, federation, data, training and the split evaluated on must be the same; what the server
+        does may differ, also by a staleness rule `beta` of your own. docs/DURABILITY.md says what is carried over.
+        Raises ConfigError naming what must not differ.
+        """
+        changed = self.config.differences(config)
+        forbidden = [text for text in changed if text.startswith(FIXED)]
+        if forbidden:
+            raise ConfigError(
+                f"a branch cannot differ in {', '.join(forbidden)}: it continues with the same jobs and models"
+            )
+        model = self.layout.model() if "model" in self.custom else None
+        other = Simulation(config, model, self.data if "data" in self.custom else None, beta)
+        if self.custom.get("beta") != other.custom.get("beta"):
+            changed.append("beta of your own")
+        origin = {
+            "version": self.version,
+            "num_arrivals": self.num_processed,
+            "state_sha256": state_sha256(self.server.state.cpu().numpy()),
+            "changed": changed,
+        }
+        other.load_state_dict(branched_state(self.state_dict(), other.state_dict()))
+        other.branches = [*self.branches, origin]
+        return other
+
+    def _users(self, num_processed: int) -> np.ndarray:
+        """(versions,) how many of the arrivals that are left start from each version."""
+        left = self.timeline.base_version[self.timeline.arrivals[num_processed:]]
+        return np.bincount(left, minlength=self.timeline.num_versions + 1)

@@ -1,5 +1,24 @@
 """Interactive figures for notebooks. The only part of the core that imports ipywidgets.
 
-Each explorer is one call whose last line in a cell shows it. Moving a control draws anew from what is computed already;
-training starts only behind a button. Everything can be reached and moved with the keyboard.
+Each explorer is one call on the last line of a cell. Moving a control redraws from what is already computed; training
+starts only behind a button. Every control works with the keyboard.
 """
+
+from __future__ import annotations
+
+from fedrevive_core.widgets.panel import Panel, choice, slider
+from fedrevive_core.widgets.replay import WhatIf, branch, time_travel
+from fedrevive_core.widgets.synthesis import synthesis_microscope
+from fedrevive_core.widgets.timeline import explore_timeline, with_stragglers
+
+__all__ = [
+    "Panel",
+    "WhatIf",
+    "branch",
+    "choice",
+    "explore_timeline",
+    "slider",
+    "synthesis_microscope",
+    "time_travel",
+    "with_stragglers",
+]

@@ -1,4 +1,4 @@
-"""The ground of all explorers: labelled controls, a line that says what goes on, and one figure that follows them."""
+"""The base of all explorers: labelled controls, a status line, and one figure that follows the controls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYOUT = {"width": "min(46em, 98%)"}
 
 
 def slider(description: str, values: range | tuple[float, float, float], value: float) -> ipw.Widget:
-    """A slider that reports a value when it is released or moved by key: whole numbers from a range, or floats.
+    """A slider that reports its value when released or moved by key: whole numbers from a range, or floats.
 
     Args:
         description: name and unit, such as "clients in flight K". values: a range, or (lowest, highest, step).
@@ -32,7 +32,7 @@ def slider(description: str, values: range | tuple[float, float, float], value: 
 def choice(description: str, options: Any, value: Any) -> ipw.SelectionSlider:
     """A slider over `options` as ipywidgets takes them: values, or (label, value) pairs.
 
-    Not a drop-down list: in JupyterLab the arrow keys, pressed on one, move to another cell of the notebook.
+    Not a drop-down list: on one, JupyterLab's arrow keys move to another cell of the notebook.
     """
     return ipw.SelectionSlider(
         description=description, options=options, value=value, style=WIDE, layout=LAYOUT, continuous_update=False
@@ -43,14 +43,13 @@ class Panel(ipw.VBox):
     """Controls above the figure that `draw` makes of their values.
 
     Args:
-        draw: called with the controls' values by name; returns a Figure, a new one or always the same. A ValueError (so
-            a ConfigError too) is shown in the panel, and the last good figure stays; so does anything else that is
-            raised, which is a mistake of the code and therefore raised as well. controls: by name of the argument of
-            `draw`. title: shown on top.
+        draw: called with the controls' values by name; returns a Figure, a new one or always the same. If it raises
+            ValueError (a ConfigError is one), the panel shows the message and keeps the last figure. Any other error
+            is a bug: the panel shows it, too, and raises it again.
+        controls: by name of the argument of `draw`. title: shown on top.
 
-    The figure is replaced in place, so it does not flicker. A key held down asks for no more drawings than can be made:
-    the browser sends a control's newest value when the one before has been answered. `seconds` is how long the last
-    drawing took.
+    The figure is replaced in place, so it does not flicker. Holding a key does not queue redraws: the browser sends
+    only the latest value, once the previous one is done. `seconds` is how long the last drawing took.
     """
 
     def __init__(self, draw: Callable[..., Figure], controls: Mapping[str, ipw.Widget], *, title: str) -> None:
@@ -65,7 +64,7 @@ class Panel(ipw.VBox):
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw anew from the controls as they stand."""
+        """Draw the figure for the present values of the controls."""
         self.say("drawing ...")
         started = time.perf_counter()
         try:
@@ -73,7 +72,7 @@ class Panel(ipw.VBox):
             self.image.value = png_bytes(figure, scale=1.25, compression=1)
         except ValueError as error:
             self.say(f"Not drawn: {error}", error=True)
-        except Exception as error:  # raised from a control's event it would end in a log that nobody reads
+        except Exception as error:  # shown here, because errors of a control's event go to a log that nobody reads
             self.say(f"Not drawn, {type(error).__name__}: {error}", error=True)
             raise
         else:
@@ -81,6 +80,6 @@ class Panel(ipw.VBox):
             self.say("")
 
     def say(self, message: str, *, error: bool = False) -> None:
-        """Show `message` above the figure; an error stands out by its sign and weight, not by colour alone."""
+        """Show `message` above the figure; an error is marked by a sign and bold type, not by colour alone."""
         text = html.escape(message)
         self.status.value = f"<b>&#9888; {text}</b>" if error else f"<i>{text}</i>&nbsp;"

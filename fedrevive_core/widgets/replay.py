@@ -1,4 +1,4 @@
-"""Time travel: any moment of recorded runs, and what would have come of it under another rule or method."""
+"""Time travel: any arrival of recorded runs, and how a run would have continued under another rule or method."""
 
 from __future__ import annotations
 
@@ -8,80 +8,69 @@ from typing import TYPE_CHECKING
 import ipywidgets as ipw
 from matplotlib.figure import Figure
 
-from fedrevive_core.config import METHODS, RunConfig
+from fedrevive_core.config import RunConfig, method_title
 from fedrevive_core.plots import plot_arrival, plot_branches
 from fedrevive_core.records import Record
-from fedrevive_core.widgets.panel import LAYOUT, WIDE, Panel, choice
+from fedrevive_core.widgets.panel import Panel, choice
 
 if TYPE_CHECKING:
     from fedrevive_core.simulation import Simulation
 
 
 def time_travel(records: Sequence[Record], *, start: float | None = None) -> Panel:
-    """A slider through the simulated time of recorded runs, one arrival at a step, and a choice of the run.
+    """A slider through the simulated time of recorded runs, one arrival a step, and a choice of the run.
 
     Args:
         records: at least one; the steps are the arrivals of the first. start: simulated time shown first; unset shows
             the middle.
     """
-    titles = [_title(record) for record in records]
+    titles = [method_title(record.config.method) for record in records]
     times = records[0].arrivals["sim_time"].tolist()
     start = times[len(times) // 2] if start is None else min(times, key=lambda time: abs(time - start))
-    moment = ipw.SelectionSlider(
-        description="simulated time",
-        options=[(f"{time:.2f}", time) for time in times],
-        value=start,
-        continuous_update=False,
-        style=WIDE,
-        layout=LAYOUT,
-    )
-    return Panel(
-        lambda run, sim_time: plot_arrival(records[run], sim_time),
-        {"run": choice("method", list(zip(titles, range(len(records)), strict=True)), 0), "sim_time": moment},
-        title="Time travel",
-    )
-
-
-def _title(record: Record) -> str:
-    method = record.config.method
-    return METHODS[method].title if method in METHODS else method
+    controls = {
+        "run": choice("method", list(zip(titles, range(len(records)), strict=True)), 0),
+        "sim_time": choice("simulated time", [(f"{time:.2f}", time) for time in times], start),
+    }
+    return Panel(lambda run, sim_time: plot_arrival(records[run], sim_time), controls, title="Time travel")
 
 
 class WhatIf(Panel):
-    """Choose a moment and another way to go on; a button trains from there and draws the branch beside the others.
+    """Choose a version and other settings; a button trains from there and draws the branch beside the others.
 
     Args:
-        moments: simulations that stand at different moments of one run (from `Simulation.branched`); they are left as
-            they are. alternatives: configurations to go on with, by title. record: the run to its own end.
+        simulations: of one run, stopped at different versions (from `Simulation.branched`); they are not modified.
+        alternatives: configurations to continue with, by title. record: of the run to its end.
 
-    Training runs in the kernel while the bar shows how far it is; `branches` holds the records made, by title.
+    Training runs in the kernel, with a progress bar; `branches` holds the records made, by title.
     """
 
     children: tuple[ipw.Widget, ...]
 
-    def __init__(self, moments: Sequence[Simulation], alternatives: Mapping[str, RunConfig], record: Record) -> None:
-        self.moments, self.alternatives, self.record = list(moments), dict(alternatives), record
+    def __init__(
+        self, simulations: Sequence[Simulation], alternatives: Mapping[str, RunConfig], record: Record
+    ) -> None:
+        self.simulations, self.alternatives, self.record = list(simulations), dict(alternatives), record
         self.branches: dict[str, Record] = {}
         self.button = ipw.Button(description="Branch and train", button_style="primary", icon="code-fork")
         self.bar = ipw.IntProgress(min=0, layout={"width": "20em", "visibility": "hidden"})
-        places = [(f"version {m.server.version}, time {m.now:.2f}", n) for n, m in enumerate(self.moments)]
+        starts = [(f"version {s.server.version}, time {s.now:.2f}", n) for n, s in enumerate(self.simulations)]
         controls = {
-            "moment": choice("branch at", places, len(places) // 2),
-            "title": choice("go on with", list(self.alternatives), next(iter(self.alternatives))),
+            "start": choice("branch at", starts, len(starts) // 2),
+            "title": choice("continue with", list(self.alternatives), next(iter(self.alternatives))),
         }
-        super().__init__(self._figure, controls, title="What if the server had changed its ways?")
+        super().__init__(self._figure, controls, title="What if the server had used other settings?")
         self.children = (*self.children[:-2], ipw.HBox([self.button, self.bar]), *self.children[-2:])
         self.button.on_click(lambda _: self.train())
 
     def train(self) -> None:
         """Branch as the controls say, train to the end and draw; an error is shown in the panel."""
-        moment, title = self.moments[self.controls["moment"].value], self.controls["title"].value
+        simulation, title = self.simulations[self.controls["start"].value], self.controls["title"].value
         self.button.disabled = True
         self.bar.layout.visibility = "visible"
         try:
-            name = f"{title}, from version {moment.server.version}"
-            self.branches[name] = branch(moment, self.alternatives[title], self._show)
-        except Exception as error:  # whatever it is, it belongs where the reader looks
+            name = f"{title}, from version {simulation.server.version}"
+            self.branches[name] = branch(simulation, self.alternatives[title], self._show)
+        except Exception as error:  # the reader looks at the panel, not at the kernel's log
             self.say(f"Not trained: {type(error).__name__}: {error}", error=True)
         else:
             self.redraw()
@@ -93,21 +82,20 @@ class WhatIf(Panel):
         self.bar.max, self.bar.value = total, done
         self.say(f"training: {done} of {total} uploads ...")
 
-    def _figure(self, moment: int, title: str) -> Figure:
-        return plot_branches(self.record, self.branches, at=self.moments[moment].now, note=f"go on with {title}")
+    def _figure(self, start: int, title: str) -> Figure:
+        return plot_branches(self.record, self.branches, at=self.simulations[start].now, note=f"continue with {title}")
 
 
-def branch(moment: Simulation, config: RunConfig, show: Callable[[int, int], None] = lambda *_: None) -> Record:
-    """The record of `moment` gone on with as `config` says; `show` is told how many uploads are done, of how many."""
-    import torch  # here, because time travel does without
+def branch(simulation: Simulation, config: RunConfig, show: Callable[[int, int], None] = lambda *_: None) -> Record:
+    """The record of a copy of `simulation` that continues to its end with `config`.
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads)
-    try:
-        simulation = moment.branched(config)
-        first, last = moment.num_processed, len(simulation.timeline.arrivals)
-        for _ in simulation.steps():
-            show(simulation.num_processed - first, last - first)
-        return simulation.run(progress=False)
-    finally:
-        torch.set_num_threads(threads)
+    show: called after each upload with the number of uploads processed since the branch, and of all to process.
+    """
+    from fedrevive_core.simulation import num_threads  # here, because time travel needs no PyTorch
+
+    with num_threads(config.num_threads):
+        branched = simulation.branched(config)
+        first, last = simulation.num_processed, len(branched.timeline.arrivals)
+        for _ in branched.steps():
+            show(branched.num_processed - first, last - first)
+        return branched.run(progress=False)

@@ -1,28 +1,25 @@
 """The synthesis microscope: one class of one synthesis, its images, losses and votes, step by step.
 
-Everything it shows was computed beforehand (`tracing.trace_grid`), so a control only chooses.
+Everything it shows was computed before by `trace_grid`, so a control only chooses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import ipywidgets as ipw
 from matplotlib.figure import Figure
 
 from fedrevive_core.plots import plot_trace
+from fedrevive_core.records import Switches, Trace
 from fedrevive_core.widgets.panel import WIDE, Panel, choice, slider
-
-if TYPE_CHECKING:
-    from fedrevive_core.records import Switches, Trace
 
 
 def synthesis_microscope(grid: Mapping[tuple[int, Switches], Trace], class_names: Sequence[str]) -> Panel:
-    """A panel to choose moment, class, steps and losses, over what `tracing.trace_grid` computed.
+    """A panel to choose version, class, steps and losses.
 
     Args:
-        grid: traces by version and by which losses are on. class_names: of all classes, in order.
+        grid: traces by version and by which losses are on, from `trace_grid`. class_names: of all classes, in order.
     """
     versions = sorted({version for version, _ in grid})
     num_steps = len(next(iter(grid.values())).images)

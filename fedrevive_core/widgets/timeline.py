@@ -1,4 +1,4 @@
-"""The timeline explorer: who works when, and how stale updates arrive, played out anew as a slider moves."""
+"""The timeline explorer: who works when, and how stale updates arrive, simulated again when a slider moves."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STRAGGLERS = 0.1  # share of clients, on average
 def explore_timeline(
     start: str | RunConfig | FederationConfig = "lab-digits", *, seed: int = 0, num_arrivals: int = 5000
 ) -> Panel:
-    """Sliders over a federation, its swim lanes and its staleness against Little's law.
+    """Sliders for a federation, above its swim lanes and its staleness against Little's law.
 
     Args:
-        start: where the sliders stand at first: a preset's name, a run's configuration or its federation.
-        seed: of selection and delays, at first. num_arrivals: length of the run in uploads, >= 1.
+        start: first values of the sliders: a preset's name, a run's configuration or its federation.
+        seed: first seed of selection and delays. num_arrivals: length of the run in uploads, >= 1.
 
-    Raises ConfigError for an unknown preset; what sliders ask for and cannot be played out is said in the panel.
+    Raises ConfigError for an unknown preset; the panel says why values of sliders cannot be simulated.
     """
     if isinstance(start, str):
         start = build(start, "fedrevive")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fedrevive_core.records import confidence_interval
 from lessons.exercise import Verdict, check, right, wrong
 from lessons.reproduction import RECORDS, table
-from reproduce.reports.report import Report, read
+from reproduce.reports.report import Report, read_report
 from reproduce.sweeps.experiment import load_experiment, shipped
 from reproduce.sweeps.figures import lead, plot_settings
 
@@ -26,20 +26,16 @@ def open_sweeps(records: str) -> dict[str, Report]:
     If `records` is empty: the committed map, and the committed sweeps that change one setting at a time.
     """
     root = Path(records).expanduser() if records else RECORDS
-    directories = (
-        [root] if (root / "sweep.json").exists() else sorted(path.parent for path in root.glob("*/sweep.json"))
-    )
-    if not directories:
-        raise ValueError(
-            f"records = '{records}': found no sweep in {root}; give the directory of a sweep, or one that holds several"
-        )
-    reports = {report.experiment.name: report for report in map(read, directories)}
+    sweeps = [root] if (root / "sweep.json").exists() else sorted(path.parent for path in root.glob("*/sweep.json"))
+    if not sweeps:
+        raise ValueError(f"records = '{records}': no sweep in {root}; give a directory of a sweep or of several")
+    reports = {report.experiment.name: report for report in map(read_report, sweeps)}
     return {n: r for n, r in reports.items() if records or n == MAP or r.experiment.notebook == "06_ablations"}
 
 
 def fields(report: Report) -> list[str]:
     """Return the settings of the grid that vary among the finished runs."""
-    grid = report.experiment.grid_at("lab" if report.scale == "lab" else "paper")
+    grid = report.grid
     return [name for name in grid if report.records.runs[name].nunique() > 1]
 
 

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from fedrevive_core import METHODS, Record, RunConfig, Simulation, build, run
+from fedrevive_core import Record, RunConfig, Simulation, build, run
+from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot
+from fedrevive_core.simulation import num_threads
 from fedrevive_core.staleness import beta
 from lessons.exercise import Verdict, check, one_number, right, wrong
 
@@ -39,7 +41,7 @@ def records(folder: str, *, recompute: bool, **overrides: Any) -> list[Record]:
 def accuracy_table(runs: Sequence[Record]) -> str:
     """Return Markdown: accuracy of each run over its time and at its end, and when it first reached 80%."""
     rows = [
-        f"| {METHODS[run.config.method].title} | {run.summary['mean_accuracy']:.1%} | "
+        f"| {method_title(run.config.method)} | {run.summary['mean_accuracy']:.1%} | "
         f"{run.summary['final_accuracy']:.1%} | {_time(run.summary['time_to']['0.8'])} |"
         for run in runs
     ]
@@ -53,17 +55,13 @@ def _time(value: float | None) -> str:
 
 def branch_points(config: RunConfig, every: int) -> tuple[list[Simulation], Record]:
     """Run `config` to its end; return a copy of the simulation at every `every`-th version, and the record."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads)
-    try:
+    with num_threads(config.num_threads):
         simulation, kept = Simulation(config), []
         for is_new in simulation.steps():
             version = simulation.server.version
             if is_new and version % every == 0 and version < simulation.timeline.num_versions:
                 kept.append(simulation.branched(config))
         return kept, simulation.run(progress=False)
-    finally:
-        torch.set_num_threads(threads)
 
 
 @mpl.rc_context(STYLE)

@@ -21,6 +21,7 @@ from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
 from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
 from fedrevive_core.seeding import stream
+from fedrevive_core.simulation import num_threads
 from lessons.exercise import Verdict, check, one_number, right, wrong
 
 BEFORE, AFTER = "#b8b8b8", "#D55E00"
@@ -41,12 +42,12 @@ class Scene:
 
 def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
     """Run `config` to its end and keep a scene of every `every`-th version, from the middle of the run on."""
-    torch.set_num_threads(config.num_threads or torch.get_num_threads())
-    simulation, seen = Simulation(config), []
-    for _ in simulation.steps():
-        version = simulation.server.version
-        if version % every == 0 and version >= simulation.timeline.num_versions // 2:
-            seen.append(scene(simulation))
+    with num_threads(config.num_threads):
+        simulation, seen = Simulation(config), []
+        for _ in simulation.steps():
+            version = simulation.server.version
+            if version % every == 0 and version >= simulation.timeline.num_versions // 2:
+                seen.append(scene(simulation))
     return simulation, seen
 
 
@@ -82,10 +83,11 @@ def distil(simulation: Simulation, scene: Scene, pool: SamplePool, *, num_teache
     distiller = Distiller(simulation.layout, prepare, config, simulation.device, guard=False)
     rng = stream(simulation.config.seed, "distillation", scene.version)
     shares = scene.shares[:num_teachers]
-    slots = np.stack([pool.draw(share, config.steps * config.batch_size, rng) for share in shares])
+    slots = np.stack([pool.sample(share, config.steps * config.batch_size, rng) for share in shares])
     samples = pool.samples[torch.from_numpy(slots)].unflatten(1, (config.steps, config.batch_size))
     augmentation = torch.from_numpy(prepare.draw(rng, len(shares), config.steps, config.batch_size))
-    made = distiller.distil(scene.student, scene.teachers[:num_teachers], samples, augmentation)
+    with num_threads(simulation.config.num_threads):
+        made = distiller.distil(scene.student, scene.teachers[:num_teachers], samples, augmentation)
     return scene.student + made.update
 
 
@@ -93,7 +95,7 @@ def accuracies(simulation: Simulation, state: Tensor) -> tuple[float, np.ndarray
     """Return the test accuracy of `state`, overall and of each class (C,)."""
     test = simulation.data.test
     overall, _, by_class = evaluate(
-        simulation.layout, state, simulation.prepare, test.images, test.labels, simulation.data.num_classes
+        simulation.layout, state, simulation.modality.prepare, test.images, test.labels, simulation.data.num_classes
     )
     return overall, np.array(by_class)
 
@@ -120,7 +122,7 @@ def plot_shares(scene: Scene) -> Figure:
 
 def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
     """Return the index of the image, among the first `among` test images, with the most different answers."""
-    inputs = simulation.prepare(simulation.data.test.images[:among])
+    inputs = simulation.modality.prepare(simulation.data.test.images[:among])
     with torch.no_grad():
         answers = [simulation.layout.call(simulation.layout.views(t), inputs).argmax(dim=1) for t in scene.teachers]
     return int(np.argmax([len(set(said)) for said in torch.stack(answers, dim=1).tolist()]))
@@ -129,7 +131,7 @@ def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
 @mpl.rc_context(STYLE)
 def plot_votes(simulation: Simulation, scene: Scene, image: int, temperature: float) -> Figure:
     """Plot what each teacher says about one real test image at a softmax temperature."""
-    test, prepare = simulation.data.test, simulation.prepare
+    test, prepare = simulation.data.test, simulation.modality.prepare
     picture = test.images[image : image + 1]
     with torch.no_grad():
         logits = [simulation.layout.call(simulation.layout.views(t), prepare(picture))[0] for t in scene.teachers]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from fedrevive_core.config import METHODS
+from fedrevive_core.config import method_title
 from fedrevive_core.records import Record
 from lessons.exercise import Verdict, check, right, wrong
 
@@ -15,7 +15,7 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     """One row per method: accuracies, mean staleness (versions), number of uploads, and how many were revived."""
     return pd.DataFrame(
         {
-            METHODS[record.config.method].title: {
+            method_title(record.config.method): {
                 "final accuracy": f"{record.summary['final_accuracy']:.1%}",
                 "averaged over the run": f"{record.summary['mean_accuracy']:.1%}",
                 "mean staleness": f"{record.arrivals['staleness'].mean():.1f}",

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 import reproduce
+from fedrevive_core.plots import plot_curves
 from fedrevive_core.records import confidence_interval, summarise
 from lessons.exercise import Verdict, check, one_number, right, wrong
 from reproduce.reports.figures import plot_claims
@@ -20,7 +21,7 @@ from reproduce.reports.report import Report
 from reproduce.reports.report import tables as report_tables
 from reproduce.reports.text import markdown
 from reproduce.sweeps.experiment import shipped
-from reproduce.sweeps.figures import plot_curves, plot_lead, plot_settings
+from reproduce.sweeps.figures import plot_lead, plot_settings
 
 RECORDS = Path(reproduce.__file__).parent / "results" / "records"
 # Invented: every usual mistake gives a different number.

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedrevive_core import Simulation, Timeline
-from fedrevive_core.config import METHODS, FederationConfig, RunConfig, StalenessConfig, build
+from fedrevive_core.config import FederationConfig, RunConfig, StalenessConfig, build, method_title
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.plots import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
+from fedrevive_core.simulation import num_threads
 from fedrevive_core.staleness import beta
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
@@ -30,13 +31,13 @@ WORKED = 1_000_000  # number of the first job trained only for measuring; jobs o
 
 def run_with_snapshots(config: RunConfig) -> tuple[Simulation, list[Tensor]]:
     """Run `config` and return the simulation with all its versions (size,), from version 0 on."""
-    torch.set_num_threads(config.num_threads or 1)
-    simulation = Simulation(config)
-    versions = [simulation.server.state]
-    for number in range(len(simulation.timeline.arrivals)):
-        simulation.process(number)
-        if simulation.server.version == len(versions):
-            versions.append(simulation.server.state)
+    with num_threads(config.num_threads or 1):
+        simulation = Simulation(config)
+        versions = [simulation.server.state]
+        for number in range(len(simulation.timeline.arrivals)):
+            simulation.process(number)
+            if simulation.server.version == len(versions):
+                versions.append(simulation.server.state)
     return simulation, versions
 
 
@@ -72,9 +73,10 @@ def measure(
         current = snapshots[version]
         bases = [snapshots[version - tau] for tau in staleness]
         # Equal job numbers give equal random streams: a job sees the same batches whatever version it starts from.
-        jobs = [Job(WORKED + i, client, base) for base in bases for i, client in enumerate(clients)]
-        jobs += [Job(WORKED + num_clients + i, client, current) for i, client in enumerate(clients)]
-        returned = torch.stack(simulation.trainer.train(jobs)).unflatten(0, (len(staleness) + 1, num_clients))
+        jobs = [Job(WORKED + index, client, base) for base in bases for index, client in enumerate(clients)]
+        jobs += [Job(WORKED + num_clients + index, client, current) for index, client in enumerate(clients)]
+        with num_threads(simulation.config.num_threads or 1):
+            returned = torch.stack(simulation.trainer.train(jobs)).unflatten(0, (len(staleness) + 1, num_clients))
         made = layout.parameters(returned - torch.stack([*bases, current])[:, None])
         updates.append(made[:-1])
         repeated.append(made[-1])
@@ -94,7 +96,9 @@ def _loss_changes(simulation: Simulation, current: Tensor, updates: Tensor) -> l
     layout, part = simulation.layout, simulation.data.validation
 
     def loss(state: Tensor) -> float:
-        return evaluate(layout, state, simulation.prepare, part.images, part.labels, simulation.data.num_classes)[1]
+        return evaluate(
+            layout, state, simulation.modality.prepare, part.images, part.labels, simulation.data.num_classes
+        )[1]
 
     before, changes = loss(current), []
     for update in updates:
@@ -215,7 +219,7 @@ def plot_kept(preset: str, methods: Sequence[str], timeline: Timeline) -> Figure
         config = build(preset, method)
         style = "--" if method.startswith("fedasync") else "-"
         share = kept(tau, config.staleness, config.federation)
-        axes.plot(tau, share, style, color=METHOD_COLOURS[method], label=METHODS[method].title)
+        axes.plot(tau, share, style, color=METHOD_COLOURS[method], label=method_title(method))
     axes.set(
         xlabel=r"staleness $\tau$ (versions)",
         ylabel=r"weight kept: $1-\beta(\tau)$ or $s(\tau)$",

@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from fedrevive_core import Simulation, StatisticProbe
 from fedrevive_core.config import RunConfig
 from fedrevive_core.models import channel_statistics
-from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
+from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, newest_of_each_class, show_mosaic
 from fedrevive_core.records import Switches, Trace
 from fedrevive_core.revival import kl_divergence, teacher_weights
-from fedrevive_core.simulation import SynthesisStart, capture, trace_synthesis
+from fedrevive_core.simulation import SynthesisStart, capture, num_threads, trace_synthesis
 from lessons.exercise import Verdict, check, diagnose, one_number, wrong
 
 ABLATIONS: dict[str, Switches] = {
@@ -48,37 +48,39 @@ class Watched:
 
 def watch(config: RunConfig, versions: Sequence[int]) -> Watched:
     """Run until the last of `versions` (ascending) and keep a start of synthesis at each of them."""
-    torch.set_num_threads(config.num_threads or 1)
-    simulation = Simulation(config)
-    untrained = copy.deepcopy(simulation.reviver.synthesizer.generator)
     starts, pool, number = [], [], 0
-    for version in versions:
-        while simulation.server.version < version:
-            simulation.process(number)
-            number += 1
-        starts.append(capture(simulation))
-        pool.append(simulation.reviver.pool.newest(64))
+    with num_threads(config.num_threads or 1):
+        simulation = Simulation(config)
+        untrained = copy.deepcopy(simulation.reviver.synthesizer.generator)
+        for version in versions:
+            while simulation.server.version < version:
+                simulation.process(number)
+                number += 1
+            starts.append(capture(simulation))
+            pool.append(simulation.reviver.pool.newest(64))
     return Watched(simulation, starts, pool, replace(starts[-1], generator=untrained))
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    """Images with values in [0, 1] as uint8."""
+    return images.mul(255).round().byte().numpy()
 
 
 @mpl.rc_context(STYLE)
 def plot_pool(watched: Watched) -> Figure:
     """Plot the newest synthetic image of each class at each version, below a real image of the class."""
     data = watched.simulation.data
+    classes = np.arange(data.num_classes)
     rows = [("a real digit", data.clients.images, data.clients.labels.numpy())]
     rows += [(f"version {m.version}", *pool) for m, pool in zip(watched.starts, watched.pool, strict=True)]
-    figure = Plot(figsize=(10, 1.05 * len(rows) + 0.6))
-    grid = figure.subplots(len(rows), data.num_classes, squeeze=False)
-    for (name, images, labels), row in zip(rows, grid, strict=True):
-        for label, axes in enumerate(row):
-            axes.axis("off")
-            for row_of_image in np.flatnonzero(labels == label)[:1]:
-                axes.imshow(images[row_of_image, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-        row[0].text(-0.15, 0.5, name, ha="right", va="center", transform=row[0].transAxes)
-    for label, axes in enumerate(grid[0]):
-        axes.set_title(data.class_names[label], fontsize=11, loc="center", pad=3)
+    shown = [newest_of_each_class(_pixels(images), labels, classes) for _, images, labels in rows]
+    figure = Plot(figsize=(10, 1.0 * len(rows) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    x, y = show_mosaic(axes, np.stack(shown))
+    axes.set_xticks(x, data.class_names)
+    axes.set_yticks(y, [name for name, _, _ in rows])
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
     figure.suptitle("What entered the pool: newest image of each class", x=0.01, ha="left", fontsize=13)
-    figure.subplots_adjust(left=0.14, right=0.99, top=0.84, bottom=0.02)
     return figure
 
 
@@ -159,8 +161,9 @@ def diversity(images: np.ndarray, labels: np.ndarray) -> float:
 
 def compare_generators(watched: Watched, steps: int, patience: int) -> dict[str, tuple[Trace, int]]:
     """Return traces with the step to show: meta-learned generator, new generator, new one after `patience` steps."""
-    learned = trace_synthesis(watched.simulation, watched.starts[-1], steps=steps + 1)
-    fresh = trace_synthesis(watched.simulation, watched.initial, steps=patience + 1)
+    with num_threads(watched.simulation.config.num_threads or 1):
+        learned = trace_synthesis(watched.simulation, watched.starts[-1], steps=steps + 1)
+        fresh = trace_synthesis(watched.simulation, watched.initial, steps=patience + 1)
     return {
         f"meta-learned, {steps} steps": (learned, steps),
         f"new each time, {steps} steps": (fresh, steps),
@@ -187,11 +190,7 @@ def plot_generators(watched: Watched, generators: dict[str, tuple[Trace, int]], 
         rows.append((name, made.images[step][chosen], numbers))
     figure = Plot(figsize=(11, 1.25 * len(rows)))
     for axes, (name, images, numbers) in zip(figure.subplots(len(rows), 1), rows, strict=True):
-        tiled = np.pad(images[:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=255)
-        side = tiled.shape[1]
-        mosaic = tiled.reshape(-1, per_class, side, side).transpose(1, 2, 0, 3).reshape(per_class * side, -1)
-        axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.axis("off")
+        show_mosaic(axes, images.reshape(-1, per_class, *images.shape[1:]).swapaxes(0, 1))
         axes.text(-0.01, 0.5, name, ha="right", va="center", transform=axes.transAxes)
         axes.text(1.01, 0.5, numbers, ha="left", va="center", transform=axes.transAxes, fontsize=10)
     figure.subplots_adjust(left=0.2, right=0.8, top=0.98, bottom=0.02)
@@ -274,11 +273,8 @@ def plot_neighbours(near: Neighbours) -> Figure:
     """Plot synthetic images above their nearest training image, and distances to training and held-out images."""
     figure = Plot(figsize=(11, 4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
-    grid = left.subplots(2, len(near.images))
-    for row, images in zip(grid, (near.images, near.matches), strict=True):
-        for axes, image in zip(row, images, strict=True):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axes.axis("off")
+    pairs = torch.from_numpy(np.stack([near.images, near.matches]))  # (2, n, S, S)
+    show_mosaic(left.subplots(), _pixels(pairs)[:, :, None])
     left.suptitle("Newest synthetic images; below, the nearest training image", fontsize=12)
     axes = right.subplots()
     edges = np.linspace(0, 1.05 * max(near.to_train.max(), near.to_held_out.max()), 40)

@@ -82,13 +82,11 @@ def reading(simulation: Simulation, rates: Sequence[float], steps: int) -> pd.Da
     states = [teacher.state for teacher in reviver.buffer]
     shares = np.stack([reviver.proportions.of(teacher.client) for teacher in reviver.buffer])
     weights = torch.from_numpy(teacher_weights(shares)).to(server.state)
-    table, rows = simulation.inputs.embedding, {}
+    table, rows = simulation.modality.embedding, {}
     for rate in (0.0, *rates):
         config = simulation.config.synthesis.model_copy(update={"steps": steps, "noise_lr": rate})
-        generator = copy.deepcopy(
-            reviver.synthesizer.generator
-        )  # Reptile moves it: leave the run's generator unchanged
-        maker = Synthesizer(simulation.layout, simulation.inputs.prepare_synthetic, generator, config, guard=False)
+        generator = copy.deepcopy(reviver.synthesizer.generator)  # a copy: Reptile moves it
+        maker = Synthesizer(simulation.layout, simulation.modality.prepare_synthetic, generator, config, guard=False)
         draws = maker.draw(stream(simulation.config.seed, "synthesis", 0), shares)
         labels = torch.from_numpy(draws.labels)
         seeds = texts = generator.make(draws.latents, labels).detach()
@@ -111,7 +109,7 @@ def reading(simulation: Simulation, rates: Sequence[float], steps: int) -> pd.Da
 def unmoved(simulation: Simulation) -> float:
     """Return the share of the pool's texts that no step has moved: all trained positions are still exactly tokens."""
     samples, _ = simulation.reviver.pool.newest(len(simulation.reviver.pool))
-    table = simulation.inputs.embedding
+    table = simulation.modality.embedding
     trained = samples[:, simulation.config.synthesis.prompt_tokens :]
     tokens = table[torch.from_numpy(nearest_tokens(trained, table)).long().clamp(min=0)]
     gap = (trained[..., :-1] - tokens).abs().amax(dim=-1) * trained[..., -1]
@@ -128,7 +126,7 @@ def _wanted(simulation: Simulation, states: list[Tensor], weights: Tensor, texts
 
 def token_gap(simulation: Simulation, count: int = 300) -> float:
     """Return the mean distance from a token to the nearest other token, over the first `count` usual tokens."""
-    table = simulation.inputs.embedding[torch.from_numpy(simulation.data.tokenizer.usual)]
+    table = simulation.modality.embedding[torch.from_numpy(simulation.data.tokenizer.usual)]
     distances = torch.cdist(table[:count], table)
     return float(distances.fill_diagonal_(torch.inf).min(dim=1).values.mean())
 

@@ -95,7 +95,7 @@ class Workload:
 
         def ours() -> None:
             rng = stream(0, "distillation", 0)
-            slots = np.stack([pool.draw(share, config.steps * config.batch_size, rng) for _ in teachers])
+            slots = np.stack([pool.sample(share, config.steps * config.batch_size, rng) for _ in teachers])
             samples = pool.samples[torch.from_numpy(slots).to(self.device)].unflatten(1, (config.steps, -1))
             draws = torch.from_numpy(prepare.draw(rng, 8, config.steps, config.batch_size)).to(self.device)
             distiller.distil(self.state, teachers, samples, draws)
@@ -271,7 +271,7 @@ def accuracies(device: torch.device, seeds: Sequence[int] = (0, 1, 2), versions:
 def _accuracy(simulation: Simulation, state: torch.Tensor) -> float:
     test = simulation.data.test
     found = evaluate(
-        simulation.layout, state, simulation.prepare, test.inputs, test.labels, simulation.data.num_classes
+        simulation.layout, state, simulation.modality.prepare, test.inputs, test.labels, simulation.data.num_classes
     )
     return found[0]
 

@@ -1,4 +1,4 @@
-"""Commands that turn results into something to read: one notebook, all of them, the verdicts of a sweep."""
+"""Commands that execute notebooks: one, or all of the course."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from fedrevive_core.errors import ConfigError
+from reproduce.cli.options import parse_pairs
+from reproduce.console import hint
 
 OUT = Path("build/notebooks")
 
@@ -23,43 +25,69 @@ def notebook_runner() -> Any:
 
 
 def notebook(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Notebook of the course, or a path to an .ipynb file.")],
-    values: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    names: Annotated[
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A notebook of the course, such as `08_reproduce`, or a path to an .ipynb file."
+        ),
+    ],
+    parameters: Annotated[
         list[str] | None,
-        typer.Option("-p", metavar="NAME VALUE", help="Set one of its parameters; may be given several times."),
+        typer.Option("-p", metavar="NAME=VALUE", help="Set one parameter; repeat the option to set several."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Executed copy; default build/notebooks/NAME.ipynb.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Executed copy; default `build/notebooks/NAME.ipynb`."),
     ] = None,
 ) -> None:
-    """Execute one notebook with parameters of your own; keep the executed copy and a page (.html) beside it.
+    """Execute one notebook with your parameters, and write the executed copy and its page (.html).
 
-    Names and types of parameters are checked before anything runs. If a cell fails, what ran is kept, and the exit code
-    is 1. Example: `python -m reproduce notebook 08_reproduce -p solve true`
+    Names and types of parameters are checked before anything runs. If a cell fails, the copy shows where, and the exit
+    code is 1.
+
+    ```
+    fedrevive notebook 08_reproduce -p solve=true
+    ```
     """
     runner = notebook_runner()
-    # The option takes the name, and the value stands where arguments do: in the same order.
-    given, names = values or [], names or []
-    if len(given) != len(names):
-        raise ConfigError(f"-p takes a name and a value: got the names {names} and the values {given}")
-    found = runner.find(name)
-    parameters = runner.parse(found, list(zip(names, given, strict=True)))
-    copy = out or OUT / found.name
+    pairs = parse_pairs("-p", _modern(parameters or [], context.args), "NAME=VALUE", "seed=1")
+    path = runner.find(name)
+    copy = out or OUT / path.name
     try:
-        page = runner.execute(found, copy, parameters)
+        page = runner.execute(path, copy, runner.parse(path, pairs))
     except runner.NotebookFailed as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     print(f"Executed: {copy}\nPage: {page}")
 
 
-def pages(
-    out: Annotated[Path, typer.Option("--out", help="Directory for the pages and their index.")] = Path("build/pages"),
-) -> None:
-    """Execute every notebook of the course at its defaults, and write their pages with an index.
+def _modern(parameters: list[str], values: list[str]) -> list[str]:
+    """Every entry as NAME=VALUE; with the old spelling `-p NAME VALUE`, `values` holds the values in order."""
+    left = list(values)
+    entries = []
+    for entry in parameters:
+        if "=" not in entry and left:
+            entry = f"{entry}={left.pop(0)}"
+            hint(f"write -p {entry}; a space in place of '=' works in this release only")
+        entries.append(entry)
+    if left:
+        raise ConfigError(f"'{left[0]}' is one argument too many: set parameters with -p NAME=VALUE")
+    return entries
 
-    A notebook that fails does not stop the others; the index says so, and the exit code is 1.
+
+def pages(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the pages and their index.")] = Path(
+        "build/pages"
+    ),
+) -> None:
+    """Execute every notebook of the course with its defaults, and write their pages and an index.
+
+    If a notebook fails, the others still run; the index shows the error, and the exit code is 1.
+
+    ```
+    fedrevive pages --out build/pages
+    ```
     """
     index, failures = notebook_runner().write_pages(out)
     for failure in failures:

@@ -3,70 +3,121 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 
+from fedrevive_core.config import METHODS, PRESETS, SCHEDULES
 from fedrevive_core.errors import ConfigError
+
+
+def completed(names: Iterable[str]) -> Callable[[], list[str]]:
+    """Completion of an option that takes one of `names`.
+
+    The value itself is checked where it is used, which suggests a similar name; Typer's own choices do not.
+    """
+    return lambda: list(names)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names an option takes, as its help shows them."""
+    return ", ".join(f"`{name}`" for name in names)
+
 
 CheckpointOption = Annotated[
     str | None,
     typer.Option(
-        "--checkpoint-every", metavar="VERSIONS|SECONDSs", help="Write checkpoints to OUT.partial: `100` or `300s`."
+        "--checkpoint-every",
+        metavar="INTERVAL",
+        help="Write a checkpoint to OUT.partial every N versions (`100`) or seconds (`300s`).",
     ),
 ]
-
 
 KeepOption = Annotated[
     int,
     typer.Option(
-        "--keep-every", help="Also keep the checkpoints at multiples of so many versions, in OUT/checkpoints at last."
+        "--keep-every", metavar="N", help="Also keep one checkpoint every N versions; they end up in OUT/checkpoints."
     ),
 ]
 
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint in OUT.partial.")]
 
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in OUT.partial.")]
-
-
-PresetOption = Annotated[str, typer.Option("--preset", help="Data set with all its settings; `presets` lists them.")]
-
-
-MethodOption = Annotated[str, typer.Option("--method", help="What the server does; `presets` lists them.")]
-
-
-SeedOption = Annotated[int, typer.Option("--seed", help="Of clients, delays, batches, everything but the data split.")]
-
-
-ScheduleOption = Annotated[
-    str, typer.Option("--schedule", help="Delays: `default`, `shifted` (faster clients) or `stragglers`.")
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        metavar="PRESET",
+        autocompletion=completed(PRESETS),
+        help=f"Data set, model and all settings. One of {listed(PRESETS)}.",
+    ),
 ]
 
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        metavar="METHOD",
+        autocompletion=completed(METHODS),
+        help=f"What the server does with updates. One of {listed(METHODS)}.",
+    ),
+]
+
+MethodsOption = Annotated[
+    str, typer.Option("--methods", metavar="METHOD,...", help="Methods, separated by commas; `presets` lists them.")
+]
+
+SeedOption = Annotated[int, typer.Option("--seed", metavar="N", help="Random seed (everything except the data split).")]
+
+SeedsOption = Annotated[str, typer.Option("--seeds", metavar="N,...", help="Random seeds, separated by commas.")]
+
+ScheduleOption = Annotated[
+    str,
+    typer.Option(
+        "--schedule",
+        metavar="SCHEDULE",
+        autocompletion=completed(SCHEDULES),
+        help=f"Delays of the clients. One of {listed(SCHEDULES)}; in `shifted` clients are faster.",
+    ),
+]
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change one setting; may be given several times."),
+    typer.Option(
+        "--set", metavar="SECTION.FIELD=VALUE", help="Change one setting; repeat the option to change several."
+    ),
 ]
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+
+def parse_pairs(option: str, entries: list[str] | None, form: str, example: str) -> list[tuple[str, str]]:
+    """Name and text of every NAME=VALUE that was given to `option`.
+
+    Raises ConfigError, which shows `form` and an `example`, for an entry without a name or without `=`.
+    """
+    pairs = []
+    for entry in entries or []:
+        name, equals, text = entry.partition("=")
+        if not (equals and name.strip()):
+            raise ConfigError(f"{option} {entry}: must be {form}, such as {example}")
+        pairs.append((name.strip(), text))
+    return pairs
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
     """Settings by dotted name from `SECTION.FIELD=VALUE`; a value is JSON or a plain word."""
     parsed: dict[str, Any] = {}
-    for setting in settings or []:
-        name, equals, text = setting.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {setting}: must be SECTION.FIELD=VALUE, such as server.lr=0.05")
+    for name, text in parse_pairs("--set", settings, "SECTION.FIELD=VALUE", "server.lr=0.05"):
         try:
-            parsed[name.strip()] = json.loads(text)
+            parsed[name] = json.loads(text)
         except json.JSONDecodeError:
-            parsed[name.strip()] = text  # a plain word
+            parsed[name] = text  # a plain word
     return parsed
 
 
 def split(text: str, option: str) -> list[str]:
-    """The parts of a comma-separated list; `option` names it in errors. Raises ConfigError if one is given twice."""
+    """The parts of a comma-separated list; `option` names it in errors. Raises ConfigError if a part is repeated."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise ConfigError(f"--{option} is empty: give at least one, separated by commas")

@@ -1,45 +1,56 @@
-"""Commands about single runs, and about a few of them."""
+"""Commands about single runs, and comparisons of a few."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, leaf_fields
-from fedrevive_core.errors import ConfigError
-from fedrevive_core.records import first_difference
+from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, flatten, leaf_fields
 from reproduce.cli.options import (
     CheckpointOption,
     JsonOption,
     KeepOption,
     MethodOption,
+    MethodsOption,
     PresetOption,
     ResumeOption,
     ScheduleOption,
     SeedOption,
+    SeedsOption,
     SetOption,
+    completed,
+    listed,
     parse_seeds,
     parse_settings,
     split,
 )
 from reproduce.console import command_line, console, print_table, save_figure
-from reproduce.runs.branching import changed
-from reproduce.runs.output import Place
-from reproduce.runs.verify import _again, _intact, _same_models
+from reproduce.runs.output import OutputDirectory
+
+if TYPE_CHECKING:
+    from fedrevive_core.records import Record
 
 
 def presets(
-    preset: Annotated[str | None, typer.Argument(help="Show every setting of this preset, with its source.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PRESET",
+            autocompletion=completed(PRESETS),
+            help="Show every setting of this preset, with its source.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List presets and methods, or every setting of one preset for all methods.
 
-    Example: `python -m reproduce presets lab-digits`
+    ```
+    fedrevive presets lab-digits
+    ```
     """
     if preset is not None:
         _show_preset({method: build(preset, method) for method in METHODS}, as_json)
@@ -72,8 +83,9 @@ def _show_preset(configs: dict[str, RunConfig], as_json: bool) -> None:
         print(json.dumps({method: config.to_dict() for method, config in configs.items()}, indent=2))
         return
     rows = []
+    by_method = {method: flatten(config.model_dump()) for method, config in configs.items()}
     for field, description in leaf_fields(RunConfig).items():
-        values = {method: _value(config, field) for method, config in configs.items()}
+        values = {method: _text(settings[field]) for method, settings in by_method.items()}
         common = max(values.values(), key=list(values.values()).count)
         others = [f"{method}: {value}" for method, value in values.items() if value != common]
         if field not in ("preset", "method"):
@@ -81,10 +93,7 @@ def _show_preset(configs: dict[str, RunConfig], as_json: bool) -> None:
     print_table("Settings: the value of most methods, then the methods that differ", rows)
 
 
-def _value(config: RunConfig, field: str) -> str:
-    value: Any = config
-    for part in field.split("."):
-        value = getattr(value, part)
+def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -94,12 +103,16 @@ def timeline(
     schedule: ScheduleOption = "default",
     seed: SeedOption = 0,
     settings: SetOption = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Also draw it into this file (.png, .svg, .pdf).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it into this file (.png, .svg, .pdf).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute who trains what, when it arrives and how stale it is, without any training.
+    """Compute which client trains when, when its update arrives and how stale it is. Nothing is trained.
 
-    Example: `python -m reproduce timeline --preset cifar10 --schedule shifted --seed 10`
+    ```
+    fedrevive timeline --preset cifar10 --schedule shifted --seed 10
+    ```
     """
     from fedrevive_core.timeline import simulate_timeline
 
@@ -119,7 +132,9 @@ def timeline(
 
 
 def run(
-    out: Annotated[Path, typer.Option("--out", help="New directory for the record: tables, model, figure.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="New directory for the record: tables, model, figure.")
+    ],
     preset: PresetOption = "lab-digits",
     method: MethodOption = "fedrevive",
     schedule: ScheduleOption = "default",
@@ -130,129 +145,130 @@ def run(
     resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make one run and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
+    """Run one method and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
 
-    With `--checkpoint-every`, a run that is interrupted or killed goes on exactly with `--resume`. Example:
-    `python -m reproduce run --preset lab-digits --method fedrevive --set server.lr=0.05 --out runs/first`
+    With `--checkpoint-every`, a run that was interrupted or killed can be resumed with `--resume`; it ends with the
+    same bits.
+
+    ```
+    fedrevive run --preset lab-digits --method fedrevive --out runs/first
+    fedrevive run --method afl-dw --set server.lr=0.05 --out runs/slow
+    ```
     """
     from fedrevive_core import simulation
 
     config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
-    place = Place(out, checkpoint_every, keep_every, resume)
-    place.finish(simulation.run(config, **place.checkpoints()), as_json)
+    directory = OutputDirectory(out, checkpoint_every, keep_every, resume)
+    _finish(simulation.run(config, **directory.checkpoints()), directory, as_json)
 
 
 def compare(
-    methods: Annotated[str, typer.Option("--methods", help="Comma-separated methods.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory for all records, table and figure.")],
+    methods: MethodsOption,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for all records, table and figure.")],
     preset: PresetOption = "lab-digits",
-    seeds: Annotated[str, typer.Option("--seeds", help="Comma-separated seeds.")] = "0,1,2",
+    seeds: SeedsOption = "0,1,2",
     schedule: ScheduleOption = "default",
     settings: SetOption = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time on this machine.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Run several methods over several seeds with the same draws of clients and delays; write table and figure.
+    """Run several methods on the same arrivals, with several seeds, and write a table and a figure.
 
-    The same command goes on where an interrupted one stopped. Example:
-    `python -m reproduce compare --methods fedbuff,afl-dw,fedrevive --seeds 0,1,2 --out runs/compare`
+    The records are in OUT/runs/METHOD-sSEED-HASH. If it was interrupted, the same command resumes it.
+
+    ```
+    fedrevive compare --methods fedbuff,afl-dw,fedrevive --out runs/compare
+    ```
     """
     from fedrevive_core.plots import plot_accuracy
-    from reproduce.reports.text import markdown, table
-    from reproduce.runs.comparison import run_all
+    from reproduce.reports.text import comparison_table, markdown
+    from reproduce.runs.comparison import comparison, run_comparison
 
-    configs = [
-        build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
-        for method in split(methods, "methods")
-        for seed in parse_seeds(seeds)
-    ]
-    records = run_all(configs, out)
-    rows = table(records)
-    (out / "table.md").write_text(f"`{command_line()}`\n\n{markdown(rows)}")
+    numbers = parse_seeds(seeds)
+    experiment = comparison(preset, split(methods, "methods"), numbers, schedule, parse_settings(settings))
+    records = run_comparison(experiment, out, jobs)
+    rows = comparison_table(records)
+    (out / "table.md").write_text(f"`{command_line()}`\n\n{markdown(rows)}", encoding="utf-8")
     save_figure(plot_accuracy(records), out / "curves.png")
     if as_json:
         print(json.dumps(rows))
     else:
-        print_table(f"{preset}: mean and 95% interval over {len(parse_seeds(seeds))} seeds", rows)
-        console.print(f"Records, table.md, curves.png: {out}", soft_wrap=True)
+        print_table(f"{preset}: mean and 95% interval over {len(numbers)} seeds", rows)
+        console.print(f"Records: {out / 'runs'}; table.md, curves.png: {out}", soft_wrap=True)
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", help="Directory for records and page.")] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for records and page.")] = Path(
+        "runs/quickstart"
+    ),
     seed: SeedOption = 0,
 ) -> None:
-    """The main job: FedBuff, AFL-DW and FedRevive over one timeline on real digits, and a page that shows it.
+    """Run FedBuff, AFL-DW and FedRevive on real digits with the same arrivals, and write a page about what happened.
 
-    Needs no download and no GPU; takes a few minutes on two cores.
+    It needs no download and no GPU, and takes a few minutes on two cores.
+
+    ```
+    fedrevive quickstart
+    ```
     """
-    from reproduce.reports.text import table
-    from reproduce.runs.comparison import run_all
+    from reproduce.reports.text import comparison_table
+    from reproduce.runs.comparison import comparison, run_comparison
     from reproduce.runs.quickstart import METHODS_SHOWN, PRESET, write_quickstart_page
 
     num_clients = build(PRESET, "fedrevive").federation.num_clients
     console.print(f"Three methods on preset '{PRESET}': real digits, {num_clients} clients, one timeline of arrivals.")
-    records = run_all([build(PRESET, method, seed=seed) for method in METHODS_SHOWN], out)
-    print_table("Quickstart: one seed; `compare` gives intervals over several", table(records))
+    records = run_comparison(comparison(PRESET, METHODS_SHOWN, [seed], "default", {}), out, jobs=2)
+    print_table("Quickstart: one seed; `compare` gives intervals over several", comparison_table(records))
     page = write_quickstart_page(records, out / "index.html", command_line())
     console.print(f"Open this page: {page.resolve()}", soft_wrap=True)
 
 
-def verify(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="One directory of a record, or two.")],
-) -> None:
-    """Say whether two runs had the same bits throughout, or where they first differ; of one run, carry it out again.
-
-    Exit code 0 if they are identical, 1 if not. Example: `python -m reproduce verify runs/first runs/second`
-    """
-    if len(runs) > 2:
-        raise ConfigError(f"verify takes one record or two, not {len(runs)}")
-    records = [_intact(directory) for directory in runs]
-    if len(records) == 1:
-        records.append(_again(records[0], runs[0]))
-    difference = first_difference(*records)
-    if difference is not None:
-        print(f"different: {difference}")
-        settings = records[0].config.differences(records[1].config)
-        if settings and len(runs) == 2:
-            print(f"settings that differ: {', '.join(settings)}")
-        sys.exit(1)
-    models = [record.model for record in records]
-    if all(models) and not _same_models(*models):
-        print("different: the stored models, although the runs were identical; one file was changed since")
-        sys.exit(1)
-    summary = records[0].summary
-    print(
-        f"identical: {summary['num_arrivals']} arrivals, {summary['num_versions']} versions, "
-        f"certificate {summary['certificate']}"
-    )
-
-
 def branch(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="OUT.partial, or OUT of a run with --keep-every.")],
-    out: Annotated[Path, typer.Option("--out", help="New directory for the branch's record.")],
-    at: Annotated[int | None, typer.Option("--at", help="Version to go on from; unset takes the newest.")] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Go on with this method; unset keeps it.")] = None,
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Record of a run with `--keep-every`, or OUT.partial of an unfinished run."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New directory for the record of the branch.")],
+    at: Annotated[
+        int | None, typer.Option("--at", metavar="VERSION", help="Version to start from; default: the newest.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="METHOD",
+            autocompletion=completed(METHODS),
+            help=f"Another method; default: that of the run. One of {listed(METHODS)}.",
+        ),
+    ] = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = None,
     keep_every: KeepOption = 0,
     resume: ResumeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Go on from a checkpoint under other settings, with the same jobs and arrivals; the run itself stays as it is.
+    """Resume a run from a checkpoint under other settings, with the same jobs and arrivals, as a new run.
 
-    Where it was branched from is in run.json under provenance. Example:
-    `python -m reproduce branch runs/first --at 1000 --method afl-dw --out runs/what-if`
+    The original run is not modified. The field `provenance` in run.json says where the branch starts.
+
+    ```
+    fedrevive branch runs/first --at 1000 --method afl-dw --out runs/what-if
+    ```
     """
-    from fedrevive_core.simulation import Simulation, checkpoint, num_threads
+    from reproduce.runs.branching import run_branch
 
-    path, manifest = checkpoint.at_version(source, at)
-    before = RunConfig.from_dict(manifest["config"])
-    config = changed(before, method, parse_settings(settings))
-    place = Place(out, checkpoint_every, keep_every, resume)
-    with num_threads(config.num_threads):
-        simulation = Simulation(before)
-        simulation.branches = manifest["branches"]
-        checkpoint.restore(simulation, path)
-        simulation = simulation.branched(config)
-        simulation.branches[-1]["checkpoint"] = str(path)
-        record = simulation.run(**place.checkpoints())
-    place.finish(record, as_json)
+    directory = OutputDirectory(out, checkpoint_every, keep_every, resume)
+    record = run_branch(source, at, method, parse_settings(settings), **directory.checkpoints())
+    _finish(record, directory, as_json)
+
+
+def _finish(record: Record, directory: OutputDirectory, as_json: bool) -> None:
+    """Save the record and print its summary."""
+    from reproduce.reports.text import comparison_table
+
+    directory.save(record)
+    if as_json:
+        print(json.dumps(record.summary))
+    else:
+        print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
+        console.print(f"Record: {directory.out}", soft_wrap=True)

@@ -1,8 +1,7 @@
-"""The command `sweep`."""
+"""Commands about experiments of many runs: sweeps, their reports, and the evidence made of them."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,68 +14,96 @@ from rich.table import Table
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
 from reproduce.cli.notebooks import notebook_runner
-from reproduce.sweeps.experiment import load_experiment, select
+from reproduce.cli.options import completed, parse_pairs
+from reproduce.console import command_line
+from reproduce.sweeps.experiment import load_experiment, scale_of, select, shipped
 
 ENGINES = ("local", "ray")
+SCALES = ("lab", "paper")
 
 
 def sweep(
-    experiment: Annotated[str, typer.Argument(help="Name of a shipped experiment, or a YAML file.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory of the sweep; those beside it share their runs.")],
-    scale: Annotated[str, typer.Option("--scale", help="`lab` (laptops, minutes) or `paper`.")] = "lab",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time on this machine.")] = 1,
-    engine: Annotated[str, typer.Option("--engine", help="`local`, or `ray`: an existing Ray cluster.")] = "local",
-    address: Annotated[str, typer.Option("--address", help="Of the Ray cluster: `auto` or HOST:PORT.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished sweep in OUT.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would cost, and do nothing.")] = False,
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT", autocompletion=shipped, help="Name of a shipped experiment, or a YAML file."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="Directory of the sweep; it shares runs with sweeps beside it."),
+    ],
+    scale: Annotated[
+        str,
+        typer.Option(
+            "--scale",
+            metavar="SCALE",
+            autocompletion=completed(SCALES),
+            help="`lab` (minutes on a laptop) or `paper`, if the experiment has it.",
+        ),
+    ] = "lab",
+    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Number of runs at the same time.")] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            autocompletion=completed(ENGINES),
+            help="`local`: this machine. `ray`: an existing Ray cluster.",
+        ),
+    ] = "local",
+    address: Annotated[
+        str, typer.Option("--address", metavar="ADDRESS", help="Address of the Ray cluster: `auto` or HOST:PORT.")
+    ] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the unfinished sweep in OUT.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate time and disk space.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="KEY=VALUE", help="Only cells with this arm, method, seed or grid value."),
+        typer.Option(
+            "--only",
+            metavar="KEY=VALUE",
+            help="Only the runs with this arm, method, seed or grid value; repeat the option to narrow further.",
+        ),
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report/--no-report", help="End with the report and the executed notebook in OUT/report.")
+        bool, typer.Option("--report/--no-report", help="At the end, write the report and the notebook to OUT/report.")
     ] = True,
 ) -> None:
-    """Carry out every run of an experiment once, and go on after any interruption with `--resume`.
+    """Run every run of an experiment once. After an interruption, `--resume` continues it.
 
-    A finished run is never repeated, and is shared between sweeps that lie side by side. A run that fails is tried once
-    more and then reported; the others go on, and the exit code is 1. Example:
-    `python -m reproduce sweep smoke --scale lab --out runs/sweeps/smoke --jobs 2`
+    Finished runs are never repeated, and sweeps in neighbouring directories share them. A run that fails is tried once
+    more. If it fails again, the others still run, and the exit code is 1.
+
+    ```
+    fedrevive sweep smoke --out runs/sweeps/smoke --jobs 2
+    fedrevive sweep smoke --out runs/sweeps/smoke --only seed=0 --dry-run
+    ```
     """
-    from reproduce.sweeps.executors import Engine, LocalExecutor
-    from reproduce.sweeps.progress import Board
-    from reproduce.sweeps.sweep import carry_out, check_out, opened, plan, share
+    from reproduce.sweeps.executors import Executor, LocalExecutor
+    from reproduce.sweeps.sweep import check_out, plan, run_sweep
 
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
     described = load_experiment(experiment)
-    if scale not in described.scales:
-        raise ConfigError(f"scale = '{scale}' is unknown in {described.name}: {choices(scale, described.scales)}")
-    workers: Engine
+    at = scale_of(described, scale)
+    executor: Executor
     if engine == "ray":
         from reproduce.sweeps.ray_executor import RayExecutor
 
-        workers = RayExecutor(out, address, described.scales[scale])
+        executor = RayExecutor(out, address, described.scales[at])
     else:
-        workers = LocalExecutor(out, jobs)
-    planned = plan(described, scale, workers.device)
-    cells = set(map(id, select([run.cell for run in planned.runs], _parse(only or []))))
+        executor = LocalExecutor(out, jobs)
+    planned = plan(described, at, executor.device)
+    wanted = dict(parse_pairs("--only", only, "KEY=VALUE", "arm=fedrevive or seed=0"))
+    cells = set(map(id, select([run.cell for run in planned.runs], wanted)))
     chosen = [run for run in planned.runs if id(run.cell) in cells]
     if dry_run:
-        _forecast(chosen, out, workers.slots)
+        _forecast(chosen, out, executor.slots)
         return
     check_out(planned, chosen, out, resume=resume)
     if report:
-        notebook_runner()  # what is not installed is said before the work, not after it
-    console = Console(stderr=True)
-    with opened(planned, out):
-        copied = share(chosen, out)
-        if copied:
-            console.print(f"{len(copied)} runs were finished in sweeps beside {out} and are copied", soft_wrap=True)
-        todo = [run for run in chosen if not run.is_finished(out)]
-        done = [run for run in chosen if run.is_finished(out)]
-        with Board(f"{described.name}, {scale}", chosen, done, workers.slots, console) as board:
-            failed = carry_out(todo, workers, board.report, board.tick)
+        notebook_runner()  # a missing package is reported before the work, not after it
+    failed = run_sweep(planned, chosen, executor, out, Console(stderr=True))
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")
     if failed:
         print(f"{len(failed)} have failed, {out / 'failures'} says why; --resume tries them again")
@@ -84,14 +111,6 @@ def sweep(
         publish(out, described.notebook)
     if failed:
         raise typer.Exit(1)
-
-
-def _parse(only: list[str]) -> dict[str, str]:
-    pairs = [entry.partition("=") for entry in only]
-    for entry, (key, equals, value) in zip(only, pairs, strict=True):
-        if not (key and equals and value):
-            raise ConfigError(f"--only {entry}: must be KEY=VALUE, such as arm=fedrevive or seed=0")
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _forecast(chosen: list, out: Path, slots: int) -> None:
@@ -109,10 +128,10 @@ def _forecast(chosen: list, out: Path, slots: int) -> None:
     for heading in ("arm", "runs to do", "time of each", "record of each"):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     for arm in dict.fromkeys(run.cell.arm for run in todo):
-        own = [estimates[run.name] for run in todo if run.cell.arm == arm]
-        each = sum(cost.seconds for cost in own) / len(own)
-        kilobytes = sum(cost.record_bytes for cost in own) / len(own) / 1e3
-        table.add_row(arm, str(len(own)), duration(each), f"{kilobytes:,.0f} kB")
+        of_arm = [estimates[run.name] for run in todo if run.cell.arm == arm]
+        each = sum(cost.seconds for cost in of_arm) / len(of_arm)
+        kilobytes = sum(cost.record_bytes for cost in of_arm) / len(of_arm) / 1e3
+        table.add_row(arm, str(len(of_arm)), duration(each), f"{kilobytes:,.0f} kB")
     if todo:
         Console().print(table)
         every = list(estimates.values())
@@ -127,65 +146,79 @@ def _forecast(chosen: list, out: Path, slots: int) -> None:
 
 
 def report(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory that `sweep` wrote, finished or not.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a sweep, finished or not.")],
 ) -> None:
-    """Put the claims of a sweep beside what it measured, into DIR/report: index.html, report.md and parquet tables.
+    """Compare the claims of an experiment with what its sweep measured.
 
-    Example: `python -m reproduce report runs/sweeps/smoke`
+    Writes DIR/report: index.html, report.md and parquet tables.
+
+    ```
+    fedrevive report runs/sweeps/smoke
+    ```
     """
-    from reproduce.reports.report import write
+    from reproduce.reports.report import write_report
 
-    page = write(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
+    page = write_report(directory, command_line("report", directory))
     print(f"Open this page: {page.resolve()}")
 
 
 def pack(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories that `sweep` wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory that gets a packed sweep for each of them.")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories of sweeps.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the packed sweeps.")],
 ) -> None:
-    """Keep of each sweep what its tables and figures are made of: a few kilobytes a run, to be committed or sent.
+    """Pack each sweep into the few files its tables and figures need: a few kB per run, small enough to commit or send.
 
-    A packed sweep of the same experiment is replaced. Example:
-    `python -m reproduce pack runs/sweeps/smoke --out build/packed`
+    A packed sweep of the same experiment is replaced.
+
+    ```
+    fedrevive pack runs/sweeps/smoke --out build/packed
+    ```
     """
-    from reproduce.sweeps import results as collected
+    from reproduce.sweeps import results
 
     for directory in directories:
-        place = collected.pack(directory, out)
-        print(f"{place}: {sum(path.stat().st_size for path in place.rglob('*')) / 1e3:,.0f} kB")
+        packed = results.pack(directory, out)
+        print(f"{packed}: {sum(path.stat().st_size for path in packed.rglob('*')) / 1e3:,.0f} kB")
 
 
 def evidence(
     check: Annotated[
         list[Path] | None,
-        typer.Option("--check", metavar="DIR", help="A sweep made again: hold its runs against the committed ones."),
+        typer.Option(
+            "--check", metavar="DIR", help="Sweep that was run again; repeat the option to check several of them."
+        ),
     ] = None,
 ) -> None:
-    """Make the tables and figures of docs/RESULTS.md from the committed runs, or hold runs made again against them.
+    """Make the tables and figures of docs/RESULTS.md from the committed runs.
 
-    With `--check` nothing is written, and the exit code is 1 if the mean of an arm is not as before.
-    Example: `python -m reproduce evidence --check runs/evidence-quick/map`
+    With `--check`, compare runs that were made again with the committed ones. Nothing is written then, and the exit
+    code is 1 if the mean of an arm has changed.
+
+    ```
+    fedrevive evidence
+    fedrevive evidence --check runs/evidence-quick/map
+    ```
     """
-    from reproduce.evidence import tables as made
+    from reproduce.evidence import tables as results
     from reproduce.reports.text import markdown
 
     if not check:
-        print("Written: " + ", ".join(map(str, made.write())))
+        print("Written: " + ", ".join(map(str, results.write_results())))
         return
-    rows = [row for directory in check for row in made.compared(directory)]
+    rows = [row for directory in check for row in results.compare_with_committed(directory)]
     print(markdown(rows))
     if any(row["as before"] == "no" for row in rows):
         raise typer.Exit(1)
 
 
 def publish(directory: Path, notebook: str) -> None:
-    """End a sweep: its report, and its rendering notebook executed over its runs, DIR/report/NOTEBOOK.ipynb and .html.
+    """Write the report of a sweep, and execute its notebook over its runs: DIR/report/NOTEBOOK.ipynb and .html.
 
-    Raises ConfigError if nothing is finished, and ends with exit code 1 if the notebook fails.
+    Raises ConfigError if no run is finished, and typer.Exit with code 1 if the notebook fails.
     """
-    from reproduce.reports.report import write
+    from reproduce.reports.report import write_report
 
-    write(directory, f"python -m reproduce report {shlex.quote(str(directory))}")
+    write_report(directory, command_line("report", directory))
     runner = notebook_runner()
     try:
         page = runner.render(notebook, directory, directory / "report" / f"{Path(notebook).stem}.ipynb")

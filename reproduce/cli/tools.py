@@ -1,43 +1,60 @@
-"""Commands that measure and check."""
+"""Commands that measure, check and prepare."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
-from reproduce.cli.options import (
-    JsonOption,
-)
+from reproduce.cli.options import JsonOption, completed, listed
 from reproduce.console import print_table, save_figure
+from reproduce.seed_texts import TEXT_PRESETS, class_names, write_seeds
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def bench(
-    out: Annotated[Path, typer.Option("--out", help="JSON file; a figure of the same name (.png) goes beside it.")],
-    device: Annotated[str, typer.Option("--device", help="`cpu`, `cuda`, or `auto`: CUDA if there is one.")] = "auto",
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="JSON file; a figure with the same name (.png) goes beside it."),
+    ],
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            autocompletion=completed(DEVICES),
+            help="`cpu`, `cuda`, or `auto`: CUDA if available.",
+        ),
+    ] = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Smallest workload, few repeats: half a minute.")] = False,
     accuracy: Annotated[
-        bool, typer.Option("--accuracy", help="Compare accuracies instead, three seeds: a quarter of an hour.")
+        bool, typer.Option("--accuracy", help="Compare accuracies instead, with three seeds: a quarter of an hour.")
     ] = False,
 ) -> None:
-    """Measure speed against a plain reference path: one client after the other, DataLoader, eager Adam, `.item()`.
+    """Measure the speed against a plain reference: one client after the other, DataLoader, eager Adam, `.item()`.
 
-    Both run in turn in one process and medians are compared, so that a noisy machine slows both. Example:
-    `python -m reproduce bench --device cpu --out build/bench.json`
+    Both run in turn in one process and their medians are compared, so that a noisy machine slows both.
+
+    ```
+    fedrevive bench --device cpu --out build/bench.json
+    ```
     """
     from fedrevive_core.simulation import pick_device
     from reproduce.benchmark.bench import accuracies, plot_bench
     from reproduce.benchmark.bench import bench as measure
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device}: must be auto, cpu or cuda")
+    if device not in DEVICES:
+        raise ConfigError(f"--device {device}: {choices(device, DEVICES)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     if accuracy:
         found = accuracies(pick_device(device), *(((0,), 40) if quick else ()))
-        out.write_text(json.dumps(found, indent=2) + "\n")
+        out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         print_table(
             "FedRevive on lab-digits: final accuracy (mean over the run)",
             [
@@ -51,7 +68,7 @@ def bench(
         )
         return
     measured = measure(pick_device(device), quick=quick)
-    out.write_text(json.dumps(measured, indent=2) + "\n")
+    out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     save_figure(plot_bench(measured), out.with_suffix(".png"))
     rows = [
         {"what": kind, "workload": name, **{key: f"{value:,.3g}" for key, value in values.items()}}
@@ -64,7 +81,12 @@ def bench(
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed, which device is used, which data sets are present, and what to do about the rest."""
+    """Show what is installed, which device is used, which data sets are available, and how to get the rest.
+
+    ```
+    fedrevive doctor
+    ```
+    """
     from reproduce.doctor import examine
 
     findings = examine()
@@ -72,3 +94,64 @@ def doctor(as_json: JsonOption = False) -> None:
         print(json.dumps(findings, indent=2))
     else:
         print_table("Doctor", findings)
+
+
+def verify(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="Directory of a record, or two of them.")],
+) -> None:
+    """Check that two runs are bit-identical, or show where they first differ. With one run, repeat it and compare.
+
+    The exit code is 0 if they are identical, 1 if not.
+
+    ```
+    fedrevive verify runs/first runs/second
+    ```
+    """
+    from reproduce.runs.verify import Altered, differences, load_intact, repeat
+
+    if len(runs) > 2:
+        raise ConfigError(f"verify takes one record or two, not {len(runs)}")
+    try:
+        records = [load_intact(directory) for directory in runs]
+    except Altered as error:
+        print(f"different: {error}")
+        raise typer.Exit(1) from None
+    if len(records) == 1:
+        records.append(repeat(records[0], runs[0], lambda words: print(f"warning: {words}", file=sys.stderr)))
+    sentences = differences(*records)
+    if sentences:
+        print("\n".join(sentences))
+        raise typer.Exit(1)
+    summary = records[0].summary
+    print(
+        f"identical: {summary['num_arrivals']} arrivals, {summary['num_versions']} versions, "
+        f"certificate {summary['certificate']}"
+    )
+
+
+def seed_texts(
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="Causal language model: a name on the Hub, or a folder.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="New .jsonl file.")],
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            metavar="PRESET",
+            autocompletion=completed(TEXT_PRESETS),
+            help=f"Its data set gives the classes. One of {listed(TEXT_PRESETS)}.",
+        ),
+    ] = "newsgroups",
+    per_class: Annotated[int, typer.Option("--per-class", metavar="N", min=1, help="Texts per class.")] = 2000,
+) -> None:
+    """Let a language model write texts of every class, from which the synthesis of texts starts.
+
+    Use the file with `--set synthesis.seeds=FILE`.
+
+    ```
+    fedrevive seed-texts --model HuggingFaceTB/SmolLM2-360M --out seeds.jsonl
+    ```
+    """
+    write_seeds(model, class_names(preset), per_class, out)
+    print(f"Written: {out}")

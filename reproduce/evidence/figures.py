@@ -1,4 +1,4 @@
-"""Figures of docs/RESULTS.md: tables in, a Figure out."""
+"""Figures of docs/RESULTS.md, from tables."""
 
 from __future__ import annotations
 
@@ -9,46 +9,31 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from fedrevive_core.plots import STYLE, Plot
+from fedrevive_core.plots import STYLE, Plot, colours
 from reproduce.reports.claims import label
 from reproduce.reports.report import Report
-from reproduce.sweeps.figures import colours
+from reproduce.sweeps.figures import plot_map
 
 
-@mpl.rc_context(STYLE)
-def plot_map(report: Report, scores: dict[str, str]) -> Figure:
-    """FedRevive's lead over the better baseline in every cell, at the end and over the run: the map of who wins.
+def plot_winners(report: Report, scores: dict[str, str]) -> Figure:
+    """FedRevive's lead over the better baseline in every cell: the map of who wins.
 
-    `scores`: metric and what it is called.
+    scores: metric and what its panel is called, such as "over the run".
     """
-    grid = report.experiment.grid_at("lab")
-    (up_name, up), (across_name, across) = grid.items()
-    figure = Plot(figsize=(11, 4), layout="constrained")
-    for axes, (score, said) in zip(figure.subplots(1, len(scores)), scores.items(), strict=True):
-        own = report.verdicts[report.verdicts["metric"] == score].set_index("at")
-        cells = [[own.loc[label({up_name: u, across_name: a})] for a in across] for u in up]
-        means = np.array([[cell["ours"] for cell in row] for row in cells], dtype=float)
-        widest = max(1.0, float(np.abs(means).max()))
-        axes.imshow(
-            means, cmap="PuOr_r", norm=TwoSlopeNorm(0, -1.6 * widest, 1.6 * widest), origin="lower", aspect="auto"
-        )
-        for row, line in enumerate(cells):
-            for column, cell in enumerate(line):
-                half = cell["ours"] - cell["low"]
-                weight = "bold" if abs(cell["ours"]) > half else "normal"
-                text = f"{cell['ours']:+.1f} ± {half:.1f}"
-                axes.text(column, row, text, ha="center", va="center", fontweight=weight)
-        axes.set_xticks(range(len(across)), list(map(str, across)))
-        axes.set_yticks(range(len(up)), list(map(str, up)))
-        axes.grid(visible=False)
-        axes.set(xlabel="alpha: clients alike to the right", ylabel="jobs in flight K: staler upwards")
-        axes.set_title(f"Lead {said}, in points", fontsize=12)
-    figure.suptitle("FedRevive against the better tuned baseline (bold: the 95% interval leaves zero out)", fontsize=13)
-    return figure
+    (up, up_values), (across, across_values) = report.grid.items()
+    x, y = "alpha: clients alike to the right", "jobs in flight K: staler upwards"
+    rows = []
+    for score, name in scores.items():
+        verdicts = report.verdicts[report.verdicts["metric"] == score].set_index("at")
+        for at_up, at_across in itertools.product(up_values, across_values):
+            verdict = verdicts.loc[label({up: at_up, across: at_across})]
+            lead = {"mean": verdict["ours"], "half": verdict["ours"] - verdict["low"]}
+            rows.append({x: at_across, y: at_up, "panel": f"Lead {name}, in points", **lead})
+    title = "FedRevive against the better tuned baseline (bold: the 95% interval excludes zero)"
+    return plot_map(pd.DataFrame(rows), x, y, title)
 
 
 @mpl.rc_context(STYLE)
@@ -66,7 +51,7 @@ def plot_leads(leads: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(shown)), list(shown["arm"]), fontsize=10)
     _separate(axes, list(shown["question"]))
     axes.set(xlabel="accuracy over the run, points above FedRevive as it is", ylim=(-0.7, len(shown) - 0.3))
-    axes.set_title("What each part is worth (grey: the 95% interval holds zero)")
+    axes.set_title("What each part is worth (grey: the 95% interval includes zero)")
     return figure
 
 
@@ -79,9 +64,9 @@ def _separate(axes: Any, questions: Sequence[str]) -> None:
 
 @mpl.rc_context(STYLE)
 def plot_compute(evaluations: pd.DataFrame, flops: dict[str, float], staleness: int = 80, alpha: float = 0.1) -> Figure:
-    """Accuracy of one cell of the map against simulated time, and against all that clients and server computed.
+    """Accuracy in one cell of the map against simulated time, and against the compute of clients and server.
 
-    `flops`: operations of a 'client_job', and those that 'fedrevive' adds to an arrival.
+    flops: operations of a 'client_job', and those that 'fedrevive' adds to an arrival.
     """
     cell = (evaluations["federation.concurrency"] == staleness) & (evaluations["data.alpha"] == alpha)
     evaluations = evaluations[cell]
@@ -89,15 +74,14 @@ def plot_compute(evaluations: pd.DataFrame, flops: dict[str, float], staleness: 
     evaluations = evaluations.assign(compute=evaluations["num_arrivals"] * per_arrival / 1e9)
     figure = Plot(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, x, said in zip(
+    for axes, x, name in zip(
         panels, ("sim_time", "compute"), ("simulated time", "GFLOP of clients and server"), strict=True
     ):
         for arm, colour in colours(list(dict.fromkeys(evaluations["arm"]))).items():
-            own = evaluations[evaluations["arm"] == arm]
             # All seeds are evaluated at the same versions, so at the same compute; their times differ.
-            mean = own.groupby("version")[[x, "accuracy"]].mean()
+            mean = evaluations[evaluations["arm"] == arm].groupby("version")[[x, "accuracy"]].mean()
             axes.plot(mean[x], mean["accuracy"], color=colour, label=arm)
-        axes.set(xlabel=said, ylim=(0, 1))
+        axes.set(xlabel=name, ylim=(0, 1))
     panels[0].set_xlim(0, None)
     panels[1].set_xscale("log")
     panels[0].set_ylabel("test accuracy, mean of 5 seeds")

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedrevive_core.config import METHODS, build
-from fedrevive_core.plots import png_bytes
+from fedrevive_core.config import METHODS, build, method_title
+from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence.figures import plot_compute, plot_leads, plot_map
+from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
 from reproduce.reports.claims import label, points
-from reproduce.reports.report import Report, read, time_to
+from reproduce.reports.report import Report, read_report, time_to
 from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.experiment import load_experiment
-from reproduce.sweeps.figures import lead, plot_curves
+from reproduce.sweeps.figures import lead
 from reproduce.sweeps.results import collect
 
 RECORDS = Path(__file__).parents[1] / "results" / "records"
@@ -40,20 +40,20 @@ SCORES = {"final_accuracy": "at the end", "mean_accuracy": "over the run"}
 TOLERANCE = 0.02  # least tolerance of a mean over seeds on another kind of machine; on the same kind bits are equal
 
 
-def write() -> list[Path]:
+def write_results() -> list[Path]:
     """Fill the tables of docs/RESULTS.md and draw its figures; what was written."""
     measured = measure()
-    MEASURED.write_text(json.dumps(measured, indent=2) + "\n")
+    MEASURED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     figures = PAGE.parent / "figures"
     drawn = {
-        "results-map.png": plot_map(read(RECORDS / MAP), SCORES),
+        "results-map.png": plot_winners(read_report(RECORDS / MAP), SCORES),
         "results-ablations.png": plot_leads(ablation_leads()),
         "lab-digits.png": plot_curves(_of_methods(collect(RECORDS / HEADLINE).records.evaluations)),
         "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, measured["flops"]),
     }
     for name, figure in drawn.items():
         (figures / name).write_bytes(png_bytes(figure))
-    PAGE.write_text(filled(PAGE.read_text()))
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return [PAGE, MEASURED, *(figures / name for name in drawn)]
 
 
@@ -62,7 +62,7 @@ def _of_methods(evaluations: pd.DataFrame) -> pd.DataFrame:
     return evaluations[~evaluations["arm"].isin(["fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa"])]
 
 
-def tables() -> dict[str, Callable[[], list[dict[str, str]]]]:
+def table_makers() -> dict[str, Callable[[], list[dict[str, str]]]]:
     """What makes the rows of each table of the page."""
     return {
         "tuning": tuning_table,
@@ -80,7 +80,7 @@ def tables() -> dict[str, Callable[[], list[dict[str, str]]]]:
 
 def filled(page: str) -> str:
     """`page` with the tables as they are made now."""
-    for name, make in tables().items():
+    for name, make in table_makers().items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         before, found, rest = page.partition(begin)
         if found:
@@ -91,7 +91,7 @@ def filled(page: str) -> str:
 def best_settings(tuning: Report) -> list[tuple[dict[str, Any], str, dict[str, float]]]:
     """(point of the grid, method, settings) with the highest accuracy over the run, and that as 'score'."""
     found = []
-    for point, own in points(tuning.records.runs, tuning.experiment.grid_at("lab")):
+    for point, own in points(tuning.records.runs, tuning.grid):
         for method, group in own.groupby("method", observed=True, sort=False):
             row = group.loc[group["mean_accuracy"].idxmax()]
             revives = METHODS[str(method)].settings.get("revival") is not None
@@ -103,21 +103,20 @@ def best_settings(tuning: Report) -> list[tuple[dict[str, Any], str, dict[str, f
 def tuning_table() -> list[dict[str, str]]:
     """A row per cell of the map: the settings that each method got."""
     rows: dict[str, dict[str, str]] = {}
-    for point, method, best in best_settings(read(TRIALS / TUNING)):
+    for point, method, best in best_settings(read_report(TRIALS / TUNING)):
         said = ", ".join(f"{TUNED[name]} {best[name]:g}" for name in TUNED if name in best)
         row = rows.setdefault(
             label(point), {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
         )
-        row[METHODS[method].title] = f"{said} ({100 * best['score']:.1f})"
+        row[method_title(method)] = f"{said} ({100 * best['score']:.1f})"
     return list(rows.values())
 
 
 def map_table() -> list[dict[str, str]]:
     """A row per cell of the map: FedRevive, and its lead over the better of the baselines, paired by seed."""
-    report = read(RECORDS / MAP)
-    grid = report.experiment.grid_at("lab")
+    report = read_report(RECORDS / MAP)
     rows = []
-    for point, own in points(report.records.runs, grid):
+    for point, own in points(report.records.runs, report.grid):
         revived = own[own["arm"] == "fedrevive"]
         row = {
             "K": str(point["federation.concurrency"]),
@@ -140,7 +139,7 @@ def sceptic_table() -> list[dict[str, str]]:
     """FedRevive's lead over the better baseline, with as many trials for each, and with twice as many for baselines."""
     rows = []
     for trials, name in (("5", MAP), ("10", "sceptic")):
-        found = read(RECORDS / name).verdicts
+        found = read_report(RECORDS / name).verdicts
         for verdict in found[found["at"].isin(["", "concurrency=80, alpha=0.1"])].to_dict("records"):
             if verdict["metric"] in SCORES:
                 lead = f"{_bold(verdict['ours'], verdict['ours'] - verdict['low'])} ({verdict['against']})"
@@ -164,18 +163,18 @@ def trials_table(name: str, score: str) -> list[dict[str, str]]:
             setting = ", ".join(f"{TUNED[name]} {row[name]:g}" for name in changing)
             said = f"{setting}: {row['final_accuracy']:.3f} ({row['mean_accuracy']:.3f})"
             cells.append(f"**{said}**" if number == best else said)
-        rows.append({"method": METHODS[str(method)].title, "final accuracy (mean over the run)": "<br>".join(cells)})
+        rows.append({"method": method_title(str(method)), "final accuracy (mean over the run)": "<br>".join(cells)})
     return rows
 
 
 def methods_table(name: str) -> list[dict[str, str]]:
     """A row per arm of the sweep `name`, and FedRevive's lead over it, paired by seed."""
-    report = read(RECORDS / name)
+    report = read_report(RECORDS / name)
     reached = {(row["arm"], row["target"]): time_to(row) for row in report.times.to_dict("records")}
     rows = []
     for row in report.arms.to_dict("records"):
         arm = row["arm"]
-        shown = {"method": METHODS[arm].title if arm in METHODS else arm}
+        shown = {"method": method_title(arm)}
         for score, said in SCORES.items():
             shown[f"{said} %"] = interval(100 * row[score], 100 * row[f"{score}_half"])
         shown["time to 60%"] = reached[arm, 0.6]
@@ -205,7 +204,7 @@ def plus_table() -> list[dict[str, str]]:
     plus = collect(RECORDS / PLUS)
     runs = pd.concat([collect(RECORDS / MAP).records.runs, plus.records.runs])
     rows = []
-    for point, own in points(runs, plus.experiment.grid_at("lab")):
+    for point, own in points(runs, plus.grid):
         row = {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
         row["at the end %"] = interval(
             *(100 * v for v in confidence_interval(own[own["arm"] == PLUS]["final_accuracy"]))
@@ -324,7 +323,7 @@ def _advance(steps: Iterator[bool], count: int) -> None:
         pass
 
 
-def compared(directory: Path) -> list[dict[str, str]]:
+def compare_with_committed(directory: Path) -> list[dict[str, str]]:
     """Every arm and point of the sweep in `directory` beside the same runs of the committed one.
 
     On the same kind of processor runs are identical. On others a mean is as before if it differs by at most 2 points,
@@ -332,7 +331,7 @@ def compared(directory: Path) -> list[dict[str, str]]:
     """
     found = collect(directory)
     known = collect(RECORDS / found.experiment.name)
-    grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
+    grid = found.grid
     both = known.records.runs.merge(found.records.runs, on=["arm", "seed", *grid], suffixes=("", " now"), how="left")
     rows = []
     for point, own in points(both, grid):

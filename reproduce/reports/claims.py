@@ -1,7 +1,7 @@
 """What a sweep says about each claim: pure functions from the table of runs to tables of verdicts, arms and times.
 
 `runs` has a row per finished run: `arm`, `seed`, a column per grid field, the summary of the record ('final_accuracy',
-'time_to 0.8', ...), `sim_time`, and for `arms_table` what `collected.with_costs` adds.
+'time_to 0.8', ...), `sim_time`, and for `arms_table` what `results.with_costs` adds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fedrevive_core.records import TARGETS, confidence_interval
-from reproduce.sweeps.experiment import Claim, Experiment
+from reproduce.sweeps.experiment import Claim, Experiment, ScaleName
 
 COSTS = ("sim_time", "client_steps", "server_seconds", "bytes_up", "bytes_down")
 SCORES = ("final_accuracy", "best_accuracy", "mean_accuracy")
@@ -38,7 +38,7 @@ def label(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in point.items())
 
 
-def verdicts(experiment: Experiment, scale: str, runs: pd.DataFrame) -> pd.DataFrame:
+def judge_claims(experiment: Experiment, scale: ScaleName, runs: pd.DataFrame) -> pd.DataFrame:
     """A row for every claim at every point of the grid that it is about.
 
     claim, source, metric, unit, at (the point), paper, tolerance: as claimed. against: the best baseline, by its mean.
@@ -48,9 +48,9 @@ def verdicts(experiment: Experiment, scale: str, runs: pd.DataFrame) -> pd.DataF
     """
     rows = []
     for claim in experiment.claims:
-        for point, own in points(runs, experiment.grid_at("lab" if scale == "lab" else "paper")):
+        for point, own in points(runs, experiment.grid_at(scale)):
             if all(point[field] == value for field, value in claim.where.items()):
-                rows.append(_judge(claim, label(point), own, claim.comparable["lab" if scale == "lab" else "paper"]))
+                rows.append(_judge(claim, label(point), own, claim.comparable[scale]))
     return pd.DataFrame(rows)
 
 
@@ -123,15 +123,15 @@ def _lead(arm: pd.Series, base: pd.Series, *, relative: bool) -> tuple[np.ndarra
 
 def _welch(here: np.ndarray, there: np.ndarray) -> tuple[float, float]:
     """Difference of means and half width of its 95% interval, for independent samples of unequal spread."""
-    from scipy.special import stdtrit
+    from scipy import stats
 
     mean = float(here.mean() - there.mean())
     if min(len(here), len(there)) < 2:
         return mean, math.nan
-    parts = [sample.var(ddof=1) / len(sample) for sample in (here, there)]
-    spread = sum(part**2 / (len(sample) - 1) for part, sample in zip(parts, (here, there), strict=True))
-    freedom = sum(parts) ** 2 / spread if spread else math.inf
-    return mean, float(stdtrit(freedom, 0.975) * math.sqrt(sum(parts))) if spread else 0.0
+    if not (here.var() or there.var()):
+        return mean, 0.0  # scipy divides by the spread
+    interval = stats.ttest_ind(here, there, equal_var=False).confidence_interval()
+    return mean, float(interval.high - interval.low) / 2
 
 
 def _direction(claim: Claim, row: Mapping[str, Any]) -> str:

@@ -9,10 +9,11 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fedrevive_core.plots import png_bytes
@@ -47,7 +48,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1.2rem;
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 """
-# A browser that honours this loads nothing from the network, whatever a mistake may put into the page.
+# With this policy a browser loads nothing from the network, even if a mistake puts a link into the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # 1,234.5, 81.2% ± 1.3% and 1e-08 are numbers, with either minus sign; a blank or a dash stands for a missing one.
 NUMBER = re.compile(r"[-+\u2212]?[\d.,]+(e[-+]?\d+)?\s*%?(\s*±\s*[\d.,]+\s*%?)?|[-\u2013\u2014]?")
@@ -83,37 +84,29 @@ def write_page(
 
     All text is escaped. Raises ValueError if the rows of a table differ in their columns.
     """
-    parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [f"<p>{escape(paragraph)}</p>" for paragraph in intro]
-    parts += [_titled(heading, caption) + _table(rows) for heading, caption, rows in tables if rows]
-    parts += [_illustration(illustration) for illustration in illustrations]
-    parts.append(f"<h2>Make this page</h2>\n<pre><code>{escape(command.strip())}</code></pre>")
-    facts = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in provenance.items())
-    parts.append(f"<footer>\n<h2>Where it comes from</h2>\n<dl>\n{facts}\n</dl>\n</footer>")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(document(title, "\n".join(parts)), encoding="utf-8")
+    page = _render(
+        title,
+        intro=intro,
+        tables=[_table(*table) for table in tables if table[2]],
+        illustrations=[_illustration(illustration) for illustration in illustrations],
+        command=command.strip(),
+        provenance=provenance,
+    )
+    path.write_text(page, encoding="utf-8")
     return path
 
 
 def document(title: str, body: str, style: str = "") -> str:
     """The page around `body`, which is HTML; `style` is CSS beyond that of all pages."""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{STYLE}{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    return _render(title, style, body=body)
+
+
+def _render(title: str, style: str = "", **content: object) -> str:
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True).from_string(text)
+    return template.render(title=title, policy=POLICY, style=STYLE + style, **content)
 
 
 def figure_data_uri(figure: Figure) -> str:
@@ -121,37 +114,31 @@ def figure_data_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(png_bytes(figure, scale=2.0)).decode("ascii")
 
 
-def _illustration(illustration: Illustration) -> str:
+def _illustration(illustration: Illustration) -> dict[str, Any]:
     width, height = (illustration.figure.get_size_inches() * illustration.figure.dpi).round().astype(int)
-    return (
-        f"<figure>\n<h2>{escape(illustration.heading)}</h2>\n<figcaption>{escape(illustration.caption)}</figcaption>\n"
-        f'<div class="card"><img src="{figure_data_uri(illustration.figure)}" width="{width}" height="{height}" '
-        f'alt="{escape(illustration.heading)}"></div>\n</figure>'
-    )
+    shown = {"heading": illustration.heading, "caption": illustration.caption}
+    return shown | {"source": figure_data_uri(illustration.figure), "width": width, "height": height}
 
 
-def _titled(heading: str, caption: str) -> str:
-    return (f"<h2>{escape(heading)}</h2>\n" if heading else "") + (f"<p>{escape(caption)}</p>\n" if caption else "")
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
+def _table(heading: str, caption: str, rows: Sequence[Mapping[str, object]]) -> dict[str, Any]:
+    """What the template shows of a table: each heading and each cell with its class."""
     columns = list(rows[0])
     for row in rows:
         if list(row) != columns:
             raise ValueError(f"rows of the table must have the same columns: {columns} and {list(row)}")
     cells = [[str(row[column]) for column in columns] for row in rows]
-    numeric = [all(NUMBER.fullmatch(row[position]) for row in cells) for position in range(len(columns))]
-    css = [' class="number"' if is_numeric else "" for is_numeric in numeric]
-    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(css, columns, strict=True))
-    body = ""
-    for first, *rest in cells:
-        data = "".join(f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(css[1:], rest, strict=True))
-        body += f'<tr><th scope="row"{css[0]}>{escape(first)}</th>{data}</tr>\n'
-    return f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>'
+    numeric = [all(NUMBER.fullmatch(cell) for cell in column) for column in zip(*cells, strict=True)]
+    kinds = [Markup(' class="number"' if is_numeric else "") for is_numeric in numeric]
+    return {
+        "heading": heading,
+        "caption": caption,
+        "columns": list(zip(columns, kinds, strict=True)),
+        "rows": [list(zip(row, kinds, strict=True)) for row in cells],
+    }
 
 
 def made_with(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """What a record's provenance says, as lines of the page's."""
+    """The lines of the page about a record's provenance."""
     return {
         "device": f"{provenance['device']}, {provenance['num_threads']} CPU threads",
         "versions": ", ".join(f"{name} {version}" for name, version in provenance["versions"].items()),

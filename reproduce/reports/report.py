@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from reproduce.reports.claims import arms_table, times_table, verdicts
+from fedrevive_core.plots import plot_curves
+from reproduce.reports.claims import arms_table, judge_claims, times_table
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.html import Illustration, made_with, write_page
 from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.collection import Records
-from reproduce.sweeps.experiment import Experiment
-from reproduce.sweeps.figures import plot_curves
+from reproduce.sweeps.experiment import Experiment, ScaleName
 from reproduce.sweeps.results import collect, provenance
 
 
 class Report(NamedTuple):
-    """Everything that is known about a sweep: `records` with arm and grid as columns, and the tables of `verdicts`."""
+    """Everything that is known about a sweep: `records` with arm and grid as columns, and the tables made of them."""
 
     directory: Path
     experiment: Experiment
-    scale: str
+    scale: ScaleName
     records: Records
     missing: list[str]
     failures: dict[str, str]
@@ -31,32 +31,33 @@ class Report(NamedTuple):
     arms: pd.DataFrame
     times: pd.DataFrame
 
+    @property
+    def grid(self) -> dict[str, list[Any]]:
+        """Grid of the experiment at the sweep's scale: dotted field, values."""
+        return self.experiment.grid_at(self.scale)
 
-def read(directory: Path | str) -> Report:
+
+def read_report(directory: Path | str) -> Report:
     """Read the sweep in `directory`, packed or not, and judge its claims.
 
     Raises ConfigError if there is none, or nothing is finished.
     """
     directory = Path(directory)
-    found = collect(directory)
-    runs, grid = found.records.runs, found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
+    results = collect(directory)
+    runs = results.records.runs
     return Report(
         directory,
-        found.experiment,
-        found.scale,
-        found.records,
-        found.missing,
-        found.failures,
-        verdicts(found.experiment, found.scale, runs),
-        arms_table(runs, grid),
-        times_table(runs, grid),
+        *results,
+        verdicts=judge_claims(results.experiment, results.scale, runs),
+        arms=arms_table(runs, results.grid),
+        times=times_table(runs, results.grid),
     )
 
 
-def write(directory: Path | str, command: str) -> Path:
+def write_report(directory: Path | str, command: str) -> Path:
     """Write `directory`/report: index.html, report.md and a parquet file for each table. Returns the page."""
     directory = Path(directory)
-    report = read(directory)
+    report = read_report(directory)
     out = directory / "report"
     out.mkdir(exist_ok=True)
     for name in ("verdicts", "arms", "times"):
@@ -65,7 +66,7 @@ def write(directory: Path | str, command: str) -> Path:
     shown = tables(report)
     sections = [f"# {report.experiment.question}", *intro]
     sections += [f"## {heading}\n\n{caption}\n\n{markdown(rows)}" for heading, caption, rows in shown if rows]
-    (out / "report.md").write_text("\n\n".join([*sections, f"`{command}`"]) + "\n")
+    (out / "report.md").write_text("\n\n".join([*sections, f"`{command}`"]) + "\n", encoding="utf-8")
     illustrations = []
     if report.verdicts.size and report.verdicts["ours"].notna().any():
         caption = "A diamond is the claim, a dot with its 95% interval what was measured; hollow: other data."
@@ -123,7 +124,7 @@ def tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
         (
             "Accuracy",
             "In %, mean and 95% interval. Final: the last 5% of simulated time; best: the best evaluation, which "
-            "flatters whoever fluctuates; run mean: over simulated time.",
+            "favours a method that fluctuates; run mean: over simulated time.",
             [
                 {"arm": row["arm"], "at": row["at"], "seeds": str(row["num_seeds"])}
                 | {

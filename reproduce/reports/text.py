@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from fedrevive_core.config import METHODS
+from fedrevive_core.config import method_title
 from fedrevive_core.records import Record, confidence_interval
 
 
@@ -18,7 +18,7 @@ def interval(mean: float, half: float) -> str:
 TARGET = "0.8"  # accuracy whose time to reach is shown
 
 
-def table(records: Sequence[Record]) -> list[dict[str, str]]:
+def comparison_table(records: Sequence[Record]) -> list[dict[str, str]]:
     """A row per method, in order of first appearance, over its seeds.
 
     final %: test accuracy at the end. run mean %: accuracy averaged over simulated time. time to 80%: simulated time to
@@ -33,7 +33,7 @@ def table(records: Sequence[Record]) -> list[dict[str, str]]:
         missing = f" ({len(reached)} of {len(own)})" if len(reached) < len(own) else ""
         rows.append(
             {
-                "method": METHODS[method].title if method in METHODS else method,
+                "method": method_title(method),
                 "final %": _interval([100 * record.summary["final_accuracy"] for record in own]),
                 "run mean %": _interval([100 * record.summary["mean_accuracy"] for record in own]),
                 f"time to {float(TARGET):.0%}": _interval(reached) + missing if reached else "never",

@@ -1,13 +1,44 @@
-"""What if: a run goes on from one of its checkpoints under other settings."""
+"""What if: resume a run from one of its checkpoints under other settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from fedrevive_core.config import RunConfig, build
+from fedrevive_core.config import RunConfig, build, flatten
+
+if TYPE_CHECKING:
+    from fedrevive_core.records import Record
 
 METHOD_SECTIONS = ("server", "staleness", "revival", "synthesis", "distillation")
+
+
+def run_branch(
+    source: Path, at: int | None, method: str | None, settings: Mapping[str, Any], **checkpoints: Any
+) -> Record:
+    """Run on from the checkpoint in `source` under `settings`, with the same jobs and arrivals.
+
+    Args:
+        source: directory with checkpoints, or a record that kept some; not modified.
+        at: version to start from; None takes the newest.
+        method: another method; None keeps the one of the run.
+        settings: values by dotted name, such as {"server.lr": 0.05}.
+        checkpoints: where and when the branch writes its own checkpoints, as `Simulation.run` takes them.
+
+    Raises ConfigError if there is no such checkpoint or the settings do not allow a branch.
+    """
+    from fedrevive_core.simulation import Simulation, checkpoint
+
+    path, identity = checkpoint.at_version(source, at)
+    before = RunConfig.from_dict(identity["config"])
+    config = changed(before, method, settings)
+    simulation = Simulation(before)
+    simulation.branches = identity["branches"]
+    checkpoint.restore(simulation, path)
+    branch = simulation.branched(config)
+    branch.branches[-1]["checkpoint"] = str(path)
+    return branch.run(**checkpoints)
 
 
 def changed(config: RunConfig, method: str | None, settings: Mapping[str, Any]) -> RunConfig:
@@ -15,18 +46,9 @@ def changed(config: RunConfig, method: str | None, settings: Mapping[str, Any]) 
 
     What the run had changed in its preset stays changed, except for what makes the method.
     """
-    usual = _settings(build(config.preset, config.method, seed=config.seed))
-    kept = {name: value for name, value in _settings(config).items() if value != usual[name]}
+    # One level, so that a schedule stays whole.
+    usual = flatten(build(config.preset, config.method, seed=config.seed).to_dict(), max_level=1)
+    kept = {name: value for name, value in flatten(config.to_dict(), max_level=1).items() if value != usual[name]}
     if method is not None:
         kept = {name: value for name, value in kept.items() if name.split(".")[0] not in METHOD_SECTIONS}
     return build(config.preset, method or config.method, seed=config.seed, overrides={**kept, **settings})
-
-
-def _settings(config: RunConfig) -> dict[str, Any]:
-    """Values by name, as in 'seed' and 'server.lr'."""
-    found: dict[str, Any] = {}
-    for name, value in config.to_dict().items():
-        found |= (
-            {f"{name}.{field}": inner for field, inner in value.items()} if isinstance(value, dict) else {name: value}
-        )
-    return found

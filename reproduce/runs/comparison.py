@@ -1,39 +1,98 @@
-"""Several methods, several seeds, one table: runs that share draws of clients and delays, and what they add up to."""
+"""A few methods on one preset, over a few seeds: a small sweep, whose arms are the methods.
+
+OUT is the directory of a sweep, as sweeps/experiment.py describes it: the records are OUT/runs/METHOD-sSEED-HASH.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from fedrevive_core.config import RunConfig
-from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import check_free
+from pydantic import ValidationError
+from rich.console import Console
+
+from fedrevive_core.config import build, sentences
+from fedrevive_core.errors import ConfigError, Interrupted
 from fedrevive_core.records import Record
+from reproduce.console import command_line
+from reproduce.sweeps.experiment import Experiment, load_experiment
+
+NAME = "comparison"  # of the experiment
 
 
-def run_all(configs: Sequence[RunConfig], out: Path) -> list[Record]:
-    """Carry out every configuration, each into `out`/METHOD/seed-S; what is finished there is read, not repeated.
+def comparison(
+    preset: str, methods: Sequence[str], seeds: Sequence[int], schedule: str, settings: Mapping[str, Any]
+) -> Experiment:
+    """The experiment that compares `methods`. Raises ConfigError for a value that is not allowed or given twice."""
+    if len(set(methods)) < len(methods):
+        raise ConfigError(f"methods = {list(methods)}: each may be given once")
+    for method in methods:  # one sentence about the first problem; a sweep would list every cell
+        build(preset, method, seed=min(seeds, default=0), schedule=schedule, overrides=settings)
+    scale = {"preset": preset, "schedule": schedule, "seeds": list(seeds), "settings": dict(settings)}
+    try:
+        return Experiment.model_validate(
+            {
+                "name": NAME,
+                "question": f"How do {', '.join(methods)} compare on {preset}?",
+                "notebook": "08_reproduce",
+                "scales": {"lab": scale},
+                "arms": {method: {"method": method} for method in methods},
+            }
+        )
+    except ValidationError as error:
+        raise ConfigError(sentences(Experiment, error)) from None
 
-    So an interrupted comparison goes on when the same command is given again. Raises ConfigError if `out` holds a run
-    of another configuration.
+
+def run_comparison(experiment: Experiment, out: Path, jobs: int) -> list[Record]:
+    """Do every run, `jobs` at a time; read what `out` holds already. Returns the records by method, then seed.
+
+    Raises ConfigError, before any work, if `out` holds something else or a comparison with other settings. Ends the
+    program with exit code 1 if a run fails, and with 128 + its number on a signal.
     """
-    from fedrevive_core.simulation import run
+    from reproduce.sweeps.executors import LocalExecutor
+    from reproduce.sweeps.sweep import check_out, plan, run_sweep
 
-    places = [out / config.method / f"seed-{config.seed}" for config in configs]
-    finished = {place: Record.load(place) for place in places if (place / "run.json").exists()}
-    for config, place in zip(configs, places, strict=True):
-        if place in finished and finished[place].config != config:
-            differing = ", ".join(config.differences(finished[place].config))
-            raise ConfigError(
-                f"out = '{place}' holds a run with other settings ({differing}): choose another directory"
-            )
-    for place in places:
-        if place not in finished:
-            check_free(place)
-    records = []
-    for config, place in zip(configs, places, strict=True):
-        if place not in finished:
-            finished[place] = run(config)
-            finished[place].save(place)
-        records.append(finished[place])
-    return records
+    _check_same_settings(experiment, out)
+    executor = LocalExecutor(out, jobs)
+    planned = plan(experiment, "lab", executor.device)
+    check_out(planned, planned.runs, out, resume=(out / "sweep.json").exists())
+    try:
+        failed = run_sweep(planned, planned.runs, executor, out, Console(stderr=True))
+    except Interrupted as stopped:
+        print(f"stopped by signal {stopped.signal}; the same command resumes:\n{command_line()}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
+    if failed:
+        print(
+            f"error: {len(failed)} of {len(planned.runs)} runs have failed, {out / 'failures'} says why; "
+            f"the same command tries them again:\n{command_line()}",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    return [Record.load(run.record_path(out)) for run in planned.runs]
+
+
+def _check_same_settings(experiment: Experiment, out: Path) -> None:
+    """May `out` get the runs of `experiment`? Methods and seeds may differ from those that it holds already."""
+    old = next(out.glob("*/seed-*/run.json"), None)
+    if old is not None and not (out / "sweep.json").exists():
+        raise ConfigError(
+            f"out = '{out}' holds '{old.parent.relative_to(out)}', as older versions arranged a comparison, which this "
+            "version cannot resume: choose another directory"
+        )
+    if not (out / "experiment.yaml").exists():
+        return
+    held = load_experiment(out / "experiment.yaml")
+    if held.name != NAME:
+        return  # check_out refuses it
+    method, seed = next(iter(experiment.arms)), experiment.scales["lab"].seeds[0]
+    now, then = (
+        build(scale.preset, method, seed=seed, schedule=scale.schedule, overrides=scale.settings)
+        for scale in (experiment.scales["lab"], held.scales["lab"])
+    )
+    if now != then:
+        raise ConfigError(
+            f"out = '{out}' holds runs with other settings ({', '.join(now.differences(then))}): "
+            "choose another directory"
+        )

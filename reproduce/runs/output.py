@@ -1,24 +1,24 @@
-"""Where a run that may be interrupted keeps what it needs to go on, and where its record goes."""
+"""Where the record of a run goes, and the checkpoints of a run that may be interrupted."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import check_free
-from fedrevive_core.records import Record
-from reproduce.console import console, print_table, save_figure
-from reproduce.reports.text import table
+from reproduce.console import save_figure
+
+if TYPE_CHECKING:
+    from fedrevive_core.records import Record
 
 
-class Place:
-    """The directory `out` of a record, and `out`.partial beside it while there is none yet.
+class OutputDirectory:
+    """The directory `out` of a record, and `out`.partial beside it, which holds checkpoints until there is a record.
 
-    Raises ConfigError before any work if the one is taken, or if the other does not fit `resume`.
+    Raises ConfigError before any work if `out` is taken, or if `out`.partial does not match `resume`.
     """
 
     def __init__(self, out: Path, checkpoint_every: str | None, keep_every: int, resume: bool) -> None:
@@ -27,10 +27,10 @@ class Place:
         self.keeps = resume or checkpoint_every is not None or keep_every > 0
         if self.partial.exists() and not resume:
             raise ConfigError(
-                f"'{self.partial}' holds an interrupted run: add --resume to go on, or remove it to start again"
+                f"'{self.partial}' holds an interrupted run: add --resume to continue it, or remove it to start again"
             )
         if resume and not self.partial.exists():
-            raise ConfigError(f"--resume: there is no '{self.partial}' to go on from; leave --resume out to start")
+            raise ConfigError(f"--resume: there is no '{self.partial}' to resume from; leave --resume out to start")
 
     def checkpoints(self) -> dict[str, Any]:
         """The arguments of `run` that say where and when checkpoints are written."""
@@ -40,8 +40,8 @@ class Place:
             "keep_every": self.keep_every,
         }
 
-    def finish(self, record: Record, as_json: bool) -> None:
-        """Save `record` with its curves and the checkpoints that stay, and say so."""
+    def save(self, record: Record) -> None:
+        """Save `record` with its curves and the kept checkpoints, then remove `out`.partial."""
         from fedrevive_core.plots import plot_accuracy
         from fedrevive_core.simulation import checkpoint
 
@@ -50,8 +50,3 @@ class Place:
             os.replace(self.partial / checkpoint.STAYING, self.out / checkpoint.STAYING)
         shutil.rmtree(self.partial, ignore_errors=True)
         save_figure(plot_accuracy([record]), self.out / "curves.png")
-        if as_json:
-            print(json.dumps(record.summary))
-        else:
-            print_table(f"{record.config.preset}, seed {record.config.seed}", table([record]))
-            console.print(f"Record: {self.out}", soft_wrap=True)

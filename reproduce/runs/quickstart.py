@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedrevive_core.config import METHODS
+from fedrevive_core.config import method_title
 from fedrevive_core.plots import plot_accuracy, plot_samples, plot_staleness, plot_staleness_weights, plot_timeline
 from fedrevive_core.records import Record
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.reports.html import Illustration, made_with, write_page
-from reproduce.reports.text import table
+from reproduce.reports.text import comparison_table
 
 PRESET = "lab-digits"
 METHODS_SHOWN = ("fedbuff", "afl-dw", "fedrevive")
@@ -29,11 +29,11 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         "after the model it started from has moved on, here by "
         f"{revived.summary['mean_staleness']:.0f} versions on average. "
         "Such an update is stale.",
-        "Three servers receive exactly the same clients at the same moments. FedBuff takes every update as it is. "
+        "Three servers receive exactly the same updates at the same times. FedBuff takes every update as it is. "
         "AFL-DW gives less weight to a staler one and throws the rest away. FedRevive fills that rest by distillation: "
         "the current model learns from the latest client models on images that were synthesised without any data.",
-        f"In this one run {METHODS[best.config.method].title} had the highest accuracy averaged over the run and "
-        f"{METHODS[last.config.method].title} the highest at its end. One seed shows what happens, not who wins: "
+        f"In this one run {method_title(best.config.method)} had the highest accuracy averaged over the run and "
+        f"{method_title(last.config.method)} the highest at its end. One seed shows what happens, not who wins: "
         "`python -m reproduce compare` gives intervals over several.",
     ]
     illustrations = [
@@ -71,7 +71,7 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         path,
         title="Three servers, one timeline: what stale updates do, and what reviving them does",
         intro=intro,
-        tables=[("", "", table(records))],
+        tables=[("", "", comparison_table(records))],
         illustrations=illustrations,
         command=command,
         provenance={

@@ -1,44 +1,71 @@
-"""Are two runs the same, bit for bit? Does a run come out again as it is recorded?"""
+"""Are two runs bit-identical? Does a run come out the same when it is repeated?"""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.records import Record, broken_link, provenance
+from fedrevive_core.records import Record, broken_link, first_difference, provenance
 
 
-def _intact(directory: Path) -> Record:
+class Altered(Exception):
+    """A record whose files are not what its run wrote."""
+
+
+def load_intact(directory: Path) -> Record:
+    """The record in `directory`, checked against its certificate.
+
+    Raises Altered if its tables do not match the certificate, ConfigError if there is no record or no certificate.
+    """
     record = Record.load(directory)
     if "certificate" not in record.summary:
         raise ConfigError(f"{directory} has no certificate: it was made by a version that did not keep one")
     wrong = broken_link(record)
     if wrong is not None:
-        print(f"different: {directory} is not what its run left: {wrong} changed since")
-        sys.exit(1)
+        raise Altered(f"{directory} is not what its run left: {wrong} changed since")
     return record
 
 
-def _again(record: Record, directory: Path) -> Record:
-    """The same run once more, as `directory` says it was made, with as many threads on the same kind of device."""
+def repeat(record: Record, directory: Path, warn: Callable[[str], None]) -> Record:
+    """The same run again, with the recorded number of threads, on the same kind of device.
+
+    Args:
+        directory: where `record` is stored, for messages.
+        warn: called before the run with a sentence for each package whose version is another.
+
+    Raises ConfigError for a branch, and for a run whose model run.json does not describe.
+    """
     from fedrevive_core.simulation import run
 
     config, then = record.config, record.provenance
     if then["branches"]:
         raise ConfigError(f"{directory} is a branch: verify the run it came from, branch again, and compare the two")
     if record.summary["model"] != config.model:
-        raise ConfigError(f"{directory} has a model of its own ({record.summary['model']}), which run.json cannot make")
+        raise ConfigError(f"{directory} has a custom model ({record.summary['model']}), which run.json cannot describe")
     now = provenance(then["device"], then["num_threads"])
     for name, version in then["versions"].items():
         if now["versions"].get(name) != version:
-            found = now["versions"].get(name) or "missing"
-            print(f"warning: {name} was {version} and is {found} here; bits may differ for that alone", file=sys.stderr)
+            here = now["versions"].get(name) or "missing"
+            warn(f"{name} was {version} and is {here} here; bits may differ for this reason alone")
     device = "cpu" if then["device"] == "cpu" else "cuda"
-    return run(config.model_copy(update={"device": device, "num_threads": then["num_threads"]}))
+    again = run(config.model_copy(update={"device": device, "num_threads": then["num_threads"]}))
+    return replace(again, config=config)
 
 
-def _same_models(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+def differences(one: Record, other: Record) -> list[str]:
+    """Sentences that say where two runs first differ and in which settings; empty if they are bit-identical."""
+    difference = first_difference(one, other)
+    if difference is not None:
+        settings = one.config.differences(other.config)
+        return [f"different: {difference}", *([f"settings that differ: {', '.join(settings)}"] if settings else [])]
+    if one.model and other.model and not _same_arrays(one.model, other.model):
+        return ["different: the stored models, although the runs were identical; one file was changed since"]
+    return []
+
+
+def _same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name], equal_nan=True) for name in one)

@@ -32,31 +32,29 @@ def load_many(directory: Path | str) -> Records:
     Raises ConfigError if there is none, or one that is damaged.
     """
     directory = Path(directory)
-    places = sorted(header.parent for header in directory.rglob("run.json") if not header.parent.name.startswith("."))
-    if not places:
+    paths = sorted(header.parent for header in directory.rglob("run.json") if not header.parent.name.startswith("."))
+    if not paths:
         raise ConfigError(f"{directory} holds no runs: give a directory that a sweep or a comparison wrote")
-    configs: list[dict[str, Any]] = []
-    rows: list[dict[str, Any]] = []
+    headers: list[dict[str, Any]] = []
+    seconds: list[dict[str, float]] = []
     tables: dict[str, list[pyarrow.Table]] = {"evaluations": [], "arrivals": []}
-    for place in places:
+    for path in paths:
         try:
-            header = read_json(place / "run.json")
-            configs.append(_flat(header["config"], "."))
+            header = read_json(path / "run.json")
+            headers.append({"config": dict(header["config"]), "summary": dict(header["summary"])})
             for name, parts in tables.items():
-                parts.append(_read_table(place / f"{name}.parquet"))
-            timings = _read_table(place / "timings.parquet").to_pylist()
-            seconds = {f"{row['part']}_seconds": row["seconds"] for row in timings}
-            rows.append(_flat(header["summary"], " ") | seconds)
+                parts.append(_read_table(path / f"{name}.parquet"))
+            timings = _read_table(path / "timings.parquet").to_pylist()
+            seconds.append({f"{row['part']}_seconds": row["seconds"] for row in timings})
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{place} does not hold a readable run: {error}") from None
-    names = dict.fromkeys(name for config in configs for name in config)
-    varied = [name for name in names if len({str(config.get(name)) for config in configs}) > 1]
+            raise ConfigError(f"{path} does not hold a readable run: {error}") from None
+    configs = pd.json_normalize([header["config"] for header in headers], sep=".").map(_comparable)
+    varied = [name for name in configs if configs[name].map(str).nunique() > 1]
     columns = list(dict.fromkeys(["method", "seed", *varied]))
-    settings = pd.DataFrame(
-        {"run": [place.relative_to(directory).as_posix() for place in places]}
-        | {name: [config.get(name) for config in configs] for name in columns}
-    )
-    summaries = pd.DataFrame(rows)
+    settings = configs[columns]
+    settings.insert(0, "run", [path.relative_to(directory).as_posix() for path in paths])
+    summaries = pd.json_normalize([header["summary"] for header in headers], sep=" ").map(_comparable)
+    summaries = summaries.join(pd.DataFrame(seconds))
     runs = settings.join(summaries[[name for name in summaries if name not in settings]])
     # Categories, because a text per row would cost more than the row.
     texts = [name for name in settings if settings[name].map(type).eq(str).all()]
@@ -64,15 +62,9 @@ def load_many(directory: Path | str) -> Records:
     return Records(runs, *(_joined(settings, tables[name]) for name in tables))
 
 
-def _flat(values: dict[str, Any], separator: str, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with joined names; lists as tuples, which can be compared and grouped by."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, separator, f"{prefix}{name}{separator}")
-        else:
-            flat[prefix + name] = tuple(value) if isinstance(value, list) else value
-    return flat
+def _comparable(value: Any) -> Any:
+    """Lists as tuples, which can be compared and grouped by."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _read_table(path: Path) -> pyarrow.Table:

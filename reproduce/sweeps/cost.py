@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from fedrevive_core.config import RunConfig
-from reproduce.sweeps.worker import Run
+from reproduce.sweeps.worker import CellRun
 
 SAMPLE_JOBS = 12  # in flight; as many as are worth training together
 SAMPLE_ARRIVALS = 40
@@ -26,7 +26,7 @@ class Cost:
     checkpoint_bytes: float
 
 
-def costs(runs: Iterable[Run]) -> dict[str, Cost]:
+def costs(runs: Iterable[CellRun]) -> dict[str, Cost]:
     """An estimate for every run, by name; runs that do the same work per arrival share one sample."""
     return {run.name: _cost(run.cell.config) for run in runs}
 
@@ -92,19 +92,14 @@ class _Sample:
 
 @cache
 def _measured(config: RunConfig) -> _Sample:
-    import torch
+    from fedrevive_core.simulation import Simulation, num_threads
+    from fedrevive_core.simulation.recorder import VERSIONS_KEPT
 
-    from fedrevive_core.simulation import SAMPLE_MOMENTS, Simulation
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.num_threads or threads)
-    try:
+    with num_threads(config.num_threads):
         started = time.perf_counter()
         simulation = Simulation(config)
         setup = time.perf_counter() - started
         record = simulation.run(progress=False)
-    finally:
-        torch.set_num_threads(threads)
     timings = record.timings.set_index("part")
     per_call = timings["seconds"] / timings["calls"]
     moments = max(1, len(record.samples["version"]))
@@ -113,7 +108,7 @@ def _measured(config: RunConfig) -> _Sample:
         per_call["training"],
         per_call["server"],
         per_call["evaluation"],
-        sum(array.nbytes for array in record.samples.values()) / moments * SAMPLE_MOMENTS + 10_000,
+        sum(array.nbytes for array in record.samples.values()) / moments * VERSIONS_KEPT + 10_000,
         record.arrivals.memory_usage(index=False).sum() / len(record.arrivals),
         8.0 * (record.evaluations.shape[1] + len(record.evaluations["class_accuracy"].iloc[0])),
         sum(array.nbytes for array in record.model.values()),

@@ -1,19 +1,21 @@
-"""Where the runs of a sweep are carried out: processes of this machine, or tasks of a Ray cluster (ray_engine.py)."""
+"""Where the runs of a sweep happen: in processes of this machine, or as tasks of a Ray cluster (ray_executor.py)."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Protocol
 
-from reproduce.sweeps.worker import Run, main
+from reproduce.sweeps.worker import CellRun, main
 
 
-class Engine(Protocol):
-    """Carries out runs; what ends is reported by `wait` as (run, what went wrong or None)."""
+class Executor(Protocol):
+    """Does runs; `wait` reports each that ended as (run, what went wrong or None)."""
 
     out: Path
 
@@ -23,20 +25,20 @@ class Engine(Protocol):
 
     @property
     def slots(self) -> int:
-        """Runs that may be started at a time."""
+        """How many runs may happen at a time."""
 
     @property
-    def running(self) -> list[Run]:
-        """What was started and has not been reported."""
+    def running(self) -> list[CellRun]:
+        """The runs that were started and not yet reported."""
 
-    def start(self, run: Run) -> None:
-        """Begin with `run`, from its checkpoint if there is one."""
+    def start(self, run: CellRun) -> None:
+        """Start `run`, from its checkpoint if there is one."""
 
-    def wait(self, seconds: float) -> list[tuple[Run, str | None]]:
-        """What has ended, as soon as something has, or after `seconds`."""
+    def wait(self, seconds: float) -> list[tuple[CellRun, str | None]]:
+        """Wait until a run ends, `seconds` at most. Returns the runs that ended."""
 
     def stop(self) -> None:
-        """Let everything that runs write a checkpoint and end."""
+        """Let every run write a checkpoint and end."""
 
 
 class LocalExecutor:
@@ -44,56 +46,75 @@ class LocalExecutor:
 
     def __init__(self, out: Path, slots: int) -> None:
         self.out, self.slots = out, slots
-        self.processes: dict[int, tuple[Run, SpawnProcess, Connection]] = {}  # by sentinel
+        self.processes: dict[int, tuple[CellRun, SpawnProcess, Connection]] = {}  # by sentinel
 
     @property
     def device(self) -> str:
+        """Kind of device that runs get: 'cpu' or 'cuda'."""
         from fedrevive_core.simulation import pick_device
 
         return pick_device("auto").type
 
     @property
-    def running(self) -> list[Run]:
+    def running(self) -> list[CellRun]:
+        """The runs that were started and not yet reported."""
         return [run for run, _, _ in self.processes.values()]
 
-    def start(self, run: Run) -> None:
-        # A fresh interpreter: nothing that this process has imported or set can change the run.
+    def start(self, run: CellRun) -> None:
+        """Start `run` in a fresh interpreter: nothing that this process imported or set can change the run."""
         context = multiprocessing.get_context("spawn")
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=main, args=(run, self.out, sender), name=run.name)
-        # Ctrl-C in a terminal reaches all processes; `stop` alone tells the workers, when they are able to listen.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=main, args=(run, self.out, theirs), name=run.name)
+        with _ctrl_c_blocked():
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        sender.close()
-        self.processes[process.sentinel] = (run, process, receiver)
+        theirs.close()
+        self.processes[process.sentinel] = (run, process, ours)
 
-    def wait(self, seconds: float) -> list[tuple[Run, str | None]]:
+    def wait(self, seconds: float) -> list[tuple[CellRun, str | None]]:
+        """Wait until a run ends, `seconds` at most. Returns the runs that ended."""
         # The pipes too: a long traceback would otherwise keep its worker from ending.
         by_handle: dict[Any, int] = {sentinel: sentinel for sentinel in self.processes}
-        by_handle |= {receiver: sentinel for sentinel, (_, _, receiver) in self.processes.items()}
+        by_handle |= {pipe: sentinel for sentinel, (_, _, pipe) in self.processes.items()}
         return [
             self._collect(sentinel) for sentinel in {by_handle[handle] for handle in wait(list(by_handle), seconds)}
         ]
 
-    def _collect(self, sentinel: int) -> tuple[Run, str | None]:
-        run, process, receiver = self.processes.pop(sentinel)
+    def _collect(self, sentinel: int) -> tuple[CellRun, str | None]:
+        run, process, pipe = self.processes.pop(sentinel)
         try:
-            outcome = receiver.recv()
+            outcome = pipe.recv()
             process.join()
-        except EOFError:
+        except (EOFError, ConnectionError):  # a pipe of a process that was killed may also be reset
             process.join()
             code = process.exitcode or 0
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             outcome = f"The process of this run {how} before it could say why"
-        receiver.close()
+        pipe.close()
         process.close()
         return run, outcome
 
     def stop(self) -> None:
-        for _, process, _ in self.processes.values():
-            process.terminate()
+        """Let every run write a checkpoint and end."""
+        for _, _, pipe in self.processes.values():
+            # A message, because terminate() of Windows kills at once: no handler would write a checkpoint.
+            with contextlib.suppress(OSError):  # the process has ended already
+                pipe.send("stop")
         while self.processes:
             self.wait(60)
+
+
+@contextlib.contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Processes that are started here do not get Ctrl-C, which reaches all processes of a terminal.
+
+    `stop` alone tells them, once they are able to write a checkpoint. Windows cannot block a signal: there a run that
+    Ctrl-C reaches writes its checkpoint without being asked, and one that has not begun has nothing to write.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -43,6 +43,7 @@ from fedrevive_core.errors import ConfigError
 
 SHIPPED = Path(__file__).parents[1] / "experiments"
 METRICS = ("final_accuracy", "last_accuracy", "best_accuracy", "mean_accuracy")
+ScaleName = Literal["lab", "paper"]
 NAME = r"^[a-z0-9][a-z0-9._-]*$"  # names are parts of file names
 
 
@@ -63,15 +64,15 @@ class Arm(Section):
 
     def at(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Settings at a point of the grid (dotted field: value)."""
-        found = dict(self.settings)
+        settings = dict(self.settings)
         for tuned in self.tuned:
             if tuned.where.items() <= point.items():
-                found |= tuned.settings
-        return found
+                settings |= tuned.settings
+        return settings
 
 
 class Scale(Section):
-    """Where an experiment is carried out, and how large."""
+    """Where an experiment runs, and how large."""
 
     preset: str = Field(description="data set with all its settings")
     schedule: str = Field("default", description="delays: 'default' or 'shifted'")
@@ -105,7 +106,7 @@ class Claim(Section):
         None, description="sign of the arm's lead; unset for a claim about the arm's own value"
     )
     tolerance: NonNegativeFloat = Field(description="largest distance from paper_value that counts as reproduced")
-    comparable: dict[Literal["lab", "paper"], Switch] = Field(description="is it the source's data, per scale?")
+    comparable: dict[ScaleName, Switch] = Field(description="is it the source's data, per scale?")
 
     @model_validator(mode="after")
     def _check(self) -> Claim:
@@ -127,7 +128,7 @@ class Experiment(Section):
     question: str = Field(min_length=1, description="what the runs answer, one sentence")
     notebook: str = Field(description="notebook that shows the answer")
     note: str = Field("", description="what a reader of the result must know")
-    scales: dict[Literal["lab", "paper"], Scale] = Field(min_length=1, description="where and how large")
+    scales: dict[ScaleName, Scale] = Field(min_length=1, description="where and how large")
     arms: dict[str, Arm] = Field({}, description="what is compared, by name")
     grid: dict[str, list[Any]] = Field({}, description="dotted field: values; every combination is one cell")
     claims: tuple[Claim, ...] = Field((), description="what has been stated about the answer")
@@ -161,15 +162,15 @@ class Experiment(Section):
                     raise ValueError(f"claim '{claim.text}' does not say whether scale {name} is comparable")
         return self
 
-    def arms_at(self, scale: Literal["lab", "paper"]) -> dict[str, Arm]:
-        """The arms of `scale`: its own, or the experiment's."""
-        own = self.scales[scale].arms
-        return self.arms if own is None else own
+    def arms_at(self, scale: ScaleName) -> dict[str, Arm]:
+        """The arms of `scale` where it lists any, or else the experiment's."""
+        arms = self.scales[scale].arms
+        return self.arms if arms is None else arms
 
-    def grid_at(self, scale: Literal["lab", "paper"]) -> dict[str, list[Any]]:
-        """The grid of `scale`: its own, or the experiment's."""
-        own = self.scales[scale].grid
-        return self.grid if own is None else own
+    def grid_at(self, scale: ScaleName) -> dict[str, list[Any]]:
+        """The grid of `scale` where it has one, or else the experiment's."""
+        grid = self.scales[scale].grid
+        return self.grid if grid is None else grid
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def shipped() -> list[str]:
 
 
 def load_experiment(name: str | Path) -> Experiment:
-    """The shipped experiment `name`, or the one in the YAML file at that path.
+    """Load the shipped experiment `name`, or the one in the YAML file at that path.
 
     Raises ConfigError for an unknown name and for a file that is not a valid experiment, naming every problem.
     """
@@ -206,7 +207,7 @@ def load_experiment(name: str | Path) -> Experiment:
         if not path.exists():
             raise ConfigError(f"experiment = '{name}' is unknown: {choices(str(name), shipped())}; or a .yaml file")
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         experiment = Experiment.model_validate(values)
     except OSError as error:
         raise ConfigError(f"experiment '{path}' cannot be read: {error.strerror}") from None
@@ -219,21 +220,26 @@ def load_experiment(name: str | Path) -> Experiment:
     return experiment
 
 
-def cells(experiment: Experiment, scale: str) -> list[Cell]:
+def scale_of(experiment: Experiment, name: str) -> ScaleName:
+    """The scale of `experiment` with this name. Raises ConfigError if it has none."""
+    for scale in experiment.scales:
+        if scale == name:
+            return scale
+    raise ConfigError(f"scale = '{name}' is unknown in {experiment.name}: {choices(name, experiment.scales)}")
+
+
+def cells(experiment: Experiment, scale: ScaleName) -> list[Cell]:
     """Every run of `experiment` at `scale`, in the order arms, grid, seeds.
 
-    Raises ConfigError for an unknown scale, and one that lists every cell that cannot be built.
+    Raises ConfigError listing every cell that cannot be built.
     """
-    if scale not in experiment.scales:
-        raise ConfigError(f"scale = '{scale}' is unknown in {experiment.name}: {choices(scale, experiment.scales)}")
-    chosen: Literal["lab", "paper"] = "lab" if scale == "lab" else "paper"
-    where, grid = experiment.scales[chosen], experiment.grid_at(chosen)
+    where, grid = experiment.scales[scale], experiment.grid_at(scale)
     built: list[Cell] = []
     problems: dict[str, list[str]] = defaultdict(list)
-    for (name, arm), point in itertools.product(experiment.arms_at(chosen).items(), itertools.product(*grid.values())):
+    for (name, arm), point in itertools.product(experiment.arms_at(scale).items(), itertools.product(*grid.values())):
         values = dict(zip(grid, point, strict=True))
         for seed in where.seeds:
-            # A run of a sweep has a core of its own; more must be asked for, because they change the last bits.
+            # Each run of a sweep has one core; more must be asked for, because they change the last bits.
             overrides = {"num_threads": 1} | where.settings | arm.at(values) | values
             try:
                 schedule = arm.schedule or where.schedule
@@ -253,20 +259,20 @@ def cells(experiment: Experiment, scale: str) -> list[Cell]:
     return built
 
 
-def select(found: list[Cell], only: Mapping[str, str]) -> list[Cell]:
+def select(listed: list[Cell], only: Mapping[str, str]) -> list[Cell]:
     """The cells whose arm, seed, method, or grid field has the given value, for every entry of `only`.
 
     Raises ConfigError for a key or a value that no cell has.
     """
     for key, wanted in only.items():
-        keys = ("arm", "method", "seed", *(found[0].grid if found else ()))
+        keys = ("arm", "method", "seed", *(listed[0].grid if listed else ()))
         if key not in keys:
             raise ConfigError(f"--only {key}={wanted}: {choices(key, keys)}")
-        values = list(dict.fromkeys(_shown(cell, key) for cell in found))
+        values = list(dict.fromkeys(_shown(cell, key) for cell in listed))
         if wanted not in values:
             raise ConfigError(f"--only {key}={wanted}: {choices(wanted, values)}")
-        found = [cell for cell in found if _shown(cell, key) == wanted]
-    return found
+        listed = [cell for cell in listed if _shown(cell, key) == wanted]
+    return listed
 
 
 def _shown(cell: Cell, key: str) -> str:

@@ -8,9 +8,9 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fedrevive_core.plots import STYLE, Plot
+from fedrevive_core.plots import STYLE, Plot, colours
 from fedrevive_core.widgets.panel import Panel, choice
-from reproduce.sweeps.figures import LABELS, colours, plot_settings
+from reproduce.sweeps.figures import LABELS, plot_settings
 
 EVERY = "all"
 

@@ -1,104 +1,85 @@
-"""How a sweep is going: a live table on a terminal, throttled plain lines in a log."""
+"""The progress of a sweep: bars on a terminal, throttled plain lines in a log."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
-from statistics import fmean
 from types import TracebackType
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from reproduce.sweeps.sweep import Event
-from reproduce.sweeps.worker import Run
+from reproduce.sweeps.scheduler import Event
+from reproduce.sweeps.worker import CellRun
 
 SECONDS_BETWEEN_LINES = 30.0
-COLUMNS = ("done", "running", "failed", "left")
 
 
-class Board:
-    """Counts runs by arm; `report` and `tick` are what `sweep.carry_out` calls."""
+class SweepProgress:
+    """Counts runs, in all and by arm; `report` and `tick` are what `run_all` calls."""
 
-    def __init__(self, title: str, runs: Sequence[Run], done: Sequence[Run], slots: int, console: Console) -> None:
-        self.title, self.slots, self.console = title, slots, console
-        self.arm = {run.name: run.cell.arm for run in runs}
-        self.state = dict.fromkeys(self.arm, "left") | {run.name: "done" for run in done}
-        self.started: dict[str, float] = {}
-        self.seconds: defaultdict[str, list[float]] = defaultdict(list)  # of finished runs, by arm
+    def __init__(self, title: str, runs: Sequence[CellRun], done: Sequence[CellRun], console: Console) -> None:
+        self.title, self.console = title, console
+        columns = TextColumn("{task.fields[running]} running, {task.fields[failed]} failed")
+        self.bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), columns, TimeRemainingColumn(),
+            console=console, disable=not console.is_terminal, refresh_per_second=2,
+            speed_estimate_period=math.inf,  # seconds; a run may take hours
+        )  # fmt: skip
+        self.all = self._add(title, len(runs), len(done))
+        arms = list(dict.fromkeys(run.cell.arm for run in runs))
+        count = {arm: [sum(run.cell.arm == arm for run in some) for some in (runs, done)] for arm in arms}
+        self.arms = {arm: self._add(f"  {arm}", *count[arm]) for arm in arms}
         self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
 
-    def __enter__(self) -> Board:
-        if self.live is not None:
-            self.live.start()
-        self._show()
+    def _add(self, title: str, total: int, done: int) -> TaskID:
+        return self.bars.add_task(title, start=False, total=total, completed=done, running=0, failed=0)
+
+    def __enter__(self) -> SweepProgress:
+        self.bars.start()
+        self._line()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._show()
-        if self.live is not None:
-            self.live.stop()
+        self._line()
+        self.bars.stop()
 
     def report(self, event: Event) -> None:
-        """Count `event`; what went wrong is said at once, in one line."""
-        name, now = event.run.name, time.monotonic()
-        self.state[name] = {"started": "running", "retried": "left"}.get(event.kind, event.kind)
-        if event.kind == "started":
-            self.started[name] = now
-        elif event.kind == "done":
-            self.seconds[self.arm[name]].append(now - self.started[name])
-        else:
-            first = event.problem.splitlines()[0]
+        """Count `event`; a problem is printed at once, in one line."""
+        for key in (self.all, self.arms[event.run.cell.arm]):
+            task = self.bars.tasks[key]
+            if event.kind == "started" and task.start_time is None:
+                self.bars.start_task(key)
+                self.bars.advance(key, 0)  # time is measured from here on
+            running = task.fields["running"] + (1 if event.kind == "started" else -1)
+            self.bars.update(key, running=running, failed=task.fields["failed"] + (event.kind == "failed"))
+            if event.kind == "done":
+                self.bars.advance(key)
+        if event.problem:
             what = "is tried once more" if event.kind == "retried" else "has failed"
-            self.console.print(Text(f"{event.run.cell} {what}: {first}"), soft_wrap=True)
-        if self.live is not None or event.kind == "failed":
-            self._show()
+            first = event.problem.splitlines()[0]
+            self.bars.console.print(Text(f"{event.run.cell} {what}: {first}"), soft_wrap=True)
 
     def tick(self) -> None:
-        """Refresh the table, or print a line now and then."""
-        if self.live is not None:
-            self._show()
-        elif time.monotonic() >= self.next_line:
-            self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            self._show()
+        """Print a line now and then where no bars are shown."""
+        if time.monotonic() >= self.next_line:
+            self._line()
 
-    def seconds_left(self) -> float | None:
-        """From runs of the same arm that have ended, or of any if none has; None before the first."""
-        everything = [seconds for own in self.seconds.values() for seconds in own]
-        if not everything:
-            return None
-        now, total = time.monotonic(), 0.0
-        for name, state in self.state.items():
-            if state in ("left", "running"):
-                expected = fmean(self.seconds.get(self.arm[name]) or everything)
-                total += max(0.0, expected - (now - self.started[name] if state == "running" else 0.0))
-        return total / self.slots
-
-    def _show(self) -> None:
-        counts = Counter(self.state.values())
-        left = self.seconds_left()
-        ahead = counts["left"] + counts["running"] > 0
-        until = f", about {duration(left)} left" if ahead and left is not None else ""
-        if self.live is None:
-            line = ", ".join(f"{counts[column]} {column}" for column in COLUMNS)
-            self.console.print(Text(f"{self.title}: {line}{until}"), soft_wrap=True)
+    def _line(self) -> None:
+        self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        if not self.bars.disable:
             return
-        table = Table(title=self.title + until, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-        table.add_column("arm")
-        for column in COLUMNS:
-            table.add_column(column, justify="right")
-        for arm in dict.fromkeys(self.arm.values()):
-            own = Counter(state for name, state in self.state.items() if self.arm[name] == arm)
-            table.add_row(arm, *(str(own[column]) for column in COLUMNS))
-        table.add_row("all", *(str(counts[column]) for column in COLUMNS), style="bold")
-        self.live.update(table, refresh=True)
+        task = self.bars.tasks[self.all]
+        waiting = int(task.remaining or 0) - task.fields["running"] - task.fields["failed"]
+        counts = {"done": int(task.completed)} | task.fields | {"waiting": waiting}
+        line = ", ".join(f"{count} {what}" for what, count in counts.items())
+        left = task.time_remaining
+        until = f", about {duration(left)} left" if left and task.remaining else ""
+        self.console.print(Text(f"{self.title}: {line}{until}"), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

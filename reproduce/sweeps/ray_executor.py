@@ -10,10 +10,10 @@ from typing import Any
 
 from fedrevive_core.errors import ConfigError
 from reproduce.sweeps.experiment import Scale
-from reproduce.sweeps.worker import Run, execute
+from reproduce.sweeps.worker import CellRun, execute
 
 PROBE_SECONDS = 45
-RETRIES = 5  # of a run whose worker was lost; each goes on from the run's checkpoint
+RETRIES = 5  # of a run whose worker was lost; each attempt resumes from the run's checkpoint
 
 
 class RayExecutor:
@@ -23,7 +23,7 @@ class RayExecutor:
         self.out, self.scale, self.ray = out.absolute(), scale, connect(address)
         gpus = scale.gpus if self.device == "cuda" else 0
         self.task = self.ray.remote(execute).options(num_cpus=scale.cpus, num_gpus=gpus, max_retries=RETRIES)
-        self.tasks: dict[Any, Run] = {}
+        self.tasks: dict[Any, CellRun] = {}
 
     @property
     def device(self) -> str:
@@ -36,13 +36,13 @@ class RayExecutor:
         return max(1, int(self.ray.cluster_resources().get("CPU", 0) / self.scale.cpus))
 
     @property
-    def running(self) -> list[Run]:
+    def running(self) -> list[CellRun]:
         return list(self.tasks.values())
 
-    def start(self, run: Run) -> None:
+    def start(self, run: CellRun) -> None:
         self.tasks[self.task.remote(run, self.out)] = run
 
-    def wait(self, seconds: float) -> list[tuple[Run, str | None]]:
+    def wait(self, seconds: float) -> list[tuple[CellRun, str | None]]:
         ready, _ = self.ray.wait(list(self.tasks), timeout=seconds)
         return [(self.tasks.pop(task), self._outcome(task)) for task in ready]
 

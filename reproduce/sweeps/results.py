@@ -1,6 +1,6 @@
-"""What a sweep has found so far, read from its records; or packed, in four small files to be committed or sent.
+"""The results of a sweep so far, read from its records; or packed into a few small files to commit or send.
 
-A packed sweep holds what tables and figures are made of, and no records of single runs, with samples and arrivals:
+A packed sweep holds what tables and figures need, and no records of single runs with their samples and arrivals:
 
     experiment.yaml, sweep.json    as the sweep has them
     runs.parquet                   a row per finished run: arm, seed, grid, summary, host seconds, costs
@@ -12,9 +12,7 @@ A packed sweep holds what tables and figures are made of, and no records of sing
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,40 +20,53 @@ import pandas as pd
 
 from fedrevive_core.config import RunConfig
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import check_free
+from fedrevive_core.files import check_free, publish, work_directory
 from fedrevive_core.records import check_file, read_json
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.sweeps.collection import Records, load_many
-from reproduce.sweeps.experiment import Experiment, load_experiment
+from reproduce.sweeps.experiment import Arm, Experiment, ScaleName, load_experiment, scale_of
 from reproduce.sweeps.sweep import header
 
 BYTES = 4  # of a parameter
 CURVE = ["run", "arm", "seed", "version", "sim_time", "num_arrivals", "accuracy"]
 
 
-class Collected(NamedTuple):
-    """What a sweep has found so far; `records` holds its finished runs, with arm, grid and costs as columns.
+class SweepResults(NamedTuple):
+    """The results of a sweep so far; `records` holds its finished runs, with arm, grid and costs as columns.
 
     A packed one has no arrivals.
     """
 
     experiment: Experiment
-    scale: str
+    scale: ScaleName
     records: Records
     missing: list[str]  # runs that are not finished
     failures: dict[str, str]  # why, in one sentence, by run
 
+    @property
+    def grid(self) -> dict[str, list[Any]]:
+        """Grid of the experiment at the sweep's scale: dotted field, values."""
+        return self.experiment.grid_at(self.scale)
 
-def collect(out: Path | str) -> Collected:
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """Arms of the experiment at the sweep's scale, by name."""
+        return self.experiment.arms_at(self.scale)
+
+
+def collect(out: Path | str) -> SweepResults:
     """Read the sweep in `out`, packed or not. Raises ConfigError if there is none, or nothing is finished."""
     out = Path(out)
     described = header(out)
     cells = [{"run": cell["run"], "arm": cell["arm"], **cell["grid"]} for cell in described["cells"]]
     records = _unpacked(out) if is_packed(out) else _with_cells(load_many(out / "runs"), pd.DataFrame(cells), out)
-    failures = {path.stem: path.read_text().splitlines()[0] for path in sorted((out / "failures").glob("*.txt"))}
+    failures = {
+        path.stem: path.read_text(encoding="utf-8").splitlines()[0] for path in sorted((out / "failures").glob("*.txt"))
+    }
     finished = set(records.runs["run"])
     missing = [cell["run"] for cell in cells if cell["run"] not in finished]
-    return Collected(load_experiment(out / "experiment.yaml"), described["scale"], records, missing, failures)
+    experiment = load_experiment(out / "experiment.yaml")
+    return SweepResults(experiment, scale_of(experiment, described["scale"]), records, missing, failures)
 
 
 def _with_cells(records: Records, cells: pd.DataFrame, out: Path) -> Records:
@@ -76,7 +87,9 @@ def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
     """
     costs = []
     for row in runs.to_dict("records"):
-        config = RunConfig.from_dict(json.loads((directory / row["run"] / "run.json").read_text())["config"])
+        config = RunConfig.from_dict(
+            json.loads((directory / row["run"] / "run.json").read_text(encoding="utf-8"))["config"]
+        )
         dispatched = simulate_timeline(config.federation, config.seed).dispatch_time
         size = BYTES * row["num_parameters"]
         costs.append(
@@ -90,30 +103,28 @@ def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
 
 
 def pack(directory: Path, out: Path) -> Path:
-    """Write what the tables and figures of the sweep in `directory` are made of, as a packed sweep in `out`.
+    """Write what the tables and figures of the sweep in `directory` need, as a packed sweep in `out`.
 
     It gets the experiment's name; a packed sweep of that name is replaced, once the new one is whole. Raises
-    ConfigError if nothing is finished, or if it would take its own place.
+    ConfigError if nothing is finished, or if `directory` itself would be replaced.
     """
-    found = collect(directory)
-    goal = out / found.experiment.name
+    results = collect(directory)
+    goal = out / results.experiment.name
     if goal.resolve() == directory.resolve():
         raise ConfigError(f"out = '{out}' is where '{directory}' lies: choose another directory")
     if not is_packed(goal):
         check_free(goal)
-    out.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{goal.name}-", dir=out))
-    place.chmod(0o755)  # mkdtemp makes it private
-    grid = found.experiment.grid_at("lab" if found.scale == "lab" else "paper")
-    found.records.runs.to_parquet(place / "runs.parquet", index=False)
-    found.records.evaluations[CURVE + list(grid)].to_parquet(place / "evaluations.parquet", index=False)
-    for name in ("experiment.yaml", "sweep.json"):
-        shutil.copy(directory / name, place / name)
-    (place / "provenance.json").write_text(json.dumps(provenance(directory, found.records), indent=2) + "\n")
-    if (directory / "failures").exists():
-        shutil.copytree(directory / "failures", place / "failures")
-    shutil.rmtree(goal, ignore_errors=True)
-    os.replace(place, goal)
+    with work_directory(out) as work:
+        results.records.runs.to_parquet(work / "runs.parquet", index=False)
+        results.records.evaluations[CURVE + list(results.grid)].to_parquet(work / "evaluations.parquet", index=False)
+        for name in ("experiment.yaml", "sweep.json"):
+            shutil.copy(directory / name, work / name)
+        made = json.dumps(provenance(directory, results.records), indent=2) + "\n"
+        (work / "provenance.json").write_text(made, encoding="utf-8")
+        if (directory / "failures").exists():
+            shutil.copytree(directory / "failures", work / "failures")
+        shutil.rmtree(goal, ignore_errors=True)
+        publish(work, goal)
     return goal
 
 

@@ -9,28 +9,27 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import shutil
 import sys
-import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGINT, SIGTERM, signal
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
+from rich.console import Console
 
 import fedrevive_core
 from fedrevive_core.config import DataConfig, RunConfig
-from fedrevive_core.errors import ConfigError, Interrupted
-from fedrevive_core.files import check_free
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import atomic_directory, atomic_file, check_free, lock, remove_unfinished
 from fedrevive_core.records import Record
-from reproduce.sweeps.executors import Engine
-from reproduce.sweeps.experiment import Cell, Experiment, cells
-from reproduce.sweeps.worker import Run
+from reproduce.sweeps.executors import Executor
+from reproduce.sweeps.experiment import Cell, Experiment, ScaleName, cells
+from reproduce.sweeps.progress import SweepProgress
+from reproduce.sweeps.scheduler import run_all
+from reproduce.sweeps.worker import CellRun
 
 CORE = Path(fedrevive_core.__file__).parent
 # What shows results, or turns names into a configuration, does not determine them.
@@ -42,9 +41,9 @@ class Sweep:
     """All runs of an experiment at one scale on one kind of device ('cpu' or 'cuda')."""
 
     experiment: Experiment
-    scale: str
+    scale: ScaleName
     device: str
-    runs: tuple[Run, ...]
+    runs: tuple[CellRun, ...]
 
     def header(self) -> dict[str, Any]:
         """What `sweep.json` holds."""
@@ -58,12 +57,11 @@ class Sweep:
         }
 
 
-def plan(experiment: Experiment, scale: str, device: str) -> Sweep:
+def plan(experiment: Experiment, scale: ScaleName, device: str) -> Sweep:
     """Name every run. Raises ConfigError listing each cell that cannot be built or whose data is absent."""
-    found = cells(experiment, scale)
-    every = experiment.scales[scale].checkpoint_every  # type: ignore[index]
+    every = experiment.scales[scale].checkpoint_every
     runs, problems = [], []
-    for cell in found:
+    for cell in cells(experiment, scale):
         if cell.config.device == "auto":
             cell = Cell(cell.arm, cell.seed, cell.grid, cell.config.model_copy(update={"device": device}))
         federation = cell.config.federation
@@ -73,7 +71,7 @@ def plan(experiment: Experiment, scale: str, device: str) -> Sweep:
             problems.append(f"\n  {cell}: {error}")
             continue
         name = f"{cell.arm}-s{cell.seed}-{run_hash(cell.config, fingerprint)}"
-        runs.append(Run(name, cell, max(1, every // federation.buffer_size)))
+        runs.append(CellRun(name, cell, max(1, every // federation.buffer_size)))
     if problems:
         raise ConfigError(f"{experiment.name} at scale {scale} has {len(problems)} invalid cells:{''.join(problems)}")
     return Sweep(experiment, scale, device, tuple(runs))
@@ -105,12 +103,12 @@ def _fingerprint(data: DataConfig, num_clients: int) -> str:
     return load_federated(data, num_clients, torch.device("cpu")).fingerprint
 
 
-def check_out(sweep: Sweep, chosen: Iterable[Run], out: Path, *, resume: bool) -> None:
+def check_out(sweep: Sweep, chosen: Iterable[CellRun], out: Path, *, resume: bool) -> None:
     """May this sweep be written to `out`? Raises ConfigError if not; changes nothing."""
     if not (out / "sweep.json").exists():
         check_free(out)
         if resume:
-            raise ConfigError(f"--resume: there is no sweep in '{out}' to go on from; leave --resume out to start")
+            raise ConfigError(f"--resume: there is no sweep in '{out}' to resume; leave --resume out to start")
         return
     held = header(out)
     if (held["experiment"], held["scale"]) != (sweep.experiment.name, sweep.scale):
@@ -119,83 +117,67 @@ def check_out(sweep: Sweep, chosen: Iterable[Run], out: Path, *, resume: bool) -
         )
     if not resume and not all(run.is_finished(out) for run in chosen):
         raise ConfigError(
-            f"out = '{out}' holds an unfinished sweep: add --resume to go on, or choose another directory"
+            f"out = '{out}' holds an unfinished sweep: add --resume to continue it, or choose another directory"
         )
 
 
 def header(out: Path) -> dict[str, Any]:
     """What `sweep.json` in `out` holds. Raises ConfigError if it cannot be read."""
     try:
-        return json.loads((out / "sweep.json").read_text())
+        return json.loads((out / "sweep.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{out} does not hold a readable sweep: {error}") from None
 
 
 @contextmanager
 def opened(sweep: Sweep, out: Path) -> Iterator[None]:
-    """Hold `out` for this sweep: say what it is about, keep other processes out, remove what a killed one half wrote.
+    """Hold `out` for this sweep: describe it, keep other processes out, remove what a killed one left half written.
 
-    Raises ConfigError if it cannot be written or another process is at it.
+    Raises ConfigError if it cannot be written or another process uses it.
     """
-    from fedrevive_core.files import lock
-
     files = {
         "experiment.yaml": yaml.safe_dump(sweep.experiment.model_dump(mode="json"), sort_keys=False),
         "sweep.json": json.dumps(sweep.header(), indent=2) + "\n",
     }
     try:
         if not (out / "sweep.json").exists():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            work = _written(files, out.parent, out.name)
-            os.replace(work, out)  # all or nothing
+            with atomic_directory(out) as work:
+                for name, text in files.items():
+                    (work / name).write_text(text, encoding="utf-8")
         with lock(out):
-            work = _written(files, out, "header")
-            for name in files:
-                os.replace(work / name, out / name)
-            work.rmdir()
+            for name, text in files.items():
+                with atomic_file(out / name) as path:
+                    path.write_text(text, encoding="utf-8")
             for name in ("runs", "failures"):
                 (out / name).mkdir(exist_ok=True)
-            for left in (*out.glob(".*"), *(out / "runs").glob(".*")):
-                shutil.rmtree(left, ignore_errors=True)
+            for directory in (out, out / "runs"):
+                remove_unfinished(directory)
             for run in sweep.runs:
                 if run.is_finished(out):
-                    shutil.rmtree(run.partial(out), ignore_errors=True)
+                    shutil.rmtree(run.partial_path(out), ignore_errors=True)
             yield
     except OSError as error:
         raise ConfigError(f"out = '{out}' cannot be written ({error.strerror}): choose another directory") from None
 
 
-def _written(files: Mapping[str, str], parent: Path, name: str) -> Path:
-    """`files` in a new directory in `parent`; nothing is left of it if they cannot be written."""
-    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
-    try:
-        for file, text in files.items():
-            (work / file).write_text(text)
-        work.chmod(0o755)  # mkdtemp makes it private
-    except OSError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    return work
-
-
 def siblings(out: Path) -> dict[str, Path]:
     """Finished runs of the sweeps beside `out`, by the hash in their name."""
-    found = (header.parent for header in out.absolute().parent.glob("*/runs/*/run.json"))
+    records = (header.parent for header in out.absolute().parent.glob("*/runs/*/run.json"))
     return {
-        place.name.rpartition("-")[2]: place
-        for place in found
-        if not place.name.startswith(".") and place.parent.parent != out.absolute()
+        record.name.rpartition("-")[2]: record
+        for record in records
+        if not record.name.startswith(".") and record.parent.parent != out.absolute()
     }
 
 
-def share(runs: Iterable[Run], out: Path) -> list[Run]:
-    """Copy what a sweep beside `out` has finished already; the runs that this was done for."""
+def share(runs: Iterable[CellRun], out: Path) -> list[CellRun]:
+    """Copy the runs that a sweep beside `out` has finished already. Returns the runs that were copied."""
     known, copied = siblings(out), []
     for run in runs:
-        place = known.get(run.name.rpartition("-")[2])
-        if place is not None and not run.is_finished(out):
+        finished = known.get(run.name.rpartition("-")[2])
+        if finished is not None and not run.is_finished(out):
             try:
-                Record.load(place).save(run.place(out), with_model=False)
+                Record.load(finished).save(run.record_path(out), with_model=False)
             except ConfigError as error:
                 print(f"{error}; {run.name} is computed instead", file=sys.stderr)
                 continue
@@ -203,63 +185,17 @@ def share(runs: Iterable[Run], out: Path) -> list[Run]:
     return copied
 
 
-class Event(NamedTuple):
-    """Something happened to `run`: 'started', 'done', 'retried' or 'failed'; `problem` says why."""
+def run_sweep(sweep: Sweep, chosen: Sequence[CellRun], executor: Executor, out: Path, console: Console) -> list[str]:
+    """Do what is unfinished of the `chosen` runs of `sweep`, with its progress on `console`.
 
-    run: Run
-    kind: str
-    problem: str = ""
-
-
-def carry_out(
-    runs: Iterable[Run], engine: Engine, report: Callable[[Event], None], tick: Callable[[], None] = lambda: None
-) -> dict[str, str]:
-    """Carry out `runs`; why each of those failed that did, by name.
-
-    A run that fails is tried once more, from its checkpoint. `report` hears of every event, `tick` about every half
-    second. On SIGINT or SIGTERM the runs in progress write checkpoints and Interrupted is raised.
+    Returns the names of the runs that failed. Raises ConfigError if `out` cannot be written or is in use, and
+    Interrupted on a signal to stop.
     """
-    waiting, tried, failed = deque(runs), Counter[str](), {}
-    for run in waiting:
-        run.failure(engine.out).unlink(missing_ok=True)
-    with _signals() as received:
-        while waiting or engine.running:
-            if received:
-                engine.stop()
-                raise Interrupted(received[0], str(engine.out))
-            while waiting and len(engine.running) < engine.slots:
-                run = waiting.popleft()
-                engine.start(run)
-                report(Event(run, "started"))
-            for run, problem in engine.wait(0.5):
-                tried[run.name] += 1
-                if problem is None:
-                    report(Event(run, "done"))
-                elif tried[run.name] == 1:
-                    report(Event(run, "retried", problem))
-                    waiting.append(run)
-                else:
-                    failed[run.name] = problem
-                    _keep(run.failure(engine.out), problem)
-                    report(Event(run, "failed", problem))
-            tick()
-    return failed
-
-
-def _keep(path: Path, problem: str) -> None:
-    try:
-        path.write_text(problem.rstrip() + "\n")
-    except OSError as error:  # the disk that stopped the run is still full
-        print(f"{path} could not be written ({error.strerror})", file=sys.stderr)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals to stop that came in, instead of what they would do."""
-    received: list[int] = []
-    before = {number: signal(number, lambda number, _: received.append(number)) for number in (SIGINT, SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal(number, handler)
+    with opened(sweep, out):
+        copied = share(chosen, out)
+        if copied:
+            console.print(f"{len(copied)} runs were finished in sweeps beside {out} and are copied", soft_wrap=True)
+        done = [run for run in chosen if run.is_finished(out)]
+        todo = [run for run in chosen if not run.is_finished(out)]
+        with SweepProgress(f"{sweep.experiment.name}, {sweep.scale}", chosen, done, console) as progress:
+            return list(run_all(todo, executor, progress.report, progress.tick))

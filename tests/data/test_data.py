@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import pickle
 import struct
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
@@ -22,7 +24,7 @@ from fedrevive_core.config.data import DataConfig
 from fedrevive_core.data import images as images_module
 from fedrevive_core.data.cache import data_directory
 from fedrevive_core.data.federated import FederatedData, load_federated
-from fedrevive_core.data.images import DEBIAN_FASHION_MNIST, load_images, read_idx
+from fedrevive_core.data.images import DEBIAN_FASHION_MNIST, load_images
 from fedrevive_core.data.partition import Dealer, class_counts, dirichlet_shards, iid_shards, portions
 from fedrevive_core.errors import ConfigError
 
@@ -492,43 +494,47 @@ def spoil(content: bytes, how: str) -> bytes:
 IDX_DAMAGE = ["empty", "cut in the magic number", "cut in the header", "cut in the values", "too long"]
 
 
-@pytest.mark.parametrize("how", [*IDX_DAMAGE, "other type", "other magic"])
-def test_a_damaged_idx_file_is_named(how: str, tmp_path: Path) -> None:
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(spoil(idx(np.zeros((3, 4, 4))), how)))
-    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte\.gz is not a complete IDX file"):
-        read_idx(path)
-
-
-@pytest.mark.parametrize("how", ["not compressed", "cut", "changed inside", "absent"])
-def test_a_damaged_gzip_file_is_named(how: str, tmp_path: Path) -> None:
-    path = tmp_path / "train-images-idx3-ubyte.gz"
-    packed = bytearray(gzip.compress(idx(np.random.default_rng(0).integers(0, 256, (3, 28, 28)))))
+@pytest.mark.parametrize("how", ["not compressed", "cut", "changed inside"])
+def test_a_damaged_file_of_debians_package_is_named(how: str, home: Path) -> None:
+    path = write_debian(home, fashion_files()) / "train-images-idx3-ubyte.gz"
+    packed = bytearray(path.read_bytes())
     if how == "not compressed":
         packed = bytearray(idx(np.zeros((3, 4, 4))))
     elif how == "cut":
         del packed[-200:]
-    elif how == "changed inside":
+    else:
         packed[10] = 0xFF  # the first block: a kind that does not exist
-    if how != "absent":
-        path.write_bytes(packed)
-    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte\.gz cannot be read as an IDX file"):
-        read_idx(path)
+    path.write_bytes(packed)
+    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte\.gz cannot be unpacked"):
+        load_images("fashion_mnist")
+    assert not (home / "FashionMNIST" / "raw" / path.stem).exists()
 
 
-def test_read_idx_reads_any_number_of_dimensions(tmp_path: Path) -> None:
-    for shape in ((5,), (2, 3), (2, 3, 4), (0, 3)):
-        values = np.arange(np.prod(shape)).reshape(shape)
-        (tmp_path / "file.gz").write_bytes(gzip.compress(idx(values)))
-        np.testing.assert_array_equal(read_idx(tmp_path / "file.gz"), values)
+def test_debians_files_are_unpacked_once(home: Path) -> None:
+    files, raw = fashion_files(), home / "FashionMNIST" / "raw"
+    debian = write_debian(home, files)
+    check_fashion(files)
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == {name: idx(v) for name, v in files.items()}
+    images_module._load.cache_clear()
+    for path in debian.iterdir():
+        path.unlink()
+    check_fashion(files)
 
 
-@pytest.mark.parametrize("how", IDX_DAMAGE[:4])
+def test_a_data_directory_that_cannot_be_written_says_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_debian(home, fashion_files())
+    (home / "file").write_text("")
+    monkeypatch.setenv("FEDREVIVE_DATA", str(home / "file" / "below"))
+    with pytest.raises(ConfigError, match=r"cannot be written .*set FEDREVIVE_DATA to another directory"):
+        load_images("fashion_mnist")
+
+
+@pytest.mark.parametrize("how", [*IDX_DAMAGE, "other type", "other magic"])
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
-def test_a_damaged_file_in_torchvisions_layout_is_named(how: str, name: str, home: Path) -> None:
+def test_a_damaged_file_in_torchvisions_layout_is_an_error(how: str, name: str, home: Path) -> None:
     directory = write_raw(home, fashion_files())
     (directory / name).write_bytes(spoil((directory / name).read_bytes(), how))
-    with pytest.raises(ConfigError, match=f"raw/{name}"):
+    with pytest.raises(ConfigError, match=f"{directory} holds a damaged file .*delete it and get it again"):
         load_images("fashion_mnist")
 
 
@@ -536,7 +542,7 @@ def test_images_without_their_labels_are_an_error(home: Path) -> None:
     files = fashion_files()
     files["train-labels-idx1-ubyte"] = files["train-labels-idx1-ubyte"][:-2]
     write_debian(home, files)
-    with pytest.raises(ConfigError, match="train"):
+    with pytest.raises(ConfigError, match="12 images but 10 labels in its training part"):
         load_images("fashion_mnist")
 
 
@@ -593,6 +599,17 @@ def test_where_data_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data_directory() == Path("/somewhere/fedrevive")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert data_directory() == Path.home() / ".cache" / "fedrevive"
+
+
+def test_no_library_is_imported_before_its_loader_is_used() -> None:
+    """In a fresh interpreter: the packages of data and training load none of the libraries that read data sets."""
+    code = (
+        "import sys, fedrevive_core.data, fedrevive_core.training\n"
+        "print([m for m in ('sklearn', 'torchvision', 'pandas', 'datasets', 'transformers', 'pooch', 'scipy',"
+        " 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.exists(), reason="Debian's package dataset-fashion-mnist is not installed")

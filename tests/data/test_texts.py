@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from fedrevive_core.data import docstrings
 from fedrevive_core.data import newsgroups as text_module
 from fedrevive_core.data.docstrings import clean, load_docstrings
 from fedrevive_core.data.federated import load_federated
-from fedrevive_core.data.newsgroups import load_newsgroups
+from fedrevive_core.data.newsgroups import body, load_newsgroups
 from fedrevive_core.data.tokenizers import PretrainedTokenizer, WordTokenizer, encode, encoder_path
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models.build import build_text_model
@@ -70,31 +70,45 @@ def test_absent_newsgroups_say_where_they_were_looked_for_and_what_to_do(directo
         load_newsgroups()
 
 
-def test_the_archive_is_checked_before_it_is_unpacked(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import hashlib
+def test_a_post_loses_what_scikit_learn_takes_off() -> None:
+    """Its rules, without its private functions: the same text, to the letter, also where nothing is to be taken off."""
+    sklearn = pytest.importorskip("sklearn.datasets._twenty_newsgroups")
+    for post in (
+        POST.format("here"), "", "no header", "From: x\n\n", "a\n\nb", "a\n\nb\n\nc\n\n", "a\n\n\n\n  b\n---\nc ",
+        "a\n\nb\n> c\n| d\nJohn wrote:\nIn article 5\n In article\nQuoted from\ne\r\n \nf", "a\n\n> b\n\n> c",
+        "a\n\n--\nb", "a\n\n b \n - -\n",
+    ):  # fmt: skip
+        text = sklearn.strip_newsgroup_footer(sklearn.strip_newsgroup_header(post))
+        assert body(post) == sklearn.strip_newsgroup_quoting(text), post
 
+
+def test_the_archive_is_checked_before_it_is_unpacked(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_newsgroups(directory / "made")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for part in text_module.PARTS:
             archive.add(directory / "made" / part, part)
-    path = directory / "20news-bydate.tar.gz"
-    path.write_bytes(packed.getvalue())
     checksum = hashlib.sha256(packed.getvalue()).hexdigest()
 
-    def published(digest: str, name: str = path.name) -> SimpleNamespace:
-        return SimpleNamespace(filename=path.name, url=(directory / name).as_uri(), checksum=digest)
+    def download(url: str, output_file: str, pooch: object) -> None:
+        if url != "https://example.org/archive":
+            raise ConnectionError("Name or service not known")
+        Path(output_file).write_bytes(packed.getvalue())
 
-    for source, message in (
-        (published("0" * 64), "not the published one"),
-        (published(checksum, "gone.tar.gz"), "could not be downloaded"),
+    monkeypatch.setattr("pooch.core.choose_downloader", lambda url, **options: download)
+    for url, digest, message in (
+        ("https://example.org/archive", "0" * 64, "SHA256 hash .* does not match"),
+        ("https://example.org/gone", checksum, "could not be downloaded .*Name or service not known"),
     ):
-        monkeypatch.setattr(text_module.newsgroups, "ARCHIVE", source)
-        with pytest.raises(ConfigError, match=message):
+        monkeypatch.setattr(text_module, "ARCHIVE_URL", url)
+        monkeypatch.setattr(text_module, "ARCHIVE_SHA256", digest)
+        with pytest.raises(ConfigError, match=message) as error:
             load_newsgroups()
-    monkeypatch.setattr(text_module.newsgroups, "ARCHIVE", published(checksum))
+        assert "\n" not in str(error.value)
+        assert [path.name for path in directory.iterdir()] == ["made"]
+    monkeypatch.setattr(text_module, "ARCHIVE_URL", "https://example.org/archive")
     assert len(load_newsgroups().train.texts) == 60
-    assert sorted(path.name for path in directory.iterdir()) == ["20news-bydate", "20news-bydate.tar.gz", "made"]
+    assert sorted(path.name for path in directory.iterdir()) == ["20news-bydate", "made"]
 
 
 # ------------------------------------------------------------------------------------------------------ docstrings
@@ -227,7 +241,7 @@ def test_pretrained_encoders(kind: str, tmp_path: Path) -> None:
     model = build_text_model("encoder", 40, 8, 0, 5, 3, tiny_encoder(tmp_path / kind, kind)).eval()
     check_text_model(model, TOKENS)
     layout = StateLayout(model)
-    assert layout.draws  # dropout
+    assert layout.has_dropout
     assert sum(name.endswith("running_mean") for name in layout.names) == 3  # a probe after every layer
     assert model(TOKENS).requires_grad
 

@@ -16,7 +16,7 @@ from fedrevive_core.config.run import RunConfig, TrainingConfig
 from fedrevive_core.data.federated import load_federated
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models.build import ARCHITECTURES, build_model, check_model
-from fedrevive_core.models.convnets import ConvNet, LabNet, ResNet18
+from fedrevive_core.models.convnets import ConvNet, LabNet, resnet18
 from fedrevive_core.models.probes import StatisticProbe, observe
 from fedrevive_core.models.state import StateLayout
 from fedrevive_core.training import Job, LocalTrainer
@@ -132,29 +132,41 @@ def test_resnet18_has_the_parameters_of_its_layers() -> None:
         (before * width + 3 * width * width) * 9 + before * width
         for before, width in ((64, 128), (128, 256), (256, 512))
     )
-    model = ResNet18(3, 32, 10)
+    model = resnet18(3, 32, 10)
     assert count(model) == stem + stage1 + wider + 512 * 10 == 11_164_352
-    assert count(ResNet18(3, 32, 100)) == 11_164_352 + 90 * 512
+    assert count(resnet18(3, 32, 100)) == 11_164_352 + 90 * 512
     assert not any(name.endswith("bias") for name, _ in model.named_parameters())
     assert sum(isinstance(module, StatisticProbe) for module in model.modules()) == 20
     assert not any(isinstance(module, nn.BatchNorm2d | nn.MaxPool2d) for module in model.modules())
 
 
+def test_resnet18_starts_as_pytorch_starts_its_layers_one_after_the_other() -> None:
+    """Not as torchvision does, and no other number is drawn: the first model of a seed is always the same."""
+    model = seeded("resnet18", 3, 32, 10)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Conv2d):
+                shape = (module.in_channels, module.out_channels, module.kernel_size[0])
+                assert torch.equal(module.weight, nn.Conv2d(*shape, bias=False).weight), name
+        assert torch.equal(model.fc.weight, nn.Linear(512, 10, bias=False).weight)
+
+
 def test_resnet18_halves_the_image_three_times() -> None:
-    model = ResNet18(3, 32, 10).eval()
+    model = resnet18(3, 32, 10).eval()
     with torch.no_grad():
-        stem = model.stem(torch.zeros(1, 3, 32, 32))
+        stem = model.maxpool(model.conv1(torch.zeros(1, 3, 32, 32)))
         assert stem.shape == (1, 64, 32, 32)
-        assert model.blocks(stem).shape == (1, 512, 4, 4)
+        assert model.layer4(model.layer3(model.layer2(model.layer1(stem)))).shape == (1, 512, 4, 4)
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_a_basic_block_adds_its_input_before_the_last_relu() -> None:
-    block = ResNet18(3, 32, 10).blocks[0].eval()
+    block = resnet18(3, 32, 10).layer1[0].eval()
     x = normal(2, 64, 4, 4)
     with torch.no_grad():
-        inner = F.relu(F.conv2d(x, block.first[0].weight, padding=1))
-        outer = F.relu(F.conv2d(inner, block.second[0].weight, padding=1) + x)
+        inner = F.relu(F.conv2d(x, block.conv1.weight, padding=1))
+        outer = F.relu(F.conv2d(inner, block.conv2.weight, padding=1) + x)
         torch.testing.assert_close(block(x), outer)
 
 

@@ -114,7 +114,7 @@ def test_only_sweeps_of_parts_are_opened_unasked() -> None:
 
 
 def test_a_directory_without_sweeps_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="found no sweep in"):
+    with pytest.raises(ValueError, match="no sweep in"):
         ablations.open_sweeps(str(tmp_path))
 
 

@@ -58,7 +58,9 @@ def test_the_privacy_test_sees_copies(watched: lesson.Watched, monkeypatch: pyte
 
 def test_figures_are_made(watched: lesson.Watched) -> None:
     grid = trace_grid(watched.simulation, watched.starts, steps=3, images_per_class=2)
-    assert len(lesson.plot_pool(watched).axes) == 3 * 10
+    (pool,) = lesson.plot_pool(watched).axes
+    assert [len(pool.get_yticks()), len(pool.get_xticks())] == [3, 10]
+    assert pool.images[0].get_array().shape == (3 * 9 - 1, 10 * 9 - 1, 3)
     assert len(lesson.plot_ablation(grid, 2).axes) == 3
     assert "correlation" in lesson.plot_proportions(watched.simulation).axes[0].get_title(loc="left")
     generators = lesson.compare_generators(watched, 2, 3)

@@ -108,7 +108,7 @@ def test_reading_starts_from_the_seeds_and_leaves_the_run_as_it_was(simulation):
     assert texts["moved"] > 0.3
     assert texts["embeddings"] > seeds["embeddings"]
     assert 0 <= lesson.unmoved(simulation) <= 1
-    simulation.reviver.pool.samples[..., :-1] = simulation.inputs.embedding[3]
+    simulation.reviver.pool.samples[..., :-1] = simulation.modality.embedding[3]
     simulation.reviver.pool.samples[..., -1] = 1
     assert lesson.unmoved(simulation) == 1
     simulation.reviver.pool.samples[:, 5, 0] += 0.1

@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 import papermill
 import pytest
+from helpers import run_python
 
 from reproduce.reports.notebook_html import to_html
 
@@ -160,6 +161,20 @@ def test_parameters_are_flat_literals_each_with_its_meaning(path: Path) -> None:
         assert "#" in source.splitlines()[statement.lineno - 1], f"{names[-1]} has no comment"
     assert "solve" in names
     assert set(TINY.get(path.stem, {})) <= set(names)
+
+
+def test_every_import_resolves() -> None:
+    """All import statements of all notebooks, in one fresh interpreter, from the folder in which they run."""
+    statements = {
+        ast.unparse(node)
+        for path in NOTEBOOKS
+        for cell in cells(path, "code")
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert any("fedrevive_core.plots" in statement for statement in statements)
+    code = f"import sys; sys.path.insert(0, {str(FOLDER)!r})\n" + "\n".join(sorted(statements))
+    run_python(code)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -347,18 +347,18 @@ def test_what_cannot_be_plotted_is_refused() -> None:
 # Samples
 
 
-def samples_of(channels: int = 1, moments: int = 3) -> dict[str, np.ndarray]:
-    """Four 8x8 images a moment, newest first, labelled 7, 2, 7, none; pixels of image n of moment m are 10 m + n."""
-    number = 10 * np.arange(moments)[:, None] + np.arange(4)
-    images = np.broadcast_to(number[:, :, None, None, None], (moments, 4, channels, 8, 8)).astype(np.uint8)
-    labels = np.tile([7, 2, 7, -1], (moments, 1))
-    return {"version": 20 * np.arange(1, moments + 1), "images": images, "labels": labels}
+def samples_of(channels: int = 1, num_versions: int = 3) -> dict[str, np.ndarray]:
+    """Four 8x8 images a version, newest first, labelled 7, 2, 7, none; pixels of image n of version v are 10 v + n."""
+    number = 10 * np.arange(num_versions)[:, None] + np.arange(4)
+    images = np.broadcast_to(number[:, :, None, None, None], (num_versions, 4, channels, 8, 8)).astype(np.uint8)
+    labels = np.tile([7, 2, 7, -1], (num_versions, 1))
+    return {"version": 20 * np.arange(1, num_versions + 1), "images": images, "labels": labels}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_cell_holds_the_newest_image_of_its_class(channels: int) -> None:
     samples = samples_of(channels)
-    samples["labels"][1] = [7, 7, 7, -1]  # at the second moment there is none of class 2
+    samples["labels"][1] = [7, 7, 7, -1]  # at the second version there is none of class 2
     axes = plots.plot_samples(record_of(samples=samples)).axes[0]
     mosaic = np.asarray(axes.images[0].get_array())
     cells = [[np.unique(mosaic[row * 9 :, column * 9 :][:8, :8]).tolist() for column in range(3)] for row in range(2)]
@@ -368,20 +368,20 @@ def test_each_cell_holds_the_newest_image_of_its_class(channels: int) -> None:
 
 
 def test_colours_are_kept_as_they_are() -> None:
-    samples = samples_of(channels=3, moments=1)
+    samples = samples_of(channels=3, num_versions=1)
     samples["images"] = samples["images"].copy()
     samples["images"][0, 0] = np.array([200, 100, 50], dtype=np.uint8)[:, None, None]
     mosaic = np.asarray(plots.plot_samples(record_of(samples=samples)).axes[0].images[0].get_array())
     assert mosaic[9, 0].tolist() == [200, 100, 50]
 
 
-def test_moments_are_spread_from_the_first_to_the_last() -> None:
-    axes = plots.plot_samples(record_of(samples=samples_of(moments=9)), moments=3).axes[0]
+def test_versions_are_spread_from_the_first_to_the_last() -> None:
+    axes = plots.plot_samples(record_of(samples=samples_of(num_versions=9)), num_versions=3).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["20", "100", "180"]
 
 
 def test_of_many_classes_the_ten_seen_most_are_shown() -> None:
-    samples = samples_of(moments=3)
+    samples = samples_of(num_versions=3)
     samples["labels"] = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 10]])
     axes = plots.plot_samples(record_of(samples=samples)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [*map(str, range(9)), "10"]
@@ -390,8 +390,8 @@ def test_of_many_classes_the_ten_seen_most_are_shown() -> None:
 def test_a_record_without_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="'fedbuff' left no samples"):
         plots.plot_samples(record_of("fedbuff"))
-    with pytest.raises(ValueError, match="moments = 0 must be positive"):
-        plots.plot_samples(record_of(samples=samples_of()), moments=0)
+    with pytest.raises(ValueError, match="num_versions = 0 must be positive"):
+        plots.plot_samples(record_of(samples=samples_of()), num_versions=0)
 
 
 # Staleness weights

@@ -132,7 +132,7 @@ def test_what_cannot_be_verified_is_one_sentence(record, call, tmp_path):
     replace(record, summary=record.summary | {"model": "Own"}).save(tmp_path / "own")
     old = {name: value for name, value in record.summary.items() if name != "certificate"}
     replace(record, summary=old).save(tmp_path / "old")
-    for name, words in (("branch", "is a branch"), ("own", "a model of its own (Own)"), ("old", "has no certificate")):
+    for name, words in (("branch", "is a branch"), ("own", "a custom model (Own)"), ("old", "has no certificate")):
         code, _, error = call("verify", tmp_path / name)
         assert code == 2
         assert words in error

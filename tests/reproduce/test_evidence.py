@@ -11,28 +11,28 @@ import pandas as pd
 import pytest
 
 from reproduce.evidence import tables as evidence
-from reproduce.evidence.figures import plot_compute, plot_leads, plot_map
+from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
 from reproduce.evidence.tables import HEADLINE, MAP, PAGE, PLUS, RECORDS, TRIALS, TUNING
 from reproduce.reports.claims import label
-from reproduce.reports.report import read
+from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
 from reproduce.sweeps.results import collect
 
 
 def test_the_tables_are_those_of_the_committed_runs() -> None:
-    assert evidence.filled(PAGE.read_text()) == PAGE.read_text()
+    assert evidence.filled(PAGE.read_text(encoding="utf-8")) == PAGE.read_text(encoding="utf-8")
 
 
 def test_every_table_has_its_place() -> None:
-    page = PAGE.read_text()
+    page = PAGE.read_text(encoding="utf-8")
     places = re.findall(r"<!-- begin (\S+) -->", page)
     assert places == re.findall(r"<!-- end (\S+) -->", page)
-    assert set(places) == set(evidence.tables())
+    assert set(places) == set(evidence.table_makers())
 
 
 def test_the_map_uses_what_tuning_found() -> None:
     """Each method has the settings that scored best in each cell, of as many tried as every other method's."""
-    tuning = read(TRIALS / TUNING)
+    tuning = read_report(TRIALS / TUNING)
     assert tuning.missing == []
     tried = tuning.records.runs.groupby(["method", *tuning.experiment.grid], observed=True).size()
     assert tried.nunique() == 1
@@ -45,21 +45,21 @@ def test_the_map_uses_what_tuning_found() -> None:
 @pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", *evidence.ABLATIONS])
 def test_results_are_of_seeds_that_did_not_tune(name: str) -> None:
     if not (RECORDS / name).exists():
-        assert f"`{name}`" in PAGE.read_text().partition("## Does not hold, not tested")[2]
+        assert f"`{name}`" in PAGE.read_text(encoding="utf-8").partition("## Does not hold, not tested")[2]
         return
     found = collect(RECORDS / name)
     assert found.missing == []
     assert found.failures == {}
     assert set(found.records.runs["seed"]) == {0, 1, 2, 3, 4}
     shipped = load_experiment(name)
-    assert (found.experiment.arms_at("lab"), found.experiment.grid_at("lab")) == (
+    assert (found.arms, found.grid) == (
         shipped.arms_at("lab"),
         shipped.grid_at("lab"),
     )
 
 
 def test_a_cell_that_is_not_won_is_not_bold() -> None:
-    verdicts = read(RECORDS / MAP).verdicts
+    verdicts = read_report(RECORDS / MAP).verdicts
     rows = {f"concurrency={row['K']}, alpha={row['alpha']}": row for row in evidence.map_table()}
     for verdict in verdicts[verdicts["metric"] == "final_accuracy"].to_dict("records"):
         clear = verdict["low"] > 0 or verdict["high"] < 0
@@ -70,19 +70,19 @@ def test_a_cell_that_is_not_won_is_not_bold() -> None:
 def test_runs_made_again_are_held_against_the_committed_ones(tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(RECORDS / MAP, again)
-    assert {row["as before"] for row in evidence.compared(again)} == {"yes"}
-    assert {row["identical"] for row in evidence.compared(again)} == {"5"}
+    assert {row["as before"] for row in evidence.compare_with_committed(again)} == {"yes"}
+    assert {row["identical"] for row in evidence.compare_with_committed(again)} == {"5"}
     runs = pd.read_parquet(again / "runs.parquet")
     cell = (runs["arm"] == "fedrevive") & (runs["federation.concurrency"] == 80) & (runs["data.alpha"] == 0.1)
     runs.loc[cell, "mean_accuracy"] -= 0.1
     runs.to_parquet(again / "runs.parquet")
-    wrong = [row for row in evidence.compared(again) if row["as before"] == "no"]
+    wrong = [row for row in evidence.compare_with_committed(again) if row["as before"] == "no"]
     point = {"federation.concurrency": 80, "data.alpha": 0.1}
     assert [(row["arm"], row["at"]) for row in wrong] == [("fedrevive", label(point))]
 
 
 def test_the_figures_show_every_cell_and_every_arm() -> None:
-    figure = plot_map(read(RECORDS / MAP), evidence.SCORES)
+    figure = plot_winners(read_report(RECORDS / MAP), evidence.SCORES)
     assert [len(axes.texts) for axes in figure.axes] == [9, 9]
     leads = evidence.ablation_leads()
     (axes,) = plot_leads(leads).axes

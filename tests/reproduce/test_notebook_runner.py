@@ -104,6 +104,24 @@ def test_several_at_once_each_in_this_environment(tmp_path: Path, monkeypatch: p
         assert page.exists()
 
 
+def test_a_kernel_may_listen_on_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, which has no socket files for Jupyter."""
+    monkeypatch.setattr(notebooks, "TRANSPORT", "tcp")
+    source = "import json, ipykernel\nprint(json.load(open(ipykernel.get_connection_file()))['transport'])"
+    notebooks.execute(write(tmp_path / "a.ipynb", source), tmp_path / "out.ipynb", progress=False)
+    assert printed(tmp_path / "out.ipynb") == "tcp\n"
+
+
+def test_a_terminal_gets_a_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    notebooks.execute(write(tmp_path / "a.ipynb", "print('here')"), tmp_path / "out.ipynb")
+    said = capsys.readouterr().err
+    assert "a: 100%" in said
+    assert "a: cell" not in said
+
+
 @pytest.mark.notebooks
 def test_ten_at_once_twenty_times_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No kernel needs a second start, and none is left."""
@@ -120,13 +138,13 @@ def test_a_failing_notebook_is_kept_and_named(
 ) -> None:
     path = write(tmp_path / "a.ipynb", "print('before')", "# why\nraise ValueError('no way')", "print('after')")
     out = tmp_path / "out" / "a.ipynb"
-    assert run_cli(monkeypatch, "notebook", path, "-p", "n", "-1", "--out", out) == 1
+    assert run_cli(monkeypatch, "notebook", path, "-p", "n=-1", "--out", out) == 1
     said = capsys.readouterr().err
     assert "a failed in cell 4 (`raise ValueError('no way')`): ValueError: no way; what ran is in" in said
-    assert "a: 3/5, raise ValueError" in said
+    assert "a: cell 4/5, raise ValueError" in said
     assert "before" in printed(out)
     assert "after" not in printed(out)
-    assert "ValueError" in out.with_suffix(".html").read_text()
+    assert "ValueError" in out.with_suffix(".html").read_text(encoding="utf-8")
 
 
 def test_a_kernel_that_dies_is_not_started_again(tmp_path: Path) -> None:
@@ -134,7 +152,7 @@ def test_a_kernel_that_dies_is_not_started_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ipynb", f"import os\nopen({str(marks)!r}, 'a').write('x')\nos._exit(1)")
     with pytest.raises(notebooks.NotebookFailed, match=r"kernel died in cell 2 \(`import os`\)"):
         notebooks.execute(path, tmp_path / "out.ipynb", progress=False)
-    assert marks.read_text() == "x"
+    assert marks.read_text(encoding="utf-8") == "x"
 
 
 def test_a_kernel_that_does_not_come_up_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +175,11 @@ def test_a_kernel_that_does_not_come_up_is_started_anew(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-p", "nn", "3"], "did you mean 'n'"),
-        (["-p", "n"], "-p takes a name and a value"),
+        (["-p", "nn=3"], "did you mean 'n'"),
+        (["-p", "n"], "-p n: must be NAME=VALUE, such as seed=1"),
+        (["-p", "=3"], "-p =3: must be NAME=VALUE"),
+        (["-p", "n=3", "4"], "'4' is one argument too many: set parameters with -p NAME=VALUE"),
+        (["--ot", "a.ipynb"], "'--ot' is one argument too many"),
         (["--out", "a.txt"], "must be an .ipynb file"),
     ],
 )
@@ -171,6 +192,21 @@ def test_bad_input_ends_with_a_sentence_and_code_2(
 ) -> None:
     assert run_cli(monkeypatch, "notebook", write(tmp_path / "a.ipynb"), *arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_parameters_and_their_old_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A value may hold '=' and begin with a minus sign; the old spelling works for one release, with a hint."""
+    given: list[Any] = []
+    monkeypatch.setattr(notebooks, "execute", lambda path, out, parameters: given.append(parameters))
+    path = write(tmp_path / "a.ipynb")
+    assert run_cli(monkeypatch, "notebook", path, "-p", "n=-3", "-p", "name=a=b") == 0
+    assert capsys.readouterr().err == ""
+    run_cli(monkeypatch, "notebook", path, "-p", "n", "-3", "-p", "flag=true", "-p", "name", "a=b")
+    hints = capsys.readouterr().err.splitlines()
+    assert given == [{"n": -3, "name": "a=b"}, {"n": -3, "flag": True, "name": "a=b"}]
+    assert [line.split(";")[0] for line in hints] == ["hint: write -p n=-3", "hint: write -p name=a=b"]
 
 
 def test_a_notebook_is_never_overwritten_by_its_execution(tmp_path: Path) -> None:
@@ -196,7 +232,7 @@ def test_pages_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyP
     index, failures = notebooks.write_pages(tmp_path / "pages")
     assert len(failures) == 1
     assert "ZeroDivisionError" in failures[0]
-    page = index.read_text()
+    page = index.read_text(encoding="utf-8")
     for name, question in (("00_bad", "Is it bad?"), ("01_good", "Is it good?")):
         assert f'<a href="{name}.html">{question}</a>' in page
         assert (tmp_path / "pages" / f"{name}.html").exists()
@@ -214,7 +250,7 @@ def test_the_cell_tagged_picture_is_kept_beside_the_page(tmp_path: Path, monkeyp
     assert picture.size == (3, 2)
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
     assert not (tmp_path / "pages" / "01_plain.png").exists()
-    assert index.read_text().count('<img src="data:image/png') == 1
+    assert index.read_text(encoding="utf-8").count('<img src="data:image/png') == 1
 
 
 def test_pages_load_nothing_and_fold_solutions(tmp_path: Path) -> None:
@@ -225,7 +261,7 @@ def test_pages_load_nothing_and_fold_solutions(tmp_path: Path) -> None:
         new_code_cell("panel", outputs=[new_output("display_data", data=widget)]),
     ]
     write_notebook_page(new_notebook(cells=cells), tmp_path / "a.html")
-    page = (tmp_path / "a.html").read_text()
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
     assert "<summary>Solution</summary>" in page

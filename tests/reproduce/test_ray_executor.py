@@ -18,7 +18,8 @@ from test_sweep import SHORT, Inline, assert_same, children, is_alive, until, wr
 
 from reproduce.sweeps.collection import load_many
 from reproduce.sweeps.experiment import load_experiment
-from reproduce.sweeps.sweep import carry_out, opened, plan
+from reproduce.sweeps.scheduler import run_all
+from reproduce.sweeps.sweep import opened, plan
 
 RAY = str(Path(sys.executable).with_name("ray"))
 pytestmark = [
@@ -84,7 +85,7 @@ def test_a_cluster_that_loses_a_node_gives_the_same_tables(workers, tmp_path):
     local, out = tmp_path / "local" / "out", tmp_path / "ray" / "out"
     sweep = plan(load_experiment(path), "lab", "cpu")
     with opened(sweep, local):
-        carry_out(sweep.runs, Inline(local), lambda _: None)
+        run_all(sweep.runs, Inline(local), lambda _: None)
 
     arguments = [str(path), "--no-report", "--out", str(out), "--engine", "ray", "--address", ADDRESS]
     driver = subprocess.Popen(

@@ -17,12 +17,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from fedrevive_core import run
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.plots import plot_curves
 from reproduce.cli.sweeps import publish
-from reproduce.reports.claims import times_table, verdicts
-from reproduce.reports.report import read, write
+from reproduce.reports.claims import judge_claims, times_table
+from reproduce.reports.report import read_report, write_report
 from reproduce.sweeps.experiment import Experiment
 from reproduce.sweeps.explorer import sweep_explorer
-from reproduce.sweeps.figures import lead, plot_curves, plot_lead, plot_settings
+from reproduce.sweeps.figures import lead, plot_lead, plot_settings
 from reproduce.sweeps.results import pack
 
 BOTH = {"lab": True, "paper": True}
@@ -62,7 +63,7 @@ def runs(metric: str, **arms: dict[int, float]) -> pd.DataFrame:
 
 
 def judged(claim: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    (row,) = verdicts(experiment([claim]), "lab", table).to_dict("records")
+    (row,) = judge_claims(experiment([claim]), "lab", table).to_dict("records")
     return row
 
 
@@ -182,7 +183,7 @@ def test_a_claim_is_judged_at_every_point_that_it_is_about() -> None:
     table = pd.concat([PAIRED.assign(**{"data.alpha": 0.1}), PAIRED.assign(**{"data.alpha": 1.0})], ignore_index=True)
     table.loc[(table["data.alpha"] == 1.0) & (table["arm"] == "a"), "final_accuracy"] -= 0.2
     claims = [lead_claim(), lead_claim(where={"data.alpha": 1.0})]
-    rows = verdicts(experiment(claims, grid=grid), "lab", table)
+    rows = judge_claims(experiment(claims, grid=grid), "lab", table)
     assert rows["at"].tolist() == ["alpha=0.1", "alpha=1.0", "alpha=1.0"]
     assert rows["verdict"].tolist() == ["reproduced", "contradicted", "contradicted"]
 
@@ -210,7 +211,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_says_what_is_missing_and_what_it_cost(sweep: Path) -> None:
-    report = read(sweep)
+    report = read_report(sweep)
     assert report.missing == ["fedbuff-s1"]
     costs = report.arms.set_index("arm").loc["fedrevive"]
     config = small("fedrevive")
@@ -222,8 +223,8 @@ def test_the_report_says_what_is_missing_and_what_it_cost(sweep: Path) -> None:
 
 
 def test_the_report_on_disk(sweep: Path) -> None:
-    page = write(sweep, "python -m reproduce report hand-made").read_text()
-    text = (sweep / "report" / "report.md").read_text()
+    page = write_report(sweep, "python -m reproduce report hand-made").read_text(encoding="utf-8")
+    text = (sweep / "report" / "report.md").read_text(encoding="utf-8")
     for said in ("not comparable (other data)", "Not finished: 1 run, fedbuff-s1", "fedbuff-s1: No luck"):
         assert said in page
         assert said in text
@@ -236,20 +237,20 @@ def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
     pack(sweep, tmp_path)
     packed = tmp_path / "hand-made"
     assert sum(path.stat().st_size for path in packed.rglob("*")) < 60_000
-    before, after = read(sweep), read(packed)
+    before, after = read_report(sweep), read_report(packed)
     assert (after.missing, after.failures) == (before.missing, before.failures) == (["fedbuff-s1"], before.failures)
     for name in ("verdicts", "arms", "times"):
         pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
-    pages = [write(place, "command").read_text() for place in (sweep, packed)]
+    pages = [write_report(place, "command").read_text(encoding="utf-8") for place in (sweep, packed)]
     assert pages[0] == pages[1]
     pack(sweep, tmp_path)  # again, in its place
     assert [path.name for path in tmp_path.iterdir()] == ["hand-made"]
     with pytest.raises(ConfigError, match="choose another directory"):
         pack(packed, tmp_path)
-    assert read(packed).missing == before.missing
+    assert read_report(packed).missing == before.missing
     (packed / "runs.parquet").write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match=r"packed sweep: runs\.parquet"):
-        read(packed)
+        read_report(packed)
 
 
 def test_a_sweep_is_published_with_its_notebook(sweep: Path, tmp_path: Path) -> None:
@@ -258,16 +259,16 @@ def test_a_sweep_is_published_with_its_notebook(sweep: Path, tmp_path: Path) -> 
         parameters = new_code_cell("records = ''", metadata={"tags": ["parameters"]})
         nbformat.write(new_notebook(cells=[parameters, new_code_cell(source)]), tmp_path / f"{name}.ipynb")
     publish(sweep, str(tmp_path / "good.ipynb"))
-    assert str(sweep) in (sweep / "report" / "good.html").read_text()
+    assert str(sweep) in (sweep / "report" / "good.html").read_text(encoding="utf-8")
     with pytest.raises(typer.Exit):
         publish(sweep, str(tmp_path / "bad.ipynb"))
-    assert "ZeroDivisionError" in (sweep / "report" / "bad.html").read_text()
+    assert "ZeroDivisionError" in (sweep / "report" / "bad.html").read_text(encoding="utf-8")
     assert (sweep / "report" / "index.html").exists()
 
 
 def test_a_directory_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not hold a readable sweep"):
-        read(tmp_path)
+        read_report(tmp_path)
 
 
 def table_of_settings() -> pd.DataFrame:
@@ -294,7 +295,7 @@ def test_figures_of_sweeps_show_what_they_should(sweep: Path) -> None:
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "1.0"]
     map_ = plot_lead(table, "mean_accuracy", "data.alpha", "seed", "a", "b").axes[0]
     assert [text.get_text() for text in map_.texts][:2] == ["+1.0\none seed", "+1.0\none seed"]
-    curves = plot_curves(read(sweep).records.evaluations)
+    curves = plot_curves(read_report(sweep).records.evaluations)
     assert [text.get_text() for text in curves.legends[0].get_texts()] == ["fedrevive (2 seeds)", "fedbuff (1 seed)"]
 
 

@@ -18,12 +18,13 @@ from helpers import SMALL
 
 from fedrevive_core.errors import ConfigError, Interrupted
 from fedrevive_core.records.record import Record
-from reproduce.sweeps import executors as engines
+from reproduce.sweeps import executors
 from reproduce.sweeps.collection import load_many
 from reproduce.sweeps.experiment import cells, load_experiment, select, shipped
-from reproduce.sweeps.results import Collected, collect
-from reproduce.sweeps.sweep import BESIDE, carry_out, check_out, code_hash, opened, plan
-from reproduce.sweeps.worker import Run, execute
+from reproduce.sweeps.results import SweepResults, collect
+from reproduce.sweeps.scheduler import run_all
+from reproduce.sweeps.sweep import BESIDE, check_out, code_hash, opened, plan
+from reproduce.sweeps.worker import CellRun, execute
 
 SHORT = {name: value for name, value in SMALL.items() if name != "num_threads"} | {"federation.max_versions": 6}
 
@@ -43,21 +44,21 @@ def write_experiment(directory: Path, **changes) -> Path:
     return path
 
 
-class Inline(engines.LocalExecutor):
-    """Carries out a run in this process, when it is waited for."""
+class Inline(executors.LocalExecutor):
+    """Does a run in this process, when it is waited for."""
 
     def __init__(self, out: Path, slots: int = 1) -> None:
         self.out, self.slots, self.started, self.waiting = out, slots, [], []
 
     @property
-    def running(self) -> list[Run]:
+    def running(self) -> list[CellRun]:
         return self.waiting
 
-    def start(self, run: Run) -> None:
+    def start(self, run: CellRun) -> None:
         self.started.append(run.name)
         self.waiting.append(run)
 
-    def wait(self, seconds: float) -> list[tuple[Run, str | None]]:
+    def wait(self, seconds: float) -> list[tuple[CellRun, str | None]]:
         run = self.waiting.pop(0)
         return [(run, execute(run, self.out))]
 
@@ -68,7 +69,7 @@ class Inline(engines.LocalExecutor):
 @pytest.fixture
 def call(monkeypatch, call):
     """The command `sweep`, with runs in this process; (exit code, standard output, standard error)."""
-    monkeypatch.setattr(engines, "LocalExecutor", Inline)
+    monkeypatch.setattr(executors, "LocalExecutor", Inline)
     return lambda *arguments: call("sweep", "--no-report", *arguments)
 
 
@@ -255,7 +256,7 @@ def test_what_is_beside_a_run_is_not_used_by_one():
     assert {name.split(".")[-1] for name in beside} <= named | shown
 
 
-# Carrying out
+# Running
 
 
 @pytest.fixture(scope="module")
@@ -264,13 +265,13 @@ def finished(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("sweeps")
     sweep = plan(load_experiment(write_experiment(directory)), "lab", "cpu")
     with opened(sweep, directory / "out"):
-        assert carry_out(sweep.runs, Inline(directory / "out"), lambda _: None) == {}
+        assert run_all(sweep.runs, Inline(directory / "out"), lambda _: None) == {}
     return directory / "out"
 
 
 def test_a_sweep_is_tables_of_its_runs(finished):
     found = collect(finished)
-    assert isinstance(found, Collected)
+    assert isinstance(found, SweepResults)
     assert (found.experiment.name, found.scale, found.missing, found.failures) == ("tiny", "lab", [], {})
     runs = found.records.runs
     assert runs["arm"].tolist() == runs["method"].tolist() == ["fedbuff", "fedbuff", "fedrevive", "fedrevive"]
@@ -344,7 +345,7 @@ def test_a_failing_cell_is_retried_once_recorded_and_the_rest_goes_on(call, tmp_
 
 def test_a_run_that_fails_once_is_not_a_failure(tmp_path, monkeypatch):
     sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
-    engine, events, failing = Inline(tmp_path / "out"), [], [True]
+    executor, events, failing = Inline(tmp_path / "out"), [], [True]
     real = Record.save
 
     def save(record: Record, *arguments, **options) -> None:
@@ -353,22 +354,22 @@ def test_a_run_that_fails_once_is_not_a_failure(tmp_path, monkeypatch):
         real(record, *arguments, **options)
 
     monkeypatch.setattr(Record, "save", save)
-    with opened(sweep, engine.out):
-        assert carry_out(sweep.runs[:1], engine, events.append) == {}
+    with opened(sweep, executor.out):
+        assert run_all(sweep.runs[:1], executor, events.append) == {}
     assert [event.kind for event in events] == ["started", "retried", "started", "done"]
 
 
 def test_a_full_disk_fails_runs_with_one_sentence_and_not_the_sweep(tmp_path, monkeypatch, capsys):
     sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
-    engine = Inline(tmp_path / "out")
+    executor = Inline(tmp_path / "out")
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with opened(sweep, engine.out):
+    with opened(sweep, executor.out):
         monkeypatch.setattr(Record, "save", full)
         monkeypatch.setattr(Path, "write_text", full)
-        failed = carry_out(sweep.runs[:2], engine, lambda _: None)
+        failed = run_all(sweep.runs[:2], executor, lambda _: None)
     assert list(failed) == [run.name for run in sweep.runs[:2]]
     for problem in failed.values():
         assert "No space left on device" in problem.splitlines()[0]
@@ -381,17 +382,17 @@ def test_a_signal_lets_runs_write_checkpoints_and_says_so(tmp_path):
     class Signalled(Inline):
         stopped = False
 
-        def wait(self, seconds: float) -> list[tuple[Run, str | None]]:
+        def wait(self, seconds: float) -> list[tuple[CellRun, str | None]]:
             os.kill(os.getpid(), signal.SIGINT)
             return []
 
         def stop(self) -> None:
             self.stopped = True
 
-    engine = Signalled(tmp_path / "out")
-    with opened(sweep, engine.out), pytest.raises(Interrupted, match="the same call goes on from"):
-        carry_out(sweep.runs, engine, lambda _: None)
-    assert engine.stopped
+    executor = Signalled(tmp_path / "out")
+    with opened(sweep, executor.out), pytest.raises(Interrupted, match="the same call resumes from"):
+        run_all(sweep.runs, executor, lambda _: None)
+    assert executor.stopped
 
 
 # What is asked for wrongly
@@ -507,7 +508,7 @@ def test_killed_and_stopped_and_resumed_gives_the_same_tables(tmp_path):
     sweep = plan(load_experiment(path), "lab", "cpu")
     whole, out = tmp_path / "whole" / "out", tmp_path / "killed" / "out"
     with opened(sweep, whole):
-        carry_out(sweep.runs, Inline(whole), lambda _: None)
+        run_all(sweep.runs, Inline(whole), lambda _: None)
 
     def checkpoints() -> set[Path]:
         return set((out / "runs").glob("*.partial/0*"))
@@ -524,26 +525,26 @@ def test_killed_and_stopped_and_resumed_gives_the_same_tables(tmp_path):
     with opened(sweep, out):
         left = [run for run in sweep.runs if not run.is_finished(out)]
         assert left
-        engine, seen = engines.LocalExecutor(out, 1), checkpoints()
-        engine.start(left[0])
+        executor, seen = executors.LocalExecutor(out, 1), checkpoints()
+        executor.start(left[0])
         until(lambda: checkpoints() - seen)
-        engine.stop()
-        assert engine.running == []
+        executor.stop()
+        assert executor.running == []
         left = [run for run in sweep.runs if not run.is_finished(out)]
         assert left
-        assert carry_out(left, Inline(out), lambda _: None) == {}
+        assert run_all(left, Inline(out), lambda _: None) == {}
     assert_same(whole, out)
-    assert Record.load(left[0].place(out)).provenance["num_resumed"] >= 1
+    assert Record.load(left[0].record_path(out)).provenance["num_resumed"] >= 1
     assert not list(out.rglob("*.partial"))
 
 
 def test_a_worker_that_dies_is_a_failed_attempt(tmp_path):
     """Killed while it still starts; what a full memory does to a process."""
     sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
-    engine = engines.LocalExecutor(tmp_path, 1)
-    engine.start(sweep.runs[0])
-    next(iter(engine.processes.values()))[1].kill()
-    ((run, problem),) = engine.wait(30)
+    executor = executors.LocalExecutor(tmp_path, 1)
+    executor.start(sweep.runs[0])
+    next(iter(executor.processes.values()))[1].kill()
+    ((run, problem),) = executor.wait(30)
     assert run == sweep.runs[0]
     assert problem == "The process of this run was ended by signal 9 before it could say why"
-    assert engine.running == []
+    assert executor.running == []

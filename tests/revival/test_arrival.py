@@ -176,7 +176,7 @@ def test_one_arrival(version):
     pool.add(images, draws.labels)
     if version > 2:
         rng = stream(0, "distillation", version)
-        slots = [pool.draw(q, 18, rng) for q in share]
+        slots = [pool.sample(q, 18, rng) for q in share]
         loss = slow_distillation(
             teachers, student, [pool.samples[s].unflatten(0, (3, 6)) for s in slots], config.distillation
         )
@@ -207,7 +207,7 @@ def test_no_adversary_before_warmup():
     simulation = Simulation(build("lab-digits", "fedrevive", overrides=TINY))
     for number in range(2):
         simulation.process(number)
-    metrics = dict(zip(METRICS, simulation.receipts[1].metrics.tolist(), strict=True))
+    metrics = dict(zip(METRICS, simulation.recorder.receipts[1].metrics.tolist(), strict=True))
     assert math.isfinite(metrics["label_loss"])
     assert math.isnan(metrics["adversarial_loss"])
 

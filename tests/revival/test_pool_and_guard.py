@@ -74,14 +74,14 @@ def test_drawn_labels_follow_the_proportions() -> None:
     """Chi-square of 8,000 draws over four classes: 16.3 is exceeded once in a thousand times."""
     pool = filled([0] * 70 + [1] * 20 + [2] * 5 + [3] * 5)
     proportions = np.array([0.1, 0.2, 0.3, 0.4])
-    slots = pool.draw(proportions, 8000, np.random.default_rng(0))
+    slots = pool.sample(proportions, 8000, np.random.default_rng(0))
     observed = np.bincount(pool.labels[slots], minlength=4)
     assert ((observed - 8000 * proportions) ** 2 / (8000 * proportions)).sum() < 16.3
 
 
 def test_within_a_class_everybody_is_equally_likely_and_the_order_is_random() -> None:
     pool, rng = filled([0] * 10 + [1] * 10), np.random.default_rng(0)
-    draws = np.stack([pool.draw(np.array([0.5, 0.5, 0, 0]), 8, rng) for _ in range(2000)])
+    draws = np.stack([pool.sample(np.array([0.5, 0.5, 0, 0]), 8, rng) for _ in range(2000)])
     assert np.abs(np.bincount(draws.flatten(), minlength=20) / 800 - 1).max() < 0.2
     # Each place holds either class equally often: labels do not come in blocks.
     assert np.abs(pool.labels[draws].mean(axis=0) - 0.5).max() < 0.05
@@ -99,7 +99,7 @@ def test_properties_of_draws(labels: list[int], weights: tuple[int, ...], count:
     pool = filled(labels, capacity=max(1, len(labels) - 5))
     held = Counter(pool.newest(len(pool))[1].tolist())
     proportions = np.array(weights) / sum(weights)
-    slots, again = (pool.draw(proportions, count, np.random.default_rng(seed)) for _ in range(2))
+    slots, again = (pool.sample(proportions, count, np.random.default_rng(seed)) for _ in range(2))
     assert np.array_equal(slots, again)
     assert slots.shape == (count,)
     assert ((slots >= 0) & (slots < len(pool))).all()
@@ -115,24 +115,24 @@ def test_properties_of_draws(labels: list[int], weights: tuple[int, ...], count:
 
 def test_a_class_that_is_not_there_is_replaced_by_any_sample() -> None:
     pool = filled([0] * 30 + [1] * 10)
-    slots = pool.draw(np.array([0, 0, 0, 1.0]), 4000, np.random.default_rng(0))
+    slots = pool.sample(np.array([0, 0, 0, 1.0]), 4000, np.random.default_rng(0))
     assert (pool.labels[slots] == 0).mean() == pytest.approx(0.75, abs=0.03)
     assert len(set(slots.tolist())) == 40
-    mixed = pool.draw(np.array([0, 0.5, 0, 0.5]), 4000, np.random.default_rng(0))
+    mixed = pool.sample(np.array([0, 0.5, 0, 0.5]), 4000, np.random.default_rng(0))
     assert (pool.labels[mixed] == 1).mean() == pytest.approx(0.5 + 0.5 * 0.25, abs=0.03)
 
 
 def test_only_the_filled_part_of_the_pool_is_drawn() -> None:
     """Empty slots carry label 0 in memory; they must not pass for samples of class 0."""
     pool = filled([1, 2, 1], capacity=50)
-    slots = pool.draw(np.array([0.9, 0.1, 0, 0]), 500, np.random.default_rng(0))
+    slots = pool.sample(np.array([0.9, 0.1, 0, 0]), 500, np.random.default_rng(0))
     assert set(slots.tolist()) == {0, 1, 2}
 
 
 def test_an_empty_pool_has_nothing_to_draw() -> None:
     pool = SamplePool(5, (1,), 2, CPU)
-    with pytest.raises(ValueError, match="empty pool"):
-        pool.draw(np.array([0.5, 0.5]), 3, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="the pool is empty"):
+        pool.sample(np.array([0.5, 0.5]), 3, np.random.default_rng(0))
     assert pool.newest(4)[0].shape == (0, 1)
 
 

@@ -327,25 +327,24 @@ def test_a_language_model_writes_seeds_that_can_be_read(tmp_path: Path) -> None:
     assert [len(own) for own in read_seeds(out, ("sci.med", "b"))] == [3, 3]
     with pytest.raises(ConfigError, match=r"seeds.jsonl exists: choose another file"):
         write_seeds(words, ["b"], 1, out)
-    with pytest.raises(ConfigError, match=r"--model .*absent is not to be had"):
+    with pytest.raises(ConfigError, match=r"--model .*absent is not available"):
         write_seeds(str(tmp_path / "absent"), ["b"], 1, tmp_path / "other.jsonl")
     assert spoken("talk.religion.misc") == "talk religion"
 
 
 def test_texts_are_drawn_as_texts_and_images_as_images(texts: None) -> None:
-    from fedrevive_core.plots.runs import plot_samples
-    from fedrevive_core.plots.texts import plot_text_samples
+    from fedrevive_core.plots import plot_samples, plot_text_samples
 
     record = run(small_text("fedrevive"), progress=False)
-    figure = plot_text_samples(record, moments=2, num_classes=2)
+    figure = plot_text_samples(record, num_versions=2, num_classes=2)
     drawn = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes]
     version, label = record.samples["texts"][-1], record.samples["labels"][-1]
     newest = {str(version[np.flatnonzero(label == y)[0]]) for y in set(label[label >= 0].tolist())}
     assert len(drawn) == 4
     assert any(text.removesuffix(" ...") in whole for text in drawn for whole in newest)
-    with pytest.raises(ValueError, match=r"the samples are texts: use text_plots\.plot_text_samples"):
+    with pytest.raises(ValueError, match=r"the samples are texts: use plot_text_samples"):
         plot_samples(record)
     with pytest.raises(ValueError, match="'fedbuff' on 'docstrings' left no samples of texts"):
         plot_text_samples(run(small_text("fedbuff"), progress=False))
-    with pytest.raises(ValueError, match="moments = 0"):
-        plot_text_samples(record, moments=0)
+    with pytest.raises(ValueError, match="num_versions = 0"):
+        plot_text_samples(record, num_versions=0)

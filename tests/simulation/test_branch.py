@@ -133,5 +133,5 @@ def test_a_checkpoint_of_a_branch_is_not_one_of_another_branch(tmp_path):
     assert checkpoint.restore(again, tmp_path)
     assert compared(again.run(progress=False)) == compared(branch.run(progress=False))
     for other in (Simulation(config), run_until(Simulation(small("fedrevive")), 10).branched(config)):
-        with pytest.raises(ConfigError, match="differs in the moment it was branched from"):
+        with pytest.raises(ConfigError, match="differs in the arrival after which it was branched"):
             checkpoint.restore(other, tmp_path)

@@ -9,16 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import SMALL, compared, run_until, small
 
 from fedrevive_core.config.methods import METHODS
 from fedrevive_core.errors import ConfigError, Interrupted
+from fedrevive_core.files import UNFINISHED, lock
 from fedrevive_core.records.record import Record
+from fedrevive_core.server import Receipt, Server, Upload
 from fedrevive_core.simulation import checkpoint
 from fedrevive_core.simulation.simulation import Simulation, run
 
@@ -97,7 +101,7 @@ def test_signals_to_a_real_process_and_its_resumes(tmp_path):
     assert "holds an interrupted run: add --resume" in refused.stderr
     code, error = start_and_signal(out, signal.SIGTERM, "--checkpoint-every", "5", "--resume")
     assert code == 143
-    assert "Go on with:" in error
+    assert "resume with:" in error
     assert not out.exists()
     subprocess.run(command(out, "--resume"), check=True, capture_output=True)
     record = Record.load(out)
@@ -117,7 +121,7 @@ def two_checkpoints(tmp_path_factory) -> Path:
 
 
 def test_the_two_newest_are_kept(two_checkpoints):
-    assert [int(path.name[:9]) for path in checkpoint.found(two_checkpoints)] == [12, 8]
+    assert [int(path.name[:9]) for path in checkpoint.list_checkpoints(two_checkpoints)] == [12, 8]
 
 
 @pytest.mark.parametrize("file", [checkpoint.TENSORS, checkpoint.MANIFEST])
@@ -125,7 +129,7 @@ def test_the_two_newest_are_kept(two_checkpoints):
 def test_damage_is_found_and_the_older_checkpoint_is_used(two_checkpoints, tmp_path, file, damage):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    newest, older = checkpoint.found(directory)
+    newest, older = checkpoint.list_checkpoints(directory)
     content = bytearray((newest / file).read_bytes())
     if damage == "flip":
         content[np.random.default_rng(0).integers(len(content))] ^= 1
@@ -145,7 +149,7 @@ def test_damage_is_found_and_the_older_checkpoint_is_used(two_checkpoints, tmp_p
 def test_if_all_are_damaged_it_is_an_error(two_checkpoints, tmp_path):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    for path in checkpoint.found(directory):
+    for path in checkpoint.list_checkpoints(directory):
         (path / checkpoint.TENSORS).unlink()
     with (
         pytest.warns(UserWarning, match="damaged"),
@@ -174,7 +178,7 @@ def test_nothing_to_restore(tmp_path):
 def test_a_full_disk_is_one_sentence_and_older_checkpoints_stay(two_checkpoints, tmp_path, monkeypatch):
     directory = tmp_path / "copy"
     shutil.copytree(two_checkpoints, directory)
-    before = checkpoint.found(directory)
+    before = checkpoint.list_checkpoints(directory)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -182,18 +186,18 @@ def test_a_full_disk_is_one_sentence_and_older_checkpoints_stay(two_checkpoints,
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(ConfigError, match=r"no checkpoint could be written to .*No space left"):
         checkpoint.write(Simulation(small("fedrevive")), directory)
-    assert checkpoint.found(directory) == before
-    assert not list(directory.glob(".writing-*"))
+    assert checkpoint.list_checkpoints(directory) == before
+    assert not list(directory.glob(f"{UNFINISHED}*"))
 
 
 def test_a_second_process_is_refused(tmp_path):
-    with checkpoint.lock(tmp_path):
+    with lock(tmp_path):
         code = (
             f"from pathlib import Path\nfrom fedrevive_core.files import lock\nwith lock(Path({str(tmp_path)!r})): pass"
         )
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "is in use by another process" in other.stderr
-    with checkpoint.lock(tmp_path):
+    with lock(tmp_path):
         pass
 
 
@@ -208,7 +212,7 @@ def test_interrupting_in_process_writes_a_checkpoint(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Simulation, "process", interrupted)
-    with pytest.raises(Interrupted, match="stopped by signal 2; the same call goes on from"):
+    with pytest.raises(Interrupted, match="stopped by signal 2; the same call resumes from"):
         run(config, progress=False, checkpoints=tmp_path)
     monkeypatch.undo()
     resumed = run(config, progress=False, checkpoints=tmp_path)
@@ -263,8 +267,8 @@ def test_interrupting_a_notebook_cell(tmp_path):
         (tmp_path / "interrupted").touch()
         reply = reply_to(client, cell)
         assert reply["ename"] == "Interrupted"
-        (written,) = checkpoint.found(tmp_path)
-        assert reply["evalue"] == f"stopped by signal 2; the same call goes on from {written}"
+        (written,) = checkpoint.list_checkpoints(tmp_path)
+        assert reply["evalue"] == f"stopped by signal 2; the same call resumes from {written}"
         again = client.execute(
             "Simulation.process = process\nrecord = " + CELL.splitlines()[-1].format(checkpoints=str(tmp_path))
         )
@@ -294,3 +298,34 @@ def test_an_interval_in_seconds(tmp_path):
 def test_an_interval_that_is_none(tmp_path, every):
     with pytest.raises(ConfigError, match=rf"checkpoint_every = {every} must be versions, such as 100, or seconds"):
         run(small("fedbuff"), progress=False, checkpoints=tmp_path, checkpoint_every=every)
+
+
+class CountingServer(Server):
+    """A contributor's addition to the server: one attribute, said once for saving and once for restoring."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.norms = torch.zeros(3)
+
+    def receive(self, upload: Upload) -> Receipt:
+        self.norms = self.norms.roll(1) + upload.returned.norm()
+        return super().receive(upload)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"norms": self.norms}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.norms = state["norms"]
+
+
+def test_what_is_added_to_the_server_is_saved_resumed_and_branched(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedrevive_core.simulation.build.Server", CountingServer)
+    original = run_until(Simulation(small("fedrevive")), 9)
+    checkpoint.write(original, tmp_path)
+    resumed = Simulation(small("fedrevive"))
+    assert checkpoint.restore(resumed, tmp_path)
+    branch = original.branched(small("afl-dw"))
+    assert original.server.norms.all()
+    for other in (resumed, branch):
+        assert torch.equal(other.server.norms, original.server.norms)

@@ -134,7 +134,7 @@ def test_a_branch_keeps_own_data_and_model_and_takes_the_rule_it_is_given():
     assert not record.arrivals["beta"][:4].eq(1).all()
     assert record.provenance["own"].keys() == {"data", "model", "beta"}
     assert record.provenance["branches"][0]["changed"] == ["beta of your own"]
-    assert original.branched(CONFIG).run(progress=False).provenance["own"] == original.own
+    assert original.branched(CONFIG).run(progress=False).provenance["own"] == original.custom
 
 
 def test_runs_with_different_rules_are_not_averaged():

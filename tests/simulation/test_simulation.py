@@ -208,7 +208,7 @@ def test_equal_teachers_are_one_teacher():
     teacher = state + 0.05
     samples = torch.rand(1, 2, 8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     distiller = Distiller(
-        layout, simulation.prepare, DistillationConfig(steps=2, batch_size=8, lr=1e-3), CPU, guard=True
+        layout, simulation.modality.prepare, DistillationConfig(steps=2, batch_size=8, lr=1e-3), CPU, guard=True
     )
     one = distiller.distil(state, [teacher], samples, torch.zeros(1, 2, 8, 4))
     three = distiller.distil(state, [teacher] * 3, samples.expand(3, -1, -1, -1, -1, -1), torch.zeros(3, 2, 8, 4))
@@ -220,7 +220,7 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn():
     simulation = Simulation(small("fedrevive"))
     state = simulation.server.state
     distiller = Distiller(
-        simulation.layout, simulation.prepare, DistillationConfig(steps=1, weight_decay=0.0), CPU, guard=True
+        simulation.layout, simulation.modality.prepare, DistillationConfig(steps=1, weight_decay=0.0), CPU, guard=True
     )
     made = distiller.distil(state, [state], torch.rand(1, 1, 8, 1, 8, 8), torch.zeros(1, 1, 8, 4))
     assert made.losses.item() == pytest.approx(0, abs=1e-7)

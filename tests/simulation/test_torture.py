@@ -8,7 +8,6 @@ import pytest
 import torture
 from safetensors.torch import load_file
 
-from fedrevive_core.simulation import branch as moment
 from fedrevive_core.simulation import checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,12 +26,12 @@ def test_corrupt(tmp_path):
 
 
 def test_corruption_would_be_noticed_without_hashes(tmp_path, monkeypatch):
-    def trusting(path, _):
+    def trusting(path):
         return json.loads((path / checkpoint.MANIFEST).read_text()), load_file(path / checkpoint.TENSORS)
 
     monkeypatch.setattr(checkpoint, "_read", trusting)
-    found = torture.corrupt(tmp_path, 5)
-    assert found["found"] < 5
+    found = torture.corrupt(tmp_path, 10)
+    assert found["found"] < 10
     assert found["wrong_results"] > 0
 
 
@@ -53,9 +52,3 @@ def test_paper_scale_is_that_of_the_preset():
     from fedrevive_core.models.state import StateLayout
 
     assert StateLayout(build_model("resnet18", 3, 32, 10)).size == torture.PAPER_STATE
-
-
-def test_what_a_moment_takes_is_bounded_by_what_is_counted():
-    simulation = torture.run_until(torture.Simulation(torture.small("fedrevive")), 12)
-    taken = moment.take(simulation).tensors
-    assert sum(tensor.nbytes for tensor in taken.values()) <= moment.most_bytes(simulation) - moment.HEADER

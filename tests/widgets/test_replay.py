@@ -1,4 +1,4 @@
-"""Time travel: what a moment's figure says, the slider, and branches behind a button."""
+"""Time travel: what the figure of an arrival says, the slider, and branches behind a button."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ def records():
 
 
 def words(figure) -> str:
-    found = [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
-    return "\n".join(found)
+    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
 
 
-def test_a_moment_is_the_last_arrival_until_then(records):
+def test_a_time_shows_the_last_arrival_until_then(records):
     record = records["fedrevive"]
     times = record.arrivals["sim_time"]
     for number, time in ((9, times[9]), (9, (times[9] + times[10]) / 2), (0, 0.0), (15, 1e9)):
@@ -40,7 +39,7 @@ def test_the_arrows_have_the_norms_the_angle_and_the_weights_of_the_record(recor
     number = int(np.flatnonzero(record.arrivals["revived"])[-1])
     row = record.arrivals.iloc[number]
     figure = plot_arrival(record, row["sim_time"])
-    (arrows,) = [found for found in figure.axes[0].collections if hasattr(found, "U")]
+    (arrows,) = [artist for artist in figure.axes[0].collections if hasattr(artist, "U")]
     client, distilled, blend = np.stack([arrows.U, arrows.V], axis=1)
     assert np.linalg.norm(client) == pytest.approx((1 - row["beta"]) * row["client_norm"])
     assert np.linalg.norm(distilled) == pytest.approx(row["beta"] * row["distilled_norm"])
@@ -75,10 +74,10 @@ def test_what_a_method_does_not_have_is_said(records, method, said):
 
 def test_the_slider_goes_from_arrival_to_arrival_and_the_choice_from_run_to_run(records):
     panel = time_travel(list(records.values()), start=0.0)
-    moment, method = panel.controls["sim_time"], panel.controls["run"]
-    assert len(moment.options) == len(records["fedrevive"].arrivals)
+    time, method = panel.controls["sim_time"], panel.controls["run"]
+    assert len(time.options) == len(records["fedrevive"].arrivals)
     seen = [panel.image.value]
-    moment.index += 1
+    time.index += 1
     seen.append(panel.image.value)
     method.value = 2
     seen.append(panel.image.value)
@@ -97,9 +96,9 @@ def past():
 
 
 def test_a_button_trains_and_the_branch_joins_the_figure(past):
-    moments, record = past
+    simulations, record = past
     alternatives = {"AFL-DW": small("afl-dw", evaluation__every=4), "FedBuff": small("fedbuff")}
-    panel = WhatIf(moments, alternatives, record)
+    panel = WhatIf(simulations, alternatives, record)
     assert panel.branches == {}
     before = panel.image.value
     panel.button.click()
@@ -109,7 +108,7 @@ def test_a_button_trains_and_the_branch_joins_the_figure(past):
     assert panel.image.value != before
     assert not panel.button.disabled
     assert panel.bar.value == panel.bar.max == 4
-    panel.controls["moment"].value, panel.controls["title"].value = 0, "FedBuff"
+    panel.controls["start"].value, panel.controls["title"].value = 0, "FedBuff"
     assert len(panel.branches) == 1  # moving controls trains nothing
     panel.button.click()
     assert "Not trained: ConfigError: a branch cannot differ in federation.buffer_size" in panel.status.value
@@ -118,17 +117,17 @@ def test_a_button_trains_and_the_branch_joins_the_figure(past):
 
 
 def test_a_branch_that_changes_nothing_is_the_run_itself(past):
-    moments, record = past
+    simulations, record = past
     told = []
-    again = branch(moments[0], moments[0].config, lambda done, total: told.append((done, total)))
+    again = branch(simulations[0], simulations[0].config, lambda done, total: told.append((done, total)))
     assert again.summary["state_sha256"] == record.summary["state_sha256"]
     assert told == [(number, 10) for number in range(1, 11)]
 
 
 def test_branches_leave_the_run_where_they_branched(past):
-    moments, record = past
-    other = branch(moments[1], small("afl-dw", evaluation__every=4))
-    axes = plot_branches(record, {"other": other}, at=moments[1].now).axes[0]
+    simulations, record = past
+    other = branch(simulations[1], small("afl-dw", evaluation__every=4))
+    axes = plot_branches(record, {"other": other}, at=simulations[1].now).axes[0]
     whole, part = (line.get_xdata() for line in axes.lines[:2])
     assert len(part) < len(whole)
     assert part[0] in whole
