@@ -1,4 +1,4 @@
-"""What the notebooks need and the package does not: exercises with checks that name the mistake.
+"""What only the notebooks need: figures, and exercises with checks that name the mistake.
 
-Found because a notebook runs in its own directory, in JupyterLab and under papermill alike.
+Python finds it because a notebook runs in its directory, in JupyterLab and under papermill.
 """

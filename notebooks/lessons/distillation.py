@@ -1,4 +1,4 @@
-"""For 04_distillation: students and teachers caught in a run, distillation on any samples, checks of the exercises."""
+"""For 04_distillation: students and teachers of a run, distillation on any samples, checks of the exercises."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BEFORE, AFTER = "#b8b8b8", "#D55E00"
 
 @dataclass(frozen=True)
 class Scene:
-    """One moment: the global model `student` (size,), the newest returned models and their clients, newest first,
-    their class proportions as the server believes (`shares`) and as they are (`true_shares`), both (M, C)."""
+    """One version of a run: the global model `student` (size,), the newest returned models and their clients, newest
+    first, and their class proportions (M, C), as the server estimates them (`shares`) and in truth (`true_shares`)."""
 
     version: int
     student: Tensor
@@ -41,7 +41,7 @@ class Scene:
 
 
 def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
-    """Run `config` to its end and look at its server at every `every`-th version from the middle of the run on."""
+    """Run `config` to its end and keep a scene of every `every`-th version, from the middle of the run on."""
     simulation, seen = Simulation(config), []
     for _ in simulation.steps():
         version = simulation.server.version
@@ -51,7 +51,7 @@ def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
 
 
 def scene(simulation: Simulation) -> Scene:
-    """The present moment of `simulation`."""
+    """Return the scene at the present version of `simulation`."""
     reviver = simulation.reviver
     clients = [teacher.client for teacher in reviver.buffer]
     return Scene(
@@ -65,7 +65,7 @@ def scene(simulation: Simulation) -> Scene:
 
 
 def pools(simulation: Simulation) -> dict[str, SamplePool]:
-    """Three pools to distil on: synthetic images, real ones that the server held back, and uniform noise."""
+    """Return three pools to distil on: synthetic images, real images kept aside, and uniform noise."""
     data, rng = simulation.data, np.random.default_rng(0)
     shape, classes = data.sample_shape, data.num_classes
     real = SamplePool(len(data.held_back.labels), shape, classes, simulation.device)
@@ -76,7 +76,7 @@ def pools(simulation: Simulation) -> dict[str, SamplePool]:
 
 
 def distil(simulation: Simulation, scene: Scene, pool: SamplePool, *, num_teachers: int = 8, **settings: Any) -> Tensor:
-    """The student (size,) after distillation by the newest `num_teachers`; `settings` replace those of the run."""
+    """Return the student (size,) distilled from the newest `num_teachers`; `settings` replace those of the run."""
     config = simulation.config.distillation.model_copy(update=settings)
     prepare = simulation.reviver.distiller.prepare
     distiller = Distiller(simulation.layout, prepare, config, simulation.device, guard=False)
@@ -91,7 +91,7 @@ def distil(simulation: Simulation, scene: Scene, pool: SamplePool, *, num_teache
 
 
 def accuracies(simulation: Simulation, state: Tensor) -> tuple[float, np.ndarray]:
-    """Test accuracy of `state`, and of each class (C,)."""
+    """Return the test accuracy of `state`, overall and of each class (C,)."""
     test = simulation.data.test
     overall, _, by_class = evaluate(
         simulation.layout, state, simulation.modality.prepare, test.images, test.labels, simulation.data.num_classes
@@ -101,11 +101,11 @@ def accuracies(simulation: Simulation, state: Tensor) -> tuple[float, np.ndarray
 
 @mpl.rc_context(STYLE)
 def plot_shares(scene: Scene) -> Figure:
-    """Class proportions q_m of the teachers, true and believed, and the teacher weights that follow."""
+    """Plot the teachers' class proportions q_m, true and estimated, and the teacher weights that follow."""
     figure = Plot(figsize=(10, 3.6), layout="constrained")
     panels = {
         "true class proportions": scene.true_shares,
-        "as the server believes: $q_m(y)$": scene.shares,
+        "the server's estimate: $q_m(y)$": scene.shares,
         "teacher weights: $w_m(y)$": teacher_weights(scene.shares),
     }
     for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
@@ -120,7 +120,7 @@ def plot_shares(scene: Scene) -> Figure:
 
 
 def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
-    """Number of the image, of the first `among` in the test set, to which the teachers give the most answers."""
+    """Return the index of the image, among the first `among` test images, with the most different answers."""
     inputs = simulation.modality.prepare(simulation.data.test.images[:among])
     with torch.no_grad():
         answers = [simulation.layout.call(simulation.layout.views(t), inputs).argmax(dim=1) for t in scene.teachers]
@@ -129,7 +129,7 @@ def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
 
 @mpl.rc_context(STYLE)
 def plot_votes(simulation: Simulation, scene: Scene, image: int, temperature: float) -> Figure:
-    """What each teacher says about one real image of the test set at a softmax temperature."""
+    """Plot what each teacher says about one real test image at a softmax temperature."""
     test, prepare = simulation.data.test, simulation.modality.prepare
     picture = test.images[image : image + 1]
     with torch.no_grad():
@@ -152,31 +152,31 @@ def plot_votes(simulation: Simulation, scene: Scene, image: int, temperature: fl
 
 @mpl.rc_context(STYLE)
 def plot_before_and_after(scene: Scene, before: np.ndarray, after: Mapping[str, np.ndarray]) -> Figure:
-    """Accuracy of each class before and after distillation, and how much of it the teachers know."""
+    """Plot the accuracy of each class before and after distillation, and how much of it the teachers have."""
     figure = Plot(figsize=(10, 5.2), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    places, width = np.arange(len(before)), 0.8 / (1 + len(after))
-    top.bar(places - 0.4 + width / 2, before, width, color=BEFORE, label="before")
+    classes, width = np.arange(len(before)), 0.8 / (1 + len(after))
+    top.bar(classes - 0.4 + width / 2, before, width, color=BEFORE, label="before")
     for number, (title, values) in enumerate(after.items(), start=1):
         colour = TITLE_COLOURS[number % len(TITLE_COLOURS)]
-        top.bar(places - 0.4 + width * (number + 0.5), values, width, color=colour, label=title)
+        top.bar(classes - 0.4 + width * (number + 0.5), values, width, color=colour, label=title)
     top.set(ylabel="test accuracy of the class", ylim=(0, 1))
     top.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     top.set_title(f"The student of version {scene.version}: before and after one distillation")
     top.legend(loc="upper center", ncols=4, bbox_to_anchor=(0.5, -0.02), fontsize=10)
-    bottom.bar(places, coverage(scene), 0.8, color="#009E73", alpha=0.7)
-    bottom.set(xlabel="class", ylabel=r"$\sum_m q_m(y)$", xticks=places)
-    bottom.set_title("How much the teachers together have of it", fontsize=11)
+    bottom.bar(classes, coverage(scene), 0.8, color="#009E73", alpha=0.7)
+    bottom.set(xlabel="class", ylabel=r"$\sum_m q_m(y)$", xticks=classes)
+    bottom.set_title("How much of it the teachers have together", fontsize=11)
     return figure
 
 
 def coverage(scene: Scene) -> np.ndarray:
-    """(C,) sum of the teachers' class proportions: how many of them, in effect, know the class."""
+    """Return the sum (C,) of the teachers' class proportions: how many teachers, in effect, know the class."""
     return scene.shares.sum(axis=0)
 
 
 def gains(simulation: Simulation, seen: Sequence[Scene], settings: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Gain in accuracy of one distillation: a row per scene and title; `settings` are arguments of `distil`."""
+    """Tabulate the gain in accuracy of one distillation, a row per scene and title of `settings` for `distil`."""
     rows = []
     for one in seen:
         before, _ = accuracies(simulation, one.student)
@@ -188,16 +188,16 @@ def gains(simulation: Simulation, seen: Sequence[Scene], settings: Mapping[str, 
 
 @mpl.rc_context(STYLE)
 def plot_gains(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
-    """Gain in accuracy of each title: a dot per scene, mean and 95% interval over the scenes."""
+    """Plot the gain in accuracy of each title: a dot per scene, mean and 95% interval over the scenes."""
     figure = Plot(figsize=(10, 3.6), layout="constrained")
     axes = figure.subplots()
-    for place, (_, part) in enumerate(table.groupby("title", sort=False)):
+    for column, (_, part) in enumerate(table.groupby("title", sort=False)):
         values = part["gain"].to_numpy()
         mean, half = confidence_interval(values)
         spread = np.linspace(-0.12, 0.12, len(values))
-        axes.plot(place + spread, values, "o", color=BEFORE, ms=5)
-        axes.errorbar(place, mean, half, fmt="D", color=AFTER, capsize=5, ms=7)
-        axes.text(place + 0.16, mean, f"{100 * mean:+.0f}", va="center", color=AFTER, fontsize=11)
+        axes.plot(column + spread, values, "o", color=BEFORE, ms=5)
+        axes.errorbar(column, mean, half, fmt="D", color=AFTER, capsize=5, ms=7)
+        axes.text(column + 0.16, mean, f"{100 * mean:+.0f}", va="center", color=AFTER, fontsize=11)
     names = list(table["title"].unique())
     axes.axhline(0, color="black", lw=1)
     axes.set_xticks(range(len(names)), names)
@@ -209,32 +209,32 @@ def plot_gains(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
 
 @check
 def check_weights(answer: Callable[[np.ndarray], Any]) -> Verdict:
-    """`answer(q)`: teacher weights (M, C) of class proportions (M, C)."""
+    """Judge `answer(q)`: teacher weights (M, C) of class proportions (M, C)."""
     q = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     given = q.copy()
-    found = np.asarray(answer(q), dtype=float)
+    result = np.asarray(answer(q), dtype=float)
     if not np.array_equal(q, given):
-        return wrong("Your function changes q, which is still needed: make a new array.")
-    if found.shape != q.shape:
-        return wrong(f"The weights have shape {found.shape}; there is one for each teacher and class, {q.shape}.")
-    if np.allclose(found, teacher_weights(q)):
-        return right("Each column sums to 1: for every class the teachers share one vote, by how much they have of it.")
-    if np.allclose(found, q / q.sum(axis=1, keepdims=True)):
+        return wrong("Your function changes q, which is needed later: make a new array.")
+    if result.shape != q.shape:
+        return wrong(f"The weights have shape {result.shape}; they need one for each teacher and class, {q.shape}.")
+    if np.allclose(result, teacher_weights(q)):
+        return right("Each column sums to 1: for every class the teachers share one vote.")
+    if np.allclose(result, q / q.sum(axis=1, keepdims=True)):
         return wrong(
             "You divided by the sum over classes, which is 1 already. Divide by the sum over teachers (axis 0)."
         )
-    if np.allclose(found, q / q.sum()):
-        return wrong("You divided by the sum over everything; each class has a sum of its own.")
-    if np.allclose(found, 0.5):
-        return wrong("That gives every teacher the same vote, also on classes that it has never seen.")
-    if np.allclose(found, np.exp(q) / np.exp(q).sum(axis=0)):
-        return wrong("That is a softmax over teachers: one without the class would still get a vote.")
+    if np.allclose(result, q / q.sum()):
+        return wrong("You divided by the sum over everything; divide each class by its sum over teachers.")
+    if np.allclose(result, 0.5):
+        return wrong("This gives every teacher the same vote, also on classes that it has never seen.")
+    if np.allclose(result, np.exp(q) / np.exp(q).sum(axis=0)):
+        return wrong("This is a softmax over teachers: a teacher without the class would still get a vote.")
     return wrong("For class 0 the two teachers have 0.6 and 0.2, so the first should get 0.75.")
 
 
 @check
 def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
-    """`answer(teacher_logits, student_logits, T)` with logits (M, n, C): the loss of one step, a number."""
+    """Judge `answer(teacher_logits, student_logits, T)` with logits (M, n, C): the loss of one step, a number."""
     generator = torch.Generator().manual_seed(0)
     teacher, student = (2 * torch.randn(3, 4, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     T, count = 3.0, 12
@@ -242,37 +242,39 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
     def kl(first: Tensor, second: Tensor) -> Tensor:
         return (first.softmax(-1) * (first.log_softmax(-1) - second.log_softmax(-1))).sum()
 
-    found = one_number(answer(teacher.clone(), student.clone(), T))
+    result = one_number(answer(teacher.clone(), student.clone(), T))
     cold = kl(teacher / T, student / T)
     entropy = -((teacher / T).softmax(-1) * (teacher / T).log_softmax(-1)).sum()
     mistakes = {
-        "That is KL(student || teacher). The teacher's distribution comes first: it weighs the logarithms.": (
+        "This is KL(student || teacher). The teacher's distribution comes first: it weighs the logarithms.": (
             T**2 * kl(student / T, teacher / T) / count
         ),
-        "Did you divide the logits by T? Only the factor T^2 knows about the temperature.": T**2
+        "Did you divide the logits by T? Only the factor T^2 contains the temperature.": T**2
         * kl(teacher, student)
         / count,
-        "There is no temperature in it at all.": kl(teacher, student) / count,
+        "Your loss contains no temperature: it does not use T.": kl(teacher, student) / count,
         "The factor T^2 is missing: without it the gradients shrink as 1/T^2.": cold / count,
-        "T instead of T^2: one T for each of the two logits that are divided.": T * cold / count,
-        "Only the teacher's logits are divided by T; the student answers at the same temperature.": (
+        "You used T instead of T^2: one T for each of the two logits that are divided.": T * cold / count,
+        "Only the teacher's logits are divided by T; divide the student's too.": (
             T**2 * kl(teacher / T, student) / count
         ),
         "Only the student's logits are divided by T.": T**2 * kl(teacher, student / T) / count,
-        "That is the sum over teachers and samples: divide by their number, M n.": T**2 * cold,
-        "Divided by the number of samples alone: the loss would grow with the number of teachers.": T**2 * cold / 4,
-        "Divided by the number of teachers alone, as F.kl_div's 'batchmean' does here.": T**2 * cold / 3,
-        "That also divides by the number of classes, as F.kl_div does with reduction='mean'.": T**2 * cold / count / 2,
-        "That is the cross-entropy: the teacher's own entropy is still in it.": T**2 * (cold + entropy) / count,
+        "This is the sum over teachers and samples: divide by their number, M n.": T**2 * cold,
+        "You divided by the number of samples alone: the loss would grow with the number of teachers.": T**2 * cold / 4,
+        "You divided by the number of teachers alone, as F.kl_div's 'batchmean' does here.": T**2 * cold / 3,
+        "This also divides by the number of classes, as F.kl_div does with reduction='mean'.": T**2 * cold / count / 2,
+        "This is the cross-entropy: it still contains the teacher's entropy.": T**2 * (cold + entropy) / count,
     }
-    if abs(found - float(T**2 * cold / count)) < 1e-6:
-        return right("Zero exactly where student and teacher agree, and its gradient keeps its size when T changes.")
+    if abs(result - float(T**2 * cold / count)) < 1e-6:
+        return right(
+            "It is zero exactly where student and teacher agree, and its gradient keeps its size when T changes."
+        )
     for text, value in mistakes.items():
-        if abs(found - float(value)) < 1e-6:
+        if abs(result - float(value)) < 1e-6:
             return wrong(text)
-    if found < 0:
+    if result < 0:
         return wrong("A KL divergence is never negative: check the sign, and which logarithm is subtracted.")
-    return wrong("Try teacher_logits = student_logits: the loss must be 0. Then look at the mean and at T once more.")
+    return wrong("Try teacher_logits = student_logits: the loss must be 0. Then check the mean and T again.")
 
 
 class Watched(nn.Module):
@@ -288,42 +290,42 @@ class Watched(nn.Module):
 
 @check
 def check_teacher(answer: Callable[[nn.Module, Tensor], Any]) -> Verdict:
-    """`answer(teacher, x)`: logits of a frozen teacher."""
+    """Judge `answer(teacher, x)`: the logits of a frozen teacher."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         teacher, x = Watched().train(), torch.randn(16, 4) + 3
         frozen = copy.deepcopy(teacher).eval()
         expected, before = frozen(x).detach(), copy.deepcopy(teacher.state_dict())
-        found = answer(teacher, x)
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
+        result = answer(teacher, x)
+    if not isinstance(result, Tensor) or result.shape != expected.shape:
         return wrong(f"Return the logits, a tensor of shape {tuple(expected.shape)}.")
-    if torch.allclose(found, expected.softmax(dim=1), atol=1e-5):
-        return wrong("Those are probabilities. The loss divides the logits by T, so it needs them as they are.")
+    if torch.allclose(result, expected.softmax(dim=1), atol=1e-5):
+        return wrong("These are probabilities. The loss divides logits by T, so return the logits.")
     if any(not torch.equal(before[name], value) for name, value in teacher.state_dict().items()):
         return wrong("The teacher is in training mode: its probe's statistics have moved. Call teacher.eval() first.")
-    if not torch.allclose(found, expected, atol=1e-5):
+    if not torch.allclose(result, expected, atol=1e-5):
         return wrong("The teacher is in training mode: dropout makes its answers random. Call teacher.eval() first.")
-    if found.requires_grad:
+    if result.requires_grad:
         return wrong(
-            "The answers are right, but a graph hangs on them: without torch.no_grad() it costs time and memory."
+            "The answers are right, but they carry a gradient graph: use torch.no_grad() to save time and memory."
         )
-    return right("A teacher only answers: evaluation mode, no gradient, nothing in it changes.")
+    return right("A teacher only answers: evaluation mode, no gradient, and nothing in the teacher changes.")
 
 
 @check
 def check_weakest(answer: int, scene: Scene, after: np.ndarray, before: np.ndarray) -> Verdict:
-    """The class of which the teachers together have least."""
+    """Judge the class of which the teachers together have least."""
     known = coverage(scene)
     least = int(known.argmin())
     if answer == least:
         return right(
-            f"The teachers together have {known[least]:.2f} of class {least}: hardly any can teach it. Its accuracy "
+            f"The teachers together have {known[least]:.2f} of class {least}, the least of all. Its accuracy "
             f"went from {before[least]:.0%} to {after[least]:.0%}."
         )
     if answer == int(known.argmax()):
-        return wrong("That is the class that the teachers know best: the question is which is known least.")
+        return wrong("This is the class that the teachers know best; the question is which one they know least.")
     if answer == int(np.argmin(before)) or before[answer] == before.min():
-        return wrong("That is where the student is weak now. What it can learn depends on the teachers, not on itself.")
+        return wrong("This is where the student is weak now. What it can learn depends on the teachers.")
     return wrong(
-        f"The teachers together have {known[answer]:.2f} of that class; there is one with less. Sum over teachers."
+        f"The teachers together have {known[answer]:.2f} of that class, and less of another. Sum over teachers."
     )

@@ -1,4 +1,4 @@
-"""An exercise's verdict: open, wrong with the likely mistake, or right with what follows from it."""
+"""The verdict on an exercise: open, wrong with the likely mistake, or right with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNS = {"open": "&#9711; Not answered yet.", "wrong": "&#10007; Not yet.", "rig
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says; the last line of a check cell shows it."""
+    """The result of a check; the last line of a check cell shows it."""
 
     kind: Literal["open", "wrong", "right"]
     message: str
@@ -30,12 +30,12 @@ class Verdict:
 
 
 def wrong(message: str) -> Verdict:
-    """The answer is wrong; `message` says which mistake it looks like and where to look, not the answer."""
+    """Return the verdict "wrong"; `message` names the likely mistake and where to look, not the answer."""
     return Verdict("wrong", message)
 
 
 def right(message: str) -> Verdict:
-    """The answer is right; `message` says why, or what follows."""
+    """Return the verdict "right"; `message` says why, or what follows."""
     return Verdict("right", message)
 
 
@@ -48,9 +48,9 @@ class _Judged(Exception):
 
 
 def check(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
-    """Decorator of a check: an answer that is not there yet is open, and one that cannot be judged says why.
+    """Decorate a check: a missing answer is open, and an answer that cannot be judged says why.
 
-    Not there yet are None, ... and functions that return one of these.
+    Missing are None, ... and functions that return one of these.
     """
 
     @wraps(judge)
@@ -59,7 +59,7 @@ def check(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
             return Verdict("open", "Replace None with your answer and run both cells again.")
         if np.ndim(answer) and hasattr(answer, "shape"):
             shape = tuple(np.shape(answer))
-            return wrong(f"That is an array of shape {shape}; the task asks for one number, or for a function.")
+            return wrong(f"This is an array of shape {shape}; the task asks for one number, or for a function.")
         try:
             return judge(_returning(answer) if isinstance(answer, FunctionType) else answer, *given, **named)
         except _Judged as ended:
@@ -72,41 +72,43 @@ def check(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
 
 def _returning(answer: FunctionType) -> Callable[..., Any]:
     def called(*given: Any) -> Any:
-        found = answer(*given)
-        if found is None or found is ...:
+        result = answer(*given)
+        if result is None or result is ...:
             raise _Judged(Verdict("open", "Your function returns None: write its `return`, and run both cells again."))
-        return found
+        return result
 
     return called
 
 
-def one_number(found: Any) -> float:
-    """What a student's function returned, as one number; several end the check with a verdict that says so."""
-    shape = tuple(np.shape(found))
+def one_number(result: Any) -> float:
+    """Return what a student's function returned as one number; several numbers end the check with a verdict."""
+    shape = tuple(np.shape(result))
     if math.prod(shape) != 1:
-        raise _Judged(wrong(f"Your function returns shape {shape}, and one number is asked: is a sum or mean missing?"))
-    return float(found.item() if hasattr(found, "item") else found)
+        raise _Judged(wrong(f"Your function returns shape {shape} instead of one number: is a sum or mean missing?"))
+    return float(result.item() if hasattr(result, "item") else result)
 
 
-def diagnose(found: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
-    """Compare what an answer gave with the right value and with the values of usual mistakes, by their message.
+def diagnose(result: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
+    """Compare the result of an answer with the right value and with the values of usual mistakes (by message).
 
-    found, expected and the mistakes' values are numbers or arrays; they agree within 1e-5, relative to 1 and above. A
-    list holds several values of one mistake.
+    result, expected and the mistakes' values are numbers or arrays. They agree within 1e-5 (relative above 1).
+    A list holds several values of one mistake.
     """
-    found, expected = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
-    if found.shape != expected.shape:
-        return wrong(f"Your answer has shape {found.shape}, not {expected.shape}.")
+    result, expected = np.asarray(result, dtype=float), np.asarray(expected, dtype=float)
+    if result.shape != expected.shape:
+        return wrong(f"Your answer has shape {result.shape}, not {expected.shape}.")
 
     def close(value: Any) -> bool:
-        return bool(np.allclose(found, np.asarray(value, dtype=float), rtol=1e-5, atol=1e-5))
+        return bool(np.allclose(result, np.asarray(value, dtype=float), rtol=1e-5, atol=1e-5))
 
     if close(expected):
         return right(praise)
     for message, value in mistakes.items():
         if any(map(close, value if isinstance(value, list) else [value])):
             return wrong(message)
-    return wrong(f"Wanted {_short(expected)}, got {_short(found)}; that is no mistake which this check knows.")
+    return wrong(
+        f"The right value is {_short(expected)}, yours is {_short(result)}; this check does not know this mistake."
+    )
 
 
 def _short(value: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""For 09_your_own: a small data set drawn by hand, and checks of the exercises."""
+"""For 09_your_own: a figure of images, and checks of the exercises."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import tabulate
 from lessons.exercise import Verdict, check, right, wrong
 
-LONGEST = 300  # staleness up to which a rule is tried
+LONGEST = 300  # a rule is tried up to this staleness
 
 
 @mpl.rc_context(STYLE)
 def plot_images(images: Images, names: tuple[str, ...], count: int = 8) -> Figure:
-    """The first `count` images of each class."""
+    """Plot the first `count` images of each class."""
     figure = Plot(figsize=(10, 0.4 + 1.0 * len(names)), layout="constrained")
     for axes, label in zip(figure.subplots(len(names), 1), range(len(names)), strict=True):
         chosen = images.images[images.labels == label][:count, 0].numpy()
@@ -34,15 +34,15 @@ def plot_images(images: Images, names: tuple[str, ...], count: int = 8) -> Figur
 
 @check
 def check_rule(answer: Callable[[int], float]) -> Verdict:
-    """`answer(staleness)`: a staleness rule of one's own."""
+    """Judge `answer(staleness)`, a staleness rule."""
     try:
         weights = np.array(tabulate(answer, LONGEST))
     except ConfigError as error:
-        if hasattr(found := answer(0), "item") and not isinstance(found, int | float):
-            return wrong(f"Your rule returns a {type(found).__name__}; a rule returns a Python number: float(...).")
+        if hasattr(first := answer(0), "item") and not isinstance(first, int | float):
+            return wrong(f"Your rule returns a {type(first).__name__}; return a Python number instead: float(...).")
         return wrong(f"{error}. min(1, ...) or max(0, ...) keeps it in range.")
     if np.ptp(weights) == 0:
-        return wrong(f"beta is {weights[0]:g} whatever the staleness: late updates are treated as fresh ones are.")
+        return wrong(f"beta is {weights[0]:g} whatever the staleness: your rule treats late updates like fresh ones.")
     if weights[0] > weights[-1]:
         return wrong("beta falls as staleness grows: did you return what the client keeps, 1 - beta?")
     if weights[0] > 0.05:
@@ -63,9 +63,9 @@ def check_rule(answer: Callable[[int], float]) -> Verdict:
 
 @check
 def check_own_model(answer: Callable[[], nn.Module], image_shape: tuple[int, ...], num_classes: int) -> Verdict:
-    """`answer()`: a new model of one's own, with probes."""
+    """Judge `answer()`, which returns a new model with probes."""
     if isinstance(answer, nn.Module):
-        return wrong("That is a model. Write a function that makes and returns one: every run begins with a new one.")
+        return wrong("This is a model. Write a function that makes and returns one: every run begins with a new model.")
     model = answer()
     if not isinstance(model, nn.Module):
         return wrong(f"Return a torch.nn.Module, not a {type(model).__name__}.")
@@ -78,14 +78,14 @@ def check_own_model(answer: Callable[[], nn.Module], image_shape: tuple[int, ...
         out = model.eval()(torch.rand(4, *image_shape))
     if torch.allclose(out.sum(dim=1), torch.ones(4), atol=1e-5) and bool((out >= 0).all()):
         return wrong(
-            "The outputs are probabilities: leave the softmax out, cross-entropy and distillation want logits."
+            "The outputs are probabilities. Leave the softmax out: cross-entropy and distillation need logits."
         )
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules):
         return wrong(
             "BatchNorm mixes the samples of a batch, and its statistics are averaged over clients. Use StatisticProbe."
         )
     if not any(isinstance(module, StatisticProbe) for module in modules):
-        return wrong("It runs, but has no StatisticProbe: synthesis would have no feature loss to match. Put one in.")
+        return wrong("It runs, but it has no StatisticProbe: synthesis would have no feature loss. Add one.")
     count = sum(parameter.numel() for parameter in model.parameters())
     probes = sum(isinstance(module, StatisticProbe) for module in modules)
     return right(f"{count:,} parameters, {probes} probe{'s' * (probes > 1)}: ready to run.")

@@ -1,4 +1,4 @@
-"""What staleness does to an update of a real model, what servers do about it, and the checks of that lesson."""
+"""For 02_why_stale_hurts: what staleness does to updates of a real model, what servers do about it, and the checks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
 from lessons.exercise import Verdict, check, diagnose, one_number, right, wrong
 
-STEP = 0.5  # of the joint update whose effect on the loss is measured: as far as ten updates at a server rate of 0.05
-WORKED = 1_000_000  # number of the first job that is trained for measuring alone; jobs of the run have smaller ones
+STEP = 0.5  # of the mean update whose effect on the loss is measured; ten updates at a server rate of 0.05 go as far
+WORKED = 1_000_000  # number of the first job trained only for measuring; jobs of the run have smaller numbers
 
 
 def run_with_snapshots(config: RunConfig) -> tuple[Simulation, list[Tensor]]:
-    """A run with every version (size,) that it made, from version 0 on."""
+    """Run `config` and return the simulation with all its versions (size,), from version 0 on."""
     simulation = Simulation(config)
     versions = [simulation.server.state]
     for number in range(len(simulation.timeline.arrivals)):
@@ -71,7 +71,7 @@ def measure(
         clients = rng.choice(simulation.config.federation.num_clients, num_clients, replace=False).tolist()
         current = snapshots[version]
         bases = [snapshots[version - tau] for tau in staleness]
-        # Equal numbers name equal random streams: a job sees the same batches from whichever version it starts.
+        # Equal job numbers give equal random streams: a job sees the same batches whatever version it starts from.
         jobs = [Job(WORKED + index, client, base) for base in bases for index, client in enumerate(clients)]
         jobs += [Job(WORKED + num_clients + index, client, current) for index, client in enumerate(clients)]
         with num_threads(simulation.config.num_threads or 1):
@@ -108,7 +108,7 @@ def _loss_changes(simulation: Simulation, current: Tensor, updates: Tensor) -> l
 
 
 def cosines(measured: Measured, *, measured_from: str = "downloaded") -> np.ndarray:
-    """(V * n, S) cosine between the stale and the fresh update of the same client.
+    """Return the cosine (V * n, S) between the stale and the fresh update of the same client.
 
     measured_from: 'downloaded' compares returned minus downloaded, 'current' compares returned minus current.
     """
@@ -118,23 +118,23 @@ def cosines(measured: Measured, *, measured_from: str = "downloaded") -> np.ndar
 
 
 def ceiling(measured: Measured) -> np.ndarray:
-    """(V * n,) cosine between two fresh updates of one client on other batches: what noise alone takes away."""
+    """Return the cosine (V * n,) between two fresh updates of one client on different batches: the effect of noise."""
     return F.cosine_similarity(measured.repeated, measured.updates[:, 0], dim=-1).flatten().numpy()
 
 
 def agreement(measured: Measured, buffer_size: int, *, measured_from: str = "downloaded") -> np.ndarray:
-    """(V * n / buffer_size, S) cosine of the mean of `buffer_size` stale updates with the others' mean fresh update."""
+    """Cosine (V * n / buffer_size, S) of the mean of `buffer_size` stale updates with the others' mean fresh update."""
     stale = measured.updates if measured_from == "downloaded" else measured.updates + measured.behind[:, :, None]
     num = stale.shape[2] // buffer_size * buffer_size
     buffers = stale[:, :, :num].unflatten(2, (-1, buffer_size)).mean(dim=3)
     fresh = measured.updates[:, :1]
-    own = fresh[:, :, :num].unflatten(2, (-1, buffer_size)).sum(dim=3)
-    others = (fresh.sum(dim=2, keepdim=True) - own) / (fresh.shape[2] - buffer_size)
+    inside = fresh[:, :, :num].unflatten(2, (-1, buffer_size)).sum(dim=3)
+    others = (fresh.sum(dim=2, keepdim=True) - inside) / (fresh.shape[2] - buffer_size)
     return F.cosine_similarity(buffers, others, dim=-1).transpose(1, 2).flatten(0, 1).numpy()
 
 
 def _band(axes: Axes, staleness: np.ndarray, values: np.ndarray, colour: str, label: str, style: str = "o-") -> None:
-    """Mean over rows of `values` (rows, S) with its 95% interval."""
+    """Plot the mean over rows of `values` (rows, S) with its 95% interval."""
     mean, half = np.array([confidence_interval(column) for column in values.T]).T
     axes.fill_between(staleness, mean - half, mean + half, color=colour, alpha=0.18, lw=0)
     axes.plot(staleness, mean, style, color=colour, label=label)
@@ -142,27 +142,27 @@ def _band(axes: Axes, staleness: np.ndarray, values: np.ndarray, colour: str, la
 
 @mpl.rc_context(STYLE)
 def plot_directions(measured: Measured) -> Figure:
-    """Cosine of stale updates with the client's own fresh update, and with what all the other clients want now."""
+    """Plot the cosine of stale updates with the client's fresh update, and with what the other clients want now."""
     figure = Plot(figsize=(11, 4.4), layout="constrained")
-    own, others = figure.subplots(1, 2, sharey=True)
+    same, others = figure.subplots(1, 2, sharey=True)
     names = {"downloaded": "returned $-$ downloaded", "current": "returned $-$ current"}
     for (start, name), colour in zip(names.items(), ("#0072B2", "#D55E00"), strict=True):
-        _band(own, measured.staleness, cosines(measured, measured_from=start), colour, name)
+        _band(same, measured.staleness, cosines(measured, measured_from=start), colour, name)
         _band(others, measured.staleness, agreement(measured, 1, measured_from=start), colour, name)
-    own.axhline(ceiling(measured).mean(), color="#444444", ls=":", lw=1.6, label="fresh, repeated on other batches")
-    own.set(title="... with the client's own fresh update", ylabel="cosine (mean and 95% interval)")
+    same.axhline(ceiling(measured).mean(), color="#444444", ls=":", lw=1.6, label="fresh, repeated on other batches")
+    same.set(title="... with the client's fresh update", ylabel="cosine (mean and 95% interval)")
     others.set_title("... with the mean fresh update of the others")
-    for axes in (own, others):
+    for axes in (same, others):
         axes.axhline(0, color="black", lw=0.8)
         axes.set(xlabel=r"staleness $\tau$ (versions)", xlim=(0, None), ylim=(-0.6, 1.02))
-    figure.legend(*own.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*same.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Does a stale update still point the right way? Its cosine ...", x=0.01, ha="left")
     return figure
 
 
 @mpl.rc_context(STYLE)
 def plot_buffer_and_loss(measured: Measured, buffer_sizes: Sequence[int] = (1, 2, 4)) -> Figure:
-    """What a buffer mends (the clients' skew) and what it does not (staleness); what stale steps do to the loss."""
+    """Plot what a buffer repairs (skew) and what not (staleness), and what stale steps do to the loss."""
     figure = Plot(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for size, colour in zip(buffer_sizes, TITLE_COLOURS[2:], strict=False):
@@ -184,30 +184,30 @@ def plot_buffer_and_loss(measured: Measured, buffer_sizes: Sequence[int] = (1, 2
 
 
 def directions_in_words(measured: Measured) -> str:
-    """The numbers of `plot_directions` at staleness 0 and at the largest."""
-    own, others = {}, {}
+    """Return in words the numbers of `plot_directions` at staleness 0 and at the largest staleness."""
+    same, others = {}, {}
     for start in ("downloaded", "current"):
-        own[start] = cosines(measured, measured_from=start).mean(axis=0)
+        same[start] = cosines(measured, measured_from=start).mean(axis=0)
         others[start] = agreement(measured, 1, measured_from=start).mean(axis=0)
     oldest = f"at staleness {measured.staleness[-1]}"
     return (
         f"Two fresh updates of one client on different batches have cosine {ceiling(measured).mean():.2f}: noise takes "
-        f"little. With its own fresh update, a client's progress {oldest} has cosine {own['downloaded'][-1]:.2f}; "
-        f"measured from the current model, {own['current'][-1]:.2f}. With what the others want now: "
+        f"little away. With its fresh update, a client's progress {oldest} has cosine {same['downloaded'][-1]:.2f}; "
+        f"measured from the current model, {same['current'][-1]:.2f}. With what the others want now: "
         f"{others['downloaded'][0]:.2f} when fresh, {others['downloaded'][-1]:.2f} {oldest}, and "
         f"{others['current'][-1]:.2f} measured from the current model."
     )
 
 
 def kept(staleness: np.ndarray, rule: StalenessConfig, federation: FederationConfig) -> np.ndarray:
-    """1 - beta(tau) at each `staleness`: what a server keeps of an update."""
+    """Return 1 - beta(tau) at each `staleness`: what a server keeps of an update."""
     table = np.array([1 - beta(tau, rule, federation) for tau in range(int(staleness.max()) + 1)])
     return table[staleness]
 
 
 @mpl.rc_context(STYLE)
 def plot_kept(preset: str, methods: Sequence[str], timeline: Timeline) -> Figure:
-    """1 - beta(tau) of several methods over the staleness that arrives in `timeline`."""
+    """Plot 1 - beta(tau) of several methods over the staleness that arrives in `timeline`."""
     staleness = timeline.staleness[timeline.arrivals]
     tau = np.arange(0, max(300, int(np.quantile(staleness, 0.995))))
     figure = Plot(figsize=(10, 4.2), layout="constrained")
@@ -231,7 +231,7 @@ def plot_kept(preset: str, methods: Sequence[str], timeline: Timeline) -> Figure
 
 
 def thrown_away(timeline: Timeline, rule: StalenessConfig) -> dict[str, float]:
-    """Share of update mass that down-weighting by `rule` throws away: of all clients, and of each third by speed."""
+    """Return the share of weight that `rule` throws away: of all clients, and of each third by speed."""
     jobs = timeline.arrivals
     lost = 1 - kept(timeline.staleness[jobs], rule, timeline.federation)
     groups = speed_groups(timeline.mean_duration)
@@ -242,10 +242,10 @@ def thrown_away(timeline: Timeline, rule: StalenessConfig) -> dict[str, float]:
 
 @mpl.rc_context(STYLE)
 def plot_thrown_away(timeline: Timeline, rule: StalenessConfig) -> Figure:
-    """Arrivals by staleness, split into what is kept and what is thrown away; the same by speed of the client."""
+    """Plot arrivals by staleness, split into kept and thrown away, and the share thrown away by speed of the client."""
     staleness = timeline.staleness[timeline.arrivals]
     weight, lost = kept(staleness, rule, timeline.federation), thrown_away(timeline, rule)
-    figure = Plot(figsize=(11, 4))  # placed by hand, as a layout engine takes longer than all the rest of a drawing
+    figure = Plot(figsize=(11, 4))  # fixed margins: a layout engine takes longer than the whole figure
     left, right = figure.subplots(1, 2, width_ratios=(1.8, 1))
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.14, top=0.9, wspace=0.18)
     colours, names = ("#0072B2", "#D55E00"), ("kept", "thrown away")
@@ -258,8 +258,8 @@ def plot_thrown_away(timeline: Timeline, rule: StalenessConfig) -> Figure:
     left.set_title(f"Down-weighting throws away {lost['all']:.0%} of all updates")
     left.legend()
     right.barh(list(lost), list(lost.values()), color=["#888888"] + 3 * [colours[1]])
-    for place, share in enumerate(lost.values()):
-        right.text(share + 0.01, place, f"{share:.0%}", va="center")
+    for row, share in enumerate(lost.values()):
+        right.text(share + 0.01, row, f"{share:.0%}", va="center")
     right.set(xlim=(0, 1), xlabel="share thrown away", title="... by speed of the client")
     right.invert_yaxis()
     right.grid(visible=False)
@@ -267,7 +267,7 @@ def plot_thrown_away(timeline: Timeline, rule: StalenessConfig) -> Figure:
 
 
 def delayed_descent(step: float, staleness: int, num_versions: int = 400) -> np.ndarray:
-    """Distances (num_versions,) from the optimum of w^2 / 2 under w <- w - step * (w of `staleness` versions ago)."""
+    """Return distances (num_versions,) to the optimum of w^2 / 2: w <- w - step * (w of `staleness` versions ago)."""
     path = [1.0] * (staleness + 1)
     for _ in range(num_versions - 1):
         path.append(path[-1] - step * path[-1 - staleness])
@@ -276,7 +276,7 @@ def delayed_descent(step: float, staleness: int, num_versions: int = 400) -> np.
 
 @mpl.rc_context(STYLE)
 def plot_delayed(steps: Sequence[float], staleness: int) -> Figure:
-    """Distance from the optimum over versions for several step sizes, on a logarithmic axis."""
+    """Plot the distance from the optimum over versions for several step sizes, on a logarithmic axis."""
     figure = Plot(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
     for step, colour in zip(steps, TITLE_COLOURS, strict=False):
@@ -293,7 +293,7 @@ def plot_delayed(steps: Sequence[float], staleness: int) -> Figure:
 
 @check
 def check_alignment(answer: Callable[..., float]) -> Verdict:
-    """A function of (returned, downloaded, current, fresh) that gives the cosine of the update with the fresh one."""
+    """Judge a function of (returned, downloaded, current, fresh): the cosine of the update with the fresh one."""
     returned, downloaded, current, fresh = np.random.default_rng(0).normal(size=(4, 6))
     update = returned - downloaded
     norms = np.linalg.norm(update), np.linalg.norm(fresh)
@@ -303,23 +303,23 @@ def check_alignment(answer: Callable[..., float]) -> Verdict:
 
     product = update @ fresh
     mistakes = {
-        "The sign is turned round: an update is returned minus downloaded, the way the client went.": -cosine(update),
-        "You measured from the current model: that also holds what the server did, with a minus sign.": cosine(
+        "The sign is wrong: an update is returned minus downloaded, the way the client went.": -cosine(update),
+        "You measured from the current model: this also contains what the server did, with a minus sign.": cosine(
             returned - current
         ),
-        "That is the cosine of the returned model itself; an update is a difference of two models.": cosine(returned),
-        "That is the inner product: divide by both norms, or long updates will look well aligned.": product,
-        "Only one of the two norms is divided by; the update's is missing.": product / norms[1],
-        "Only one of the two norms is divided by; the fresh update's is missing.": product / norms[0],
+        "This is the cosine of the returned model itself. An update is a difference of two models.": cosine(returned),
+        "This is the inner product. Divide by both norms, or long updates will look well aligned.": product,
+        "You divide by only one norm; the update's is missing.": product / norms[1],
+        "You divide by only one norm; the fresh update's is missing.": product / norms[0],
     }
-    found = one_number(answer(returned, downloaded, current, fresh))
-    praise = "You compare directions only: the client's own progress, whatever the server did meanwhile."
-    return diagnose(found, cosine(update), mistakes, praise)
+    result = one_number(answer(returned, downloaded, current, fresh))
+    praise = "You compare directions only: the client's progress, whatever the server did meanwhile."
+    return diagnose(result, cosine(update), mistakes, praise)
 
 
 @check
 def check_share_lost(answer: float, timeline: Timeline, rule: StalenessConfig) -> Verdict:
-    """Mean of beta(tau) over arrivals."""
+    """Judge the mean of beta(tau) over arrivals."""
     staleness = timeline.staleness[timeline.arrivals]
     answer, lost = float(answer), thrown_away(timeline, rule)["all"]
 
@@ -328,14 +328,14 @@ def check_share_lost(answer: float, timeline: Timeline, rule: StalenessConfig) -
 
     at_mean = beta(float(staleness.mean()), rule, timeline.federation)
     if close(lost):
-        return right(f"{lost:.1%} of all updates: what clients computed and sent, and the server did not use.")
+        return right(f"{lost:.1%} of all updates: clients computed and sent them, and the server did not use them.")
     if close(100 * lost) or answer > 1:
         return wrong("A share lies between 0 and 1.")
     if close(1 - lost):
-        return wrong("That is what is kept; beta is what is taken away.")
+        return wrong("This is what is kept; beta is what is taken away.")
     if close(at_mean):
         return wrong(
-            "That is beta of the mean staleness. The rule is not a straight line: average beta over the arrivals."
+            "This is beta of the mean staleness. The rule is no straight line: take the mean of beta over the arrivals."
         )
     if close(float(np.mean((1 - np.cos(np.pi * staleness / rule.s_max)) / 2))):
         return wrong(
@@ -345,12 +345,12 @@ def check_share_lost(answer: float, timeline: Timeline, rule: StalenessConfig) -
         return wrong("Beyond 2 s_max beta stays at 1; your cosine comes back down.")
     if close(float(np.mean(np.array([beta(tau, rule, timeline.federation) for tau in timeline.staleness.tolist()])))):
         return wrong("Jobs that never arrive are in your mean (their staleness is -1): take timeline.arrivals.")
-    return wrong("Not the mean of beta(tau) over the arrivals, nor a mistake that this check knows.")
+    return wrong("This is not the mean of beta(tau) over the arrivals, nor a mistake that this check knows.")
 
 
 @check
 def check_largest_step(answer: float, staleness: int) -> Verdict:
-    """The largest step with which delayed descent on w^2 / 2 still converges: 2 sin(pi / (4 tau + 2))."""
+    """Judge the largest step with which delayed descent on w^2 / 2 still converges: 2 sin(pi / (4 tau + 2))."""
     answer, limit = float(answer), 2 * math.sin(math.pi / (4 * staleness + 2))
     if 0.95 * limit <= answer <= 1.0001 * limit:
         return right(
@@ -364,4 +364,6 @@ def check_largest_step(answer: float, staleness: int) -> Verdict:
     if answer > limit:
         distance = delayed_descent(answer, staleness, 2000)[-1]
         return wrong(f"With {answer:g} the distance is {distance:.2g} after 2,000 versions, and growing.")
-    return wrong(f"{answer:g} converges, but a larger step does too: go on until the swings no longer die out.")
+    return wrong(
+        f"{answer:g} converges, but a larger step does too: try larger ones until the swings no longer die out."
+    )

@@ -24,20 +24,20 @@ LABELS = {
 
 
 def changed(federation: FederationConfig, num_arrivals: int, **values: Any) -> FederationConfig:
-    """`federation` with other values, as long as it takes to process about `num_arrivals` uploads."""
+    """Return `federation` with other `values`, long enough to process about `num_arrivals` uploads."""
     chosen = {**federation.model_dump(), **values, "max_sim_time": None}
     return FederationConfig.from_dict({**chosen, "max_versions": max(1, num_arrivals // chosen["buffer_size"])})
 
 
 def mean_staleness(federation: FederationConfig, seed: int) -> float:
-    """Measured mean staleness (versions) of one simulated run."""
+    """Return the measured mean staleness (versions) of one simulated run."""
     return simulate_timeline(federation, seed).summary()["mean_staleness"]
 
 
 def sweep(
     federation: FederationConfig, field: str, values: Iterable[int], seeds: Sequence[int], num_arrivals: int
 ) -> pd.DataFrame:
-    """Measured and predicted mean staleness (versions) for each value of one setting and each seed."""
+    """Tabulate measured and predicted mean staleness (versions) for each value of one setting and each seed."""
     rows = []
     for value in values:
         chosen = changed(federation, num_arrivals, **{field: value})
@@ -47,7 +47,7 @@ def sweep(
 
 @mpl.rc_context(STYLE)
 def plot_sweeps(sweeps: Sequence[pd.DataFrame]) -> Plot:
-    """Little's law as a line, measurements of all seeds as dots on it; one panel per sweep."""
+    """Plot Little's law as a line and the measurement of every seed as a dot; one panel per sweep."""
     figure = Plot(figsize=(10, 3.6), layout="constrained")
     for axes, table in zip(figure.subplots(1, len(sweeps), squeeze=False)[0], sweeps, strict=True):
         field = table.columns[0]
@@ -63,7 +63,7 @@ def plot_sweeps(sweeps: Sequence[pd.DataFrame]) -> Plot:
 
 @mpl.rc_context(STYLE)
 def plot_running_mean(timelines: Sequence[Timeline]) -> Plot:
-    """Mean staleness of the arrivals so far: from 0, as nothing is stale yet, to where the law says."""
+    """Plot the mean staleness of the arrivals so far: it starts at 0 and approaches the law."""
     figure = Plot(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots()
     for number, timeline in enumerate(timelines):
@@ -80,7 +80,7 @@ def plot_running_mean(timelines: Sequence[Timeline]) -> Plot:
 
 @mpl.rc_context(STYLE)
 def plot_clients(timelines: dict[str, Timeline]) -> Plot:
-    """A dot per client: how long its jobs take on average, and how stale its updates are; its area counts uploads."""
+    """Plot one dot per client: mean duration of its jobs against mean staleness; the area counts its uploads."""
     figure = Plot(figsize=(10, 3.9), layout="constrained")
     row = figure.subplots(1, len(timelines), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (title, timeline) in zip(row, timelines.items(), strict=True):
@@ -113,30 +113,30 @@ Counting = Callable[[float, float, np.ndarray], float]
 
 
 def _of_job(timeline: Timeline, counting: Counting) -> np.ndarray:
-    """What `counting` says about each arrival."""
+    """Return the count of `counting` for each arrival."""
     made = times_of_versions(timeline)
     times = zip(timeline.dispatch_time[timeline.arrivals], timeline.arrival_time[timeline.arrivals], strict=True)
     return np.array([one_number(counting(dispatch, arrival, made)) for dispatch, arrival in times])
 
 
 MISTAKES: dict[str, Counting] = {
-    "You count the version that the update itself completes. Staleness looks at the version just before: a version "
-    "made at the moment of arrival does not count.": lambda d, a, v: np.sum((v > d) & (v <= a)),
-    "You count the version that the job starts from: it was made at the moment of dispatch, and the job has "
-    "it.": lambda d, a, v: np.sum((v >= d) & (v < a)),
+    "You count the version that the update itself completes. A version that is made exactly at the arrival does not "
+    "count: staleness looks at the version just before.": lambda d, a, v: np.sum((v > d) & (v <= a)),
+    "You count the version that the job starts from. It is made exactly at the dispatch, and the job has it, so it is "
+    "not missed.": lambda d, a, v: np.sum((v >= d) & (v < a)),
     "You count both ends: neither the version that the job starts from nor the one that it completes makes it "
     "stale.": lambda d, a, v: np.sum((v >= d) & (v <= a)),
-    "This counts from the arrival on: the versions that are made after the update has been used. Staleness looks back, "
+    "This counts from the arrival on: the versions that are made after the update was used. Staleness looks back, "
     "to what was made while the client worked.": lambda d, a, v: np.sum(v > a),
     "This counts from the arrival on, to the end of the run. Staleness looks back, to what was made while the client "
     "worked.": lambda d, a, v: np.sum(v >= a),
-    "This is the version at arrival, counted from the start of the run: the versions that the client had when it "
-    "started are not missing from its update.": lambda d, a, v: np.sum(v < a),
-    "This is the version that the job starts from. How many more were made until it arrived?": lambda d, a, v: np.sum(
+    "This is the version at arrival, counted from the start of the run. The versions that were made before the job "
+    "started are not missed.": lambda d, a, v: np.sum(v < a),
+    "This is the version that the job starts from. How many more were made before it arrived?": lambda d, a, v: np.sum(
         v <= d
     ),
     "This is how long the job took in simulated time. Staleness counts versions.": lambda d, a, v: a - d,
-    "The sign is turned round: versions at arrival minus versions at dispatch.": lambda d, a, v: (
+    "The sign is wrong: take versions at arrival minus versions at dispatch.": lambda d, a, v: (
         -np.sum((v > d) & (v < a))
     ),
 }
@@ -144,7 +144,7 @@ MISTAKES: dict[str, Counting] = {
 
 @check
 def check_counting(answer: Counting, timeline: Timeline) -> Verdict:
-    """Exercise 1: a function (dispatch_time, arrival_time, version_times) that counts what the package counts."""
+    """Judge exercise 1: a function (dispatch_time, arrival_time, version_times) that counts what the package counts."""
     if not callable(answer):
         return wrong("Give a function of dispatch_time, arrival_time and version_times.")
     given, truth = _of_job(timeline, answer), timeline.staleness[timeline.arrivals]
@@ -156,21 +156,23 @@ def check_counting(answer: Counting, timeline: Timeline) -> Verdict:
     first = int(np.flatnonzero(given != truth)[0])
     return wrong(
         f"{np.mean(given == truth):.0%} of the arrivals agree. Look at job {timeline.arrivals[first]}: you say "
-        f"{given[first]:g}, but {truth[first]} versions were made while it was under way."
+        f"{given[first]:g}, but {truth[first]} versions were made while it ran."
     )
 
 
 @check
 def check_prediction(answer: float, federation: FederationConfig, seed: int) -> Verdict:
-    """Exercise 2: the mean staleness of `federation`, to within 3% of the law."""
+    """Judge exercise 2: the mean staleness of `federation`, to within 3% of the law."""
     expected = expected_staleness(federation)
     num_clients, k, b = federation.num_clients, federation.concurrency, federation.buffer_size
     if abs(answer - expected) <= 0.03 * expected:
-        return right(f"A run of {federation.max_versions} versions has {mean_staleness(federation, seed):.3g}.")
+        return right(
+            f"A run of {federation.max_versions} versions has {mean_staleness(federation, seed):.3g}, close to the law."
+        )
     usual = {
-        k / b: "Nearly: while a job is under way, the others arrive. How many others are there?",
-        k - 1: "So many uploads arrive while a job is under way. But how many of them make one version?",
-        k: "Two things are missing: the job itself is not among the others, and it takes B uploads to make a version.",
+        k / b: "Nearly. While a job runs, the other jobs arrive. How many others are there?",
+        k - 1: "This is the number of uploads that arrive while a job runs. But how many of them make one version?",
+        k: "Two things are missing: the job itself does not count, and the server needs B uploads for one version.",
         (k - 1) * b: "A larger buffer makes fewer versions, so fewer are missed: divide by B.",
         k * b: "A larger buffer makes fewer versions, so fewer are missed: divide by B.",
         (num_clients - 1) / b: "Clients that wait for work delay nobody: count the jobs in flight, not the clients.",
@@ -179,12 +181,12 @@ def check_prediction(answer: float, federation: FederationConfig, seed: int) -> 
     for value, message in usual.items():
         if abs(answer - value) <= 0.01 * value:
             return wrong(message)
-    return wrong(f"It is too {'large' if answer > expected else 'small'}. Start from Little's law above.")
+    return wrong(f"Your answer is too {'large' if answer > expected else 'small'}. Start from Little's law above.")
 
 
 @check
 def check_zero(answer: tuple[int, int], federation: FederationConfig, num_arrivals: int, seed: int) -> Verdict:
-    """Exercise 3: values of B and O with which nothing is ever stale."""
+    """Judge exercise 3: values of B and O with which no update is ever stale."""
     if not (isinstance(answer, tuple | list) and len(answer) == 2):
         return wrong("Give two whole numbers in parentheses, (B, O).")
     buffer_size, refill_size = answer
@@ -193,25 +195,27 @@ def check_zero(answer: tuple[int, int], federation: FederationConfig, num_arriva
     k = chosen.concurrency
     if staleness["max_staleness"] == 0:
         rounds = f", {buffer_size // k} of them for a version" if buffer_size > k else ": this is FedAvg"
-        return right(f"All {k} jobs start together and are waited for. These are synchronous rounds{rounds}.")
+        return right(
+            f"All {k} jobs start together, and the server waits for all of them. These are synchronous rounds{rounds}."
+        )
     measured = f"The mean is {staleness['mean_staleness']:.3g} with B = {buffer_size} and O = {refill_size}."
     if refill_size == k:
-        return wrong(f"{measured} All jobs start together, but versions are made before the last has arrived.")
+        return wrong(f"{measured} All jobs start together, but the server makes versions before the last has arrived.")
     if buffer_size >= k:
-        return wrong(f"{measured} A version takes {buffer_size} uploads, but jobs start at any moment in between.")
+        return wrong(f"{measured} A version takes {buffer_size} uploads, but jobs start at any time in between.")
     return wrong(f"{measured} Nobody may start before everybody has arrived, and only then may a version be made.")
 
 
 @check
 def check_stragglers(answer: str, calm: Timeline, slowed: Timeline) -> Verdict:
-    """Exercise 4: whether the mean staleness 'rises', 'stays' or 'falls' when some clients are far slower."""
+    """Judge exercise 4: the mean staleness 'rises', 'stays' or 'falls' when some clients are far slower."""
     before, after = calm.summary()["mean_staleness"], slowed.summary()["mean_staleness"]
     measured = f"The mean goes from {before:.3g} to {after:.3g}"
     if answer == "stays":
         worst = f"the stalest update from {calm.summary()['max_staleness']} to {slowed.summary()['max_staleness']}"
-        return right(f"{measured}, {worst}. The law asks how many jobs are in flight, not how long they take.")
+        return right(f"{measured}, {worst}. The law depends on how many jobs are in flight, not on how long they take.")
     if answer == "rises":
-        return wrong(f"{measured}. The stragglers' updates are far staler, but rare; what happens to all the others?")
+        return wrong(f"{measured}. The stragglers' updates are far staler, but rare. What happens to all the others?")
     if answer == "falls":
-        return wrong(f"{measured}. Most updates do become fresher, but the few of the stragglers make up for it.")
+        return wrong(f"{measured}. Most updates become fresher, but the few updates of the stragglers make up for it.")
     return wrong("Answer 'rises', 'stays' or 'falls'.")

@@ -1,4 +1,4 @@
-"""Looking at the generator: its images, losses, teachers and what it may reveal; and the checks of that lesson."""
+"""For 03_synthesis: the generator's images, losses and teachers, what they may reveal, and checks of the exercises."""
 
 from __future__ import annotations
 
@@ -30,33 +30,34 @@ ABLATIONS: dict[str, Switches] = {
     "without L_hot": (True, False, True),
     "without L_adv": (True, True, False),
 }
-
-
-COPIED = 0.25  # share of copied images that the privacy test is tried on
+COPIED = 0.25  # share of copied images in the pool on which the privacy test is tried
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A run with the moments at which it was looked at; pool: the newest (images, labels) at each of them."""
+    """A run, and what a synthesis would start from at some of its versions.
+
+    pool: the newest (images, labels) at each of these versions. initial: the last start, with the untrained generator.
+    """
 
     simulation: Simulation
-    moments: list[SynthesisStart]
+    starts: list[SynthesisStart]
     pool: list[tuple[Tensor, np.ndarray]]
     initial: SynthesisStart
 
 
 def watch(config: RunConfig, versions: Sequence[int]) -> Watched:
-    """Run until the last of `versions` (ascending), looking in at each; `initial` holds the generator as it began."""
-    moments, pool, number = [], [], 0
+    """Run until the last of `versions` (ascending) and keep a start of synthesis at each of them."""
+    starts, pool, number = [], [], 0
     simulation = Simulation(config)
-    start = copy.deepcopy(simulation.reviver.synthesizer.generator)
+    untrained = copy.deepcopy(simulation.reviver.synthesizer.generator)
     for version in versions:
         while simulation.server.version < version:
             simulation.process(number)
             number += 1
-        moments.append(capture(simulation))
+        starts.append(capture(simulation))
         pool.append(simulation.reviver.pool.newest(64))
-    return Watched(simulation, moments, pool, replace(moments[-1], generator=start))
+    return Watched(simulation, starts, pool, replace(starts[-1], generator=untrained))
 
 
 def _pixels(images: Tensor) -> np.ndarray:
@@ -66,11 +67,11 @@ def _pixels(images: Tensor) -> np.ndarray:
 
 @mpl.rc_context(STYLE)
 def plot_pool(watched: Watched) -> Figure:
-    """The newest synthetic image of each class at each version, under a real one of the class for comparison."""
+    """Plot the newest synthetic image of each class at each version, below a real image of the class."""
     data = watched.simulation.data
     classes = np.arange(data.num_classes)
     rows = [("a real digit", data.clients.images, data.clients.labels.numpy())]
-    rows += [(f"version {m.version}", *pool) for m, pool in zip(watched.moments, watched.pool, strict=True)]
+    rows += [(f"version {m.version}", *pool) for m, pool in zip(watched.starts, watched.pool, strict=True)]
     shown = [newest_of_each_class(_pixels(images), labels, classes) for _, images, labels in rows]
     figure = Plot(figsize=(10, 1.0 * len(rows) + 0.9), layout="constrained")
     axes = figure.subplots()
@@ -83,7 +84,7 @@ def plot_pool(watched: Watched) -> Figure:
 
 
 def wanted_probability(trace: Trace) -> np.ndarray:
-    """(steps,) how sure the teachers, weighted by w_m(y), are of the class that was wanted; mean over images."""
+    """Return the teachers' probability (steps,) of the wanted class, weighted by w_m(y); mean over images."""
     weights = teacher_weights(trace.proportions)[:, trace.labels]  # (M, n)
     picked = np.take_along_axis(trace.votes[:, :-1], trace.labels[None, None, :, None], axis=3)[..., 0]
     return (weights * picked).sum(axis=1).mean(axis=1)
@@ -91,9 +92,9 @@ def wanted_probability(trace: Trace) -> np.ndarray:
 
 @mpl.rc_context(STYLE)
 def plot_ablation(grid: dict[tuple[int, Switches], Trace], steps: int) -> Figure:
-    """What each loss does: three measures over the steps, with all losses and with one switched off.
+    """Plot what each loss does: three measures over the steps, with all losses and with one switched off.
 
-    Bold: mean over moments; thin: each of them. steps: K_synth, which a run would take, to be marked.
+    Bold: mean over versions; thin: each version. steps: K_synth, the number of steps in a run; the figure marks it.
     """
     measures: dict[str, Callable[[Trace], np.ndarray]] = {
         "sure of the wanted class (probability)": wanted_probability,
@@ -115,20 +116,20 @@ def plot_ablation(grid: dict[tuple[int, Switches], Trace], steps: int) -> Figure
 
 
 def estimates(simulation: Simulation) -> tuple[np.ndarray, np.ndarray]:
-    """Class proportions (n, C) of all clients that sent a model: as the server estimates them, and as they are."""
+    """Return class proportions (n, C) of all clients that sent a model: the server's estimate and the truth."""
     proportions = simulation.reviver.proportions
     clients = sorted(proportions.estimates)
     return np.stack([proportions.of(client) for client in clients]), simulation.data.class_proportions[clients]
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Half the sum of absolute differences of distributions (n, C): the share that would have to be moved."""
+    """Return half the sum of absolute differences of distributions (n, C): the share that must move."""
     return np.abs(p - q).sum(axis=1) / 2
 
 
 @mpl.rc_context(STYLE)
 def plot_proportions(simulation: Simulation) -> Figure:
-    """Estimated against true class proportions, a dot per client and class; how far off each client's estimate is."""
+    """Plot estimated against true class proportions, a dot per client and class, and the error of each client."""
     estimated, true = estimates(simulation)
     correlation = np.corrcoef(estimated.ravel(), true.ravel())[0, 1]
     figure = Plot(figsize=(11, 4.4), layout="constrained")
@@ -139,7 +140,7 @@ def plot_proportions(simulation: Simulation) -> Figure:
     left.set_title(f"{len(true)} clients x {true.shape[1]} classes: correlation {correlation:.2f}")
     off = {
         "estimated from noise": total_variation(estimated, true),
-        "guess: all classes alike": total_variation(np.full_like(true, 1 / true.shape[1]), true),
+        "guess: all classes equal": total_variation(np.full_like(true, 1 / true.shape[1]), true),
     }
     for (name, distance), colour in zip(off.items(), (TITLE_COLOURS[0], "#999999"), strict=True):
         label = f"{name}: mean {distance.mean():.2f}"
@@ -151,16 +152,16 @@ def plot_proportions(simulation: Simulation) -> Figure:
 
 
 def diversity(images: np.ndarray, labels: np.ndarray) -> float:
-    """Mean distance (root mean square of grey levels in 0 to 1) between two images of the same class."""
+    """Return the mean distance (root mean square of grey levels in 0 to 1) of two images of the same class."""
     flat = torch.from_numpy(images.reshape(len(images), -1) / 255.0)
     within = [torch.pdist(flat[labels == label]).mean() for label in np.unique(labels)]
     return float(torch.stack(within).mean()) / math.sqrt(flat.shape[1])
 
 
 def compare_generators(watched: Watched, steps: int, patience: int) -> dict[str, tuple[Trace, int]]:
-    """Traces, each with the step to look at: meta-learned generator, new generator, that one after `patience` steps."""
+    """Return traces with the step to show: meta-learned generator, new generator, new one after `patience` steps."""
     with num_threads(watched.simulation.config.num_threads or 1):
-        learned = trace_synthesis(watched.simulation, watched.moments[-1], steps=steps + 1)
+        learned = trace_synthesis(watched.simulation, watched.starts[-1], steps=steps + 1)
         fresh = trace_synthesis(watched.simulation, watched.initial, steps=patience + 1)
     return {
         f"meta-learned, {steps} steps": (learned, steps),
@@ -171,7 +172,7 @@ def compare_generators(watched: Watched, steps: int, patience: int) -> dict[str,
 
 @mpl.rc_context(STYLE)
 def plot_generators(watched: Watched, generators: dict[str, tuple[Trace, int]], per_class: int = 2) -> Figure:
-    """Images of each generator, two of each class, with the numbers that compare them; real digits for comparison."""
+    """Plot images of real digits and of each generator, `per_class` of each class, with the numbers to compare."""
     data = watched.simulation.data
     trace = next(iter(generators.values()))[0]
     count = int((trace.labels == 0).sum())
@@ -199,11 +200,11 @@ def plot_generators(watched: Watched, generators: dict[str, tuple[Trace, int]], 
 class Neighbours:
     """Distances (root mean squares of grey levels) from synthetic images to the nearest real image of a set.
 
-    to_held_out (n,): the set is what no client held. to_train (n,): equally many training images, mean over draws.
-    yardstick: real held-out images to training images. p_value: share of random splits of all these real images in
-    which the chosen part is at least as far from the synthetic images as the held-out part is. p_copied: the same if a
-    share COPIED of the synthetic images were copies of training images. images, matches (k, S, S): some synthetic
-    images, and the nearest of all training images to each.
+    to_held_out (n,): the set holds images that no client held. to_train (n,): an equal number of training images, mean
+    over random sets. yardstick: from real held-out images to training images. p_value: share of random splits of all
+    these real images whose chosen part is at least as far from the synthetic images as the held-out part. p_copied: the
+    p_value if a share COPIED of the synthetic images were copies of training images. images, matches (k, S, S): some
+    synthetic images, and the nearest training image to each.
     """
 
     to_train: np.ndarray
@@ -216,10 +217,10 @@ class Neighbours:
 
 
 def neighbours(watched: Watched, num_images: int = 512, shown: int = 8, num_splits: int = 500) -> Neighbours:
-    """Are the pool's newest images nearer to training images than to held-out ones?
+    """Test whether the pool's newest images are nearer to training images than to held-out images.
 
-    Among more candidates the nearest is nearer, so sets of equal size are compared, with the same number of each class.
-    If the images know nothing of who was held out, the held-out set is one random split among others.
+    More candidates give a smaller nearest distance, so the sets have equal size and the same number of each class. If
+    the images do not depend on who was held out, the held-out set is one random split among others.
     """
     simulation = watched.simulation
     data, rng = simulation.data, np.random.default_rng(simulation.config.seed)
@@ -233,12 +234,12 @@ def neighbours(watched: Watched, num_images: int = 512, shown: int = 8, num_spli
     for row in range(0, len(synthetic), round(1 / COPIED)):
         copied[row] = _distances(real[[rng.integers(len(held))]], real)[0]
     splits = [_split(of_test, labels, rng) for _ in range(num_splits)]
-    draws = [_split(of_test, labels, rng, among=~of_test) for _ in range(20)]
+    subsets = [_split(of_test, labels, rng, among=~of_test) for _ in range(20)]
     match = distance[:shown, ~of_test].argmin(axis=1)
     return Neighbours(
-        to_train=np.mean([distance[:, draw].min(axis=1) for draw in draws], axis=0),
+        to_train=np.mean([distance[:, subset].min(axis=1) for subset in subsets], axis=0),
         to_held_out=distance[:, of_test].min(axis=1),
-        yardstick=np.mean([_distances(real[of_test], real[draw]).min(axis=1) for draw in draws], axis=0),
+        yardstick=np.mean([_distances(real[of_test], real[subset]).min(axis=1) for subset in subsets], axis=0),
         p_value=_p_value(distance, of_test, splits),
         p_copied=_p_value(copied, of_test, splits),
         images=synthetic[:shown, 0].numpy(),
@@ -251,7 +252,7 @@ def _distances(images: Tensor, references: Tensor) -> np.ndarray:
 
 
 def _split(chosen: np.ndarray, labels: np.ndarray, rng: np.random.Generator, among: Any = True) -> np.ndarray:
-    """Numbers of a random set with as many samples of each class as `chosen` (n,) has, drawn where `among` is true."""
+    """Draw a random set where `among` is true, with as many samples of each class as `chosen` (n,); return indices."""
     return np.concatenate(
         [
             rng.choice(np.flatnonzero(among & (labels == label)), (chosen & (labels == label)).sum(), replace=False)
@@ -261,25 +262,25 @@ def _split(chosen: np.ndarray, labels: np.ndarray, rng: np.random.Generator, amo
 
 
 def _p_value(distance: np.ndarray, chosen: np.ndarray, splits: Sequence[np.ndarray]) -> float:
-    """Of the splits, and `chosen` itself, the share whose mean distance is at least that of `chosen`."""
-    found = distance[:, chosen].min(axis=1).mean()
-    return (1 + sum(distance[:, split].min(axis=1).mean() >= found for split in splits)) / (1 + len(splits))
+    """Return the share of the splits, with `chosen` among them, whose mean distance is at least that of `chosen`."""
+    observed = distance[:, chosen].min(axis=1).mean()
+    return (1 + sum(distance[:, split].min(axis=1).mean() >= observed for split in splits)) / (1 + len(splits))
 
 
 @mpl.rc_context(STYLE)
-def plot_neighbours(found: Neighbours) -> Figure:
-    """Synthetic images above their nearest training image; distances to training and to held-out images."""
+def plot_neighbours(near: Neighbours) -> Figure:
+    """Plot synthetic images above their nearest training image, and distances to training and held-out images."""
     figure = Plot(figsize=(11, 4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1.2, 1))
-    pairs = torch.from_numpy(np.stack([found.images, found.matches]))  # (2, n, S, S)
+    pairs = torch.from_numpy(np.stack([near.images, near.matches]))  # (2, n, S, S)
     show_mosaic(left.subplots(), _pixels(pairs)[:, :, None])
     left.suptitle("Newest synthetic images; below, the nearest training image", fontsize=12)
     axes = right.subplots()
-    edges = np.linspace(0, 1.05 * max(found.to_train.max(), found.to_held_out.max()), 40)
+    edges = np.linspace(0, 1.05 * max(near.to_train.max(), near.to_held_out.max()), 40)
     kinds = (
-        (found.yardstick, "#999999", "real held-out to training"),
-        (found.to_train, TITLE_COLOURS[1], "synthetic to training"),
-        (found.to_held_out, TITLE_COLOURS[0], "synthetic to held-out"),
+        (near.yardstick, "#999999", "real held-out to training"),
+        (near.to_train, TITLE_COLOURS[1], "synthetic to training"),
+        (near.to_held_out, TITLE_COLOURS[0], "synthetic to held-out"),
     )
     for distance, colour, name in kinds:
         axes.hist(distance, edges, density=True, histtype="step", lw=2, color=colour, label=name)
@@ -288,50 +289,50 @@ def plot_neighbours(found: Neighbours) -> Figure:
     return figure
 
 
-def privacy_in_words(found: Neighbours) -> str:
-    """The mean distances, the chance of such a difference, whether the test could have noticed, and the yardstick."""
-    verdict = "no more than chance explains" if found.p_value >= 0.05 else "more than chance explains easily"
+def privacy_in_words(near: Neighbours) -> str:
+    """Say the mean near, how likely chance explains them, whether the test would notice copies, the yardstick."""
+    verdict = "chance can explain the difference" if near.p_value >= 0.05 else "chance hardly explains the difference"
     return (
-        f"Mean distance to the nearest of equally many images: training {found.to_train.mean():.3f}, held-out "
-        f"{found.to_held_out.mean():.3f}. A random split puts the chosen part at least as far away in "
-        f"{found.p_value:.1%} of the cases: {verdict}. If {COPIED:.0%} of the images were copies of training images, "
-        f"it would be {found.p_copied:.1%}. Real held-out images are {found.yardstick.mean():.3f} from their nearest "
-        f"training image: synthetic ones are {found.to_train.mean() / found.yardstick.mean():.1f} times as far."
+        f"Mean distance to the nearest image, among equal numbers: training {near.to_train.mean():.3f}, held-out "
+        f"{near.to_held_out.mean():.3f}. A random split puts the chosen part at least as far away in "
+        f"{near.p_value:.1%} of the cases: {verdict}. If {COPIED:.0%} of the images were copies of training images, "
+        f"this would be {near.p_copied:.1%}. Real held-out images are {near.yardstick.mean():.3f} from their nearest "
+        f"training image; synthetic images are {near.to_train.mean() / near.yardstick.mean():.1f} times as far."
     )
 
 
 @check
 def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
-    """A function of logits (M, n, C), labels (n,) and q (M, C) that gives L_hot."""
+    """Judge a function of logits (M, n, C), labels (n,) and q (M, C) that returns L_hot."""
     rng = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(3, 5, 4, generator=rng), torch.tensor([0, 1, 2, 3, 1])
     q = torch.rand(3, 4, generator=rng)
     q = q / q.sum(dim=1, keepdim=True)
 
     def loss(weights: Tensor, scores: Tensor = logits) -> Tensor:
-        each = torch.stack([F.cross_entropy(own, labels, reduction="none") for own in scores])
+        each = torch.stack([F.cross_entropy(one, labels, reduction="none") for one in scores])
         return (weights[:, labels] * each).sum() / len(labels)
 
     weights, ones = q / q.sum(dim=0), torch.ones_like(q)
     mistakes = {
-        "Every teacher counts alike: you forgot the teacher weights w_m(y_b).": loss(ones / 3),
-        "Every teacher counts in full: you forgot the teacher weights w_m(y_b).": loss(ones),
-        "You weighted by q_m(y) itself: divide by its sum over teachers (over classes it is 1 already), so that a "
-        "class's weights sum to 1.": loss(q),
+        "Every teacher counts equally: you forgot the teacher weights w_m(y_b).": loss(ones / 3),
+        "Every teacher counts fully: you forgot the teacher weights w_m(y_b).": loss(ones),
+        "You weighted by q_m(y) itself: divide by its sum over teachers (over classes it is 1 already), so that the "
+        "weights of a class sum to 1.": loss(q),
         "This is the sum over samples: divide by n.": loss(weights) * 5,
         "You divide by the number of teachers too: the weights already sum to 1 over them.": loss(weights) / 3,
         "Cross-entropy takes logits: you gave it probabilities, so the softmax is applied twice.": loss(
             weights, logits.softmax(dim=2)
         ),
     }
-    found = one_number(answer(logits.clone(), labels.clone(), q.clone()))
-    praise = "A teacher that never saw a class has no say in what it should look like."
-    return diagnose(found, loss(weights), mistakes, praise)
+    result = one_number(answer(logits.clone(), labels.clone(), q.clone()))
+    praise = "A teacher that never saw a class has no influence on what it should look like."
+    return diagnose(result, loss(weights), mistakes, praise)
 
 
 @check
 def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
-    """A function of features (B, C, H, W), running mean and variance (C,) that gives one probe's term of L_feat."""
+    """Judge a function of features (B, C, H, W), mean and variance (C,) that returns one probe's term of L_feat."""
     rng = torch.Generator().manual_seed(1)
     x = torch.randn(3, 4, 2, 2, generator=rng) + 0.5
     mean, var = torch.randn(4, generator=rng), torch.rand(4, generator=rng) + 0.5
@@ -346,61 +347,59 @@ def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
         "The probes keep the biased variance (divided by the number of values); yours is unbiased (divided by it "
         "minus 1): pass correction=0.": norm(m - mean) + norm(unbiased - var),
         "These are squared norms; the loss takes the norms themselves.": norm(m - mean) ** 2 + norm(v - var) ** 2,
-        "That is the mean squared error; the loss takes Euclidean norms.": F.mse_loss(m, mean) + F.mse_loss(v, var),
+        "This is the mean squared error; the loss takes Euclidean norms.": F.mse_loss(m, mean) + F.mse_loss(v, var),
         "You took sums of absolute differences; the loss takes Euclidean norms.": (m - mean).abs().sum()
         + (v - var).abs().sum(),
         "You took standard deviations; the probes keep variances.": [
             norm(m - mean) + norm(spread.sqrt() - kept) for spread in (v, unbiased) for kept in (var, var.sqrt())
         ],
         "Only the mean is matched: the variance's term is missing.": norm(m - mean),
-        "You compared with mean 0 and variance 1, to which the probes are reset in every new global version. Match "
-        "the teacher's statistics, which travel with its model.": norm(m) + norm(v - 1),
+        "You compared with mean 0 and variance 1, to which the probes are reset in every new global version. Compare "
+        "with the teacher's statistics, which come with its model.": norm(m) + norm(v - 1),
     }
-    found = one_number(answer(x.clone(), mean.clone(), var.clone()))
+    result = one_number(answer(x.clone(), mean.clone(), var.clone()))
     praise = (
         "Two norms per probe: the loss is 0 only if every channel has the mean and the spread the teacher remembers."
     )
-    return diagnose(found, norm(m - mean) + norm(v - var), mistakes, praise)
+    return diagnose(result, norm(m - mean) + norm(v - var), mistakes, praise)
 
 
 @check
 def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
-    """A function of teacher and student logits (n, C) and weights (n,) that gives one teacher's part of L_adv."""
+    """Judge a function of teacher and student logits (n, C) and weights (n,): one teacher's part of L_adv."""
     rng = torch.Generator().manual_seed(3)
     teacher = 2 * torch.randn(8, 3, generator=rng)
     student, w = teacher + 2 * torch.randn(8, 3, generator=rng), torch.rand(8, generator=rng)
     agree = teacher.argmax(dim=1) == student.argmax(dim=1)
     kl, reverse = kl_divergence(teacher, student), kl_divergence(student, teacher)
     mistakes = {
-        "The KL divergence is turned round: it is KL(teacher || student), so the teacher's probabilities weight the "
-        "logarithms. (F.kl_div takes the *student's* log-probabilities first.)": -(w * agree * reverse).mean(),
-        "The sign: the generator minimises its loss and wants disagreement to grow, so there is a minus.": (
+        "The KL divergence has the wrong direction: it is KL(teacher || student); the teacher's probabilities weight "
+        "the logarithms. (F.kl_div takes the *student's* log-probabilities first.)": -(w * agree * reverse).mean(),
+        "The sign is wrong: the generator minimises its loss and wants more disagreement, so there is a minus.": (
             w * agree * kl
         ).mean(),
         "Two mistakes: the sign, and the direction of the KL divergence.": (w * agree * reverse).mean(),
-        "You forgot the condition that student and teacher agree: without it, the generator is paid for images that "
-        "mean nothing to anybody.": -(w * kl).mean(),
-        "The condition is turned round: only samples on which both name the *same* class count.": -(
-            w * ~agree * kl
-        ).mean(),
+        "You forgot the condition that student and teacher agree: without it, the generator gets a "
+        "reward for images that mean nothing.": -(w * kl).mean(),
+        "The condition is reversed: only samples on which both name the *same* class count.": -(w * ~agree * kl).mean(),
         "You forgot the teacher weights w_m(y_b).": -(agree * kl).mean(),
-        "Two things are forgotten: the teacher weights, and the condition that both agree.": -kl.mean(),
+        "You forgot two things: the teacher weights, and the condition that both agree.": -kl.mean(),
         "You divide by the number of samples on which they agree; the loss divides by n.": -(w * agree * kl).sum()
         / agree.sum(),
         "This is the sum over samples: divide by n.": -(w * agree * kl).sum(),
         "You averaged over classes too: sum over classes, then take the mean over samples.": -(w * agree * kl).mean()
         / 3,
     }
-    found = one_number(answer(teacher.clone(), student.clone(), w.clone()))
+    result = one_number(answer(teacher.clone(), student.clone(), w.clone()))
     praise = (
-        "It looks for images that both still read alike, but of which the teacher is sure in a way the student is not."
+        "It looks for images that both assign to the same class, where the teacher is sure in a way the student is not."
     )
-    return diagnose(found, -(w * agree * kl).mean(), mistakes, praise)
+    return diagnose(result, -(w * agree * kl).mean(), mistakes, praise)
 
 
 @check
 def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
-    """A function of a model, noise (n, 1, 4, 4) and T_probe that gives the estimated class proportions (C,)."""
+    """Judge a function of a model, noise (n, 1, 4, 4) and T_probe that returns estimated class proportions (C,)."""
     rng = torch.Generator().manual_seed(4)
     head, probe = nn.Linear(16, 3), StatisticProbe(1)
     with torch.no_grad():
@@ -408,7 +407,7 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
     model = nn.Sequential(probe, nn.Flatten(), head).train()  # as it comes from the client: in training mode
     noise, temperature = torch.randn(64, 1, 4, 4, generator=rng), 0.8
-    found = torch.as_tensor(answer(model, noise.clone(), temperature)).detach()
+    result = torch.as_tensor(answer(model, noise.clone(), temperature)).detach()
     if not torch.equal(probe.running_mean, torch.zeros(1)):
         return wrong(
             "The model was in training mode: your noise went into its probes' running statistics, which L_feat needs "
@@ -423,7 +422,7 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
         )
         .softmax(dim=1)
         .mean(dim=0),
-        "You averaged the logits first: softmax each input's logits, then average the probabilities.": (
+        "You averaged the logits first: take the softmax of each input's logits, then average the probabilities.": (
             logits.mean(dim=0) / temperature
         ).softmax(dim=0),
         "You counted hard votes (argmax); the proxy averages probabilities.": torch.bincount(
@@ -436,5 +435,5 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
         .softmax(dim=0)
         .mean(dim=0),
     }
-    praise = "No data were needed: trained on few classes, a network says these classes even to noise."
-    return diagnose(found, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)
+    praise = "No data were needed: a network that was trained on few classes answers these classes even to noise."
+    return diagnose(result, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)

@@ -1,4 +1,4 @@
-"""For 07_text: what the texts are, what of a synthetic text can be read, checks of the exercises."""
+"""For 07_text: what the texts are, what can be read in a synthetic text, checks of the exercises."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lessons.exercise import Verdict, check, diagnose, wrong
 
 
 def examples(simulation: Simulation) -> pd.DataFrame:
-    """The first test text of each class as the model gets it, and how many test texts the class has."""
+    """Tabulate the first test text of each class as the model gets it, and how many test texts the class has."""
     data, rows = simulation.data, {}
     words = np.array(data.tokenizer.vocabulary)
     labels = data.test.labels.numpy()
@@ -38,7 +38,7 @@ def examples(simulation: Simulation) -> pd.DataFrame:
 
 @mpl.rc_context(STYLE)
 def plot_clients(simulation: Simulation, num_clients: int = 20) -> Figure:
-    """Class proportions of the first `num_clients` clients, stacked."""
+    """Plot the class proportions of the first `num_clients` clients, stacked."""
     data = simulation.data
     proportions = data.class_proportions[:num_clients]
     figure = Plot(figsize=(9, 3), layout="constrained")
@@ -54,13 +54,13 @@ def plot_clients(simulation: Simulation, num_clients: int = 20) -> Figure:
 
 
 def bag_of_words(simulation: Simulation) -> float:
-    """Test accuracy of naive Bayes on token counts, trained on the texts of all clients in one place."""
+    """Return the test accuracy of naive Bayes on token counts, trained on the texts of all clients together."""
     data, size = simulation.data, len(simulation.data.tokenizer.vocabulary)
 
     def counts(tokens: Tensor) -> np.ndarray:
-        found = torch.zeros(len(tokens), size).scatter_add_(1, tokens, torch.ones(tokens.shape)).numpy()
-        found[:, data.tokenizer.pad] = 0
-        return found
+        table = torch.zeros(len(tokens), size).scatter_add_(1, tokens, torch.ones(tokens.shape)).numpy()
+        table[:, data.tokenizer.pad] = 0
+        return table
 
     known = data.clients.take(np.unique(np.concatenate(data.shards)))
     model = MultinomialNB().fit(counts(known.tokens), known.labels.numpy())
@@ -71,12 +71,12 @@ def bag_of_words(simulation: Simulation) -> float:
 
 
 def reading(simulation: Simulation, rates: Sequence[float], steps: int) -> pd.DataFrame:
-    """Synthesise with the run's last teachers from the same seeds, and look at what is left when it is read.
+    """Synthesise with the run's last teachers from the same seeds, and measure what is left after reading.
 
-    A row per rate of the embeddings (`synthesis.noise_lr`), 0 for the seeds themselves. `embeddings`, `tokens`: mean
+    One row per rate of the embeddings (`synthesis.noise_lr`), 0 for the seeds themselves. `embeddings`, `tokens`: mean
     probability that the teachers, weighted for the wanted class, give it on the synthetic text and on its nearest
-    tokens; `changed`: share of trained places whose nearest token is not the seed's; `moved`: mean distance of these
-    places from the seed.
+    tokens; `changed`: share of trained positions whose nearest token is not the seed's; `moved`: mean distance of
+    these positions from the seed.
     """
     reviver, server = simulation.reviver, simulation.server
     states = [teacher.state for teacher in reviver.buffer]
@@ -85,34 +85,34 @@ def reading(simulation: Simulation, rates: Sequence[float], steps: int) -> pd.Da
     table, rows = simulation.modality.embedding, {}
     for rate in (0.0, *rates):
         config = simulation.config.synthesis.model_copy(update={"steps": steps, "noise_lr": rate})
-        generator = copy.deepcopy(reviver.synthesizer.generator)  # Reptile moves it: the run's own stays as it is
+        generator = copy.deepcopy(reviver.synthesizer.generator)  # a copy: Reptile moves it
         maker = Synthesizer(simulation.layout, simulation.modality.prepare_synthetic, generator, config, guard=False)
         draws = maker.draw(stream(simulation.config.seed, "synthesis", 0), shares)
         labels = torch.from_numpy(draws.labels)
         seeds = texts = generator.make(draws.latents, labels).detach()
         if rate:
             texts = maker.synthesise(draws, states, weights, server.state, adversarial=True).samples
-        read, own = nearest_tokens(texts, table), nearest_tokens(seeds, table)
-        trained = own >= 0
+        read, start = nearest_tokens(texts, table), nearest_tokens(seeds, table)
+        trained = start >= 0
         trained[:, : config.prompt_tokens] = False
         tokens = torch.cat([table[torch.from_numpy(read).long().clamp(min=0)], texts[..., -1:]], dim=-1)
         distance = torch.linalg.vector_norm((texts - seeds)[..., :-1], dim=-1).numpy()
         rows[rate] = {
             "embeddings": _wanted(simulation, states, weights, texts, labels),
             "tokens": _wanted(simulation, states, weights, tokens, labels),
-            "changed": float((read != own)[trained].mean()),
+            "changed": float((read != start)[trained].mean()),
             "moved": float(distance[trained].mean()),
         }
     return pd.DataFrame(rows).T.rename_axis("rate")
 
 
 def unmoved(simulation: Simulation) -> float:
-    """Share of the pool's texts all of whose trained places are still exactly tokens: seeds that no step has moved."""
+    """Return the share of the pool's texts that no step has moved: all trained positions are still exactly tokens."""
     samples, _ = simulation.reviver.pool.newest(len(simulation.reviver.pool))
     table = simulation.modality.embedding
-    places = samples[:, simulation.config.synthesis.prompt_tokens :]
-    tokens = table[torch.from_numpy(nearest_tokens(places, table)).long().clamp(min=0)]
-    gap = (places[..., :-1] - tokens).abs().amax(dim=-1) * places[..., -1]
+    trained = samples[:, simulation.config.synthesis.prompt_tokens :]
+    tokens = table[torch.from_numpy(nearest_tokens(trained, table)).long().clamp(min=0)]
+    gap = (trained[..., :-1] - tokens).abs().amax(dim=-1) * trained[..., -1]
     return float((gap.amax(dim=1) < 1e-6).float().mean())
 
 
@@ -125,7 +125,7 @@ def _wanted(simulation: Simulation, states: list[Tensor], weights: Tensor, texts
 
 
 def token_gap(simulation: Simulation, count: int = 300) -> float:
-    """Mean distance from a token to the nearest other one, over the first `count` usual tokens."""
+    """Return the mean distance from a token to the nearest other token, over the first `count` usual tokens."""
     table = simulation.modality.embedding[torch.from_numpy(simulation.data.tokenizer.usual)]
     distances = torch.cdist(table[:count], table)
     return float(distances.fill_diagonal_(torch.inf).min(dim=1).values.mean())
@@ -133,22 +133,27 @@ def token_gap(simulation: Simulation, count: int = 300) -> float:
 
 @mpl.rc_context(STYLE)
 def plot_reading(table: pd.DataFrame, num_classes: int) -> Figure:
-    """Left: what teachers say of the embeddings and of their nearest tokens. Right: tokens that changed."""
+    """Plot what teachers say about embeddings and nearest tokens (left), and the share of changed tokens (right)."""
     figure = Plot(figsize=(10, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    places = np.arange(len(table))
-    left.bar(places - 0.2, table["embeddings"], 0.4, color=TITLE_COLOURS[1], label="the embeddings")
-    left.bar(places + 0.2, table["tokens"], 0.4, color=TITLE_COLOURS[0], label="their nearest tokens")
+    columns = np.arange(len(table))
+    left.bar(columns - 0.2, table["embeddings"], 0.4, color=TITLE_COLOURS[1], label="the embeddings")
+    left.bar(columns + 0.2, table["tokens"], 0.4, color=TITLE_COLOURS[0], label="their nearest tokens")
     left.axhline(1 / num_classes, color="#444444", linestyle=":", linewidth=1.2)
     left.text(len(table) - 0.5, 1 / num_classes, "chance", ha="right", va="bottom", fontsize=9)
-    left.set(ylim=(0, 1.2), yticks=np.linspace(0, 1, 6), xlabel="rate (0: the seeds)", ylabel="of the wanted class")
+    left.set(
+        ylim=(0, 1.2),
+        yticks=np.linspace(0, 1, 6),
+        xlabel="rate (0: the seeds)",
+        ylabel="probability of the wanted class",
+    )
     left.set_title("What the teachers think of ...", fontsize=12)
     left.legend(ncols=2, loc="upper left")
-    right.bar(places, table["changed"], 0.5, color=TITLE_COLOURS[2])
-    right.set(ylim=(0, 1), xlabel="rate (0: the seeds)", ylabel="of the trained places")
-    right.set_title("Places that read differently from the seed", fontsize=12)
+    right.bar(columns, table["changed"], 0.5, color=TITLE_COLOURS[2])
+    right.set(ylim=(0, 1), xlabel="rate (0: the seeds)", ylabel="share of the trained positions")
+    right.set_title("Positions that read differently from the seed", fontsize=12)
     for axes in (left, right):
-        axes.set_xticks(places, [f"{rate:g}" for rate in table.index])
+        axes.set_xticks(columns, [f"{rate:g}" for rate in table.index])
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
@@ -158,42 +163,42 @@ def plot_reading(table: pd.DataFrame, num_classes: int) -> Figure:
 
 @check
 def check_attention(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
-    """`answer(scores, mask)`: attention weights (B, Q, T) from scores (B, Q, T) and mask (B, T), 1 at tokens."""
+    """Judge `answer(scores, mask)`: attention weights (B, Q, T) from scores (B, Q, T) and mask (B, T), 1 at tokens."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(2, 2, 4, generator=generator, dtype=torch.float64)
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.float64)
     hidden, tiny = mask[:, None] < 0.5, -1e9
-    found = torch.as_tensor(answer(scores.clone(), mask.clone())).detach()
+    result = torch.as_tensor(answer(scores.clone(), mask.clone())).detach()
     expected = scores.masked_fill(hidden, tiny).softmax(dim=-1)
     mistakes = {
-        "The mask is not used: tokens look at padding, so the length of the batch changes what a text means.": (
+        "The mask is not used: tokens look at padding, so the amount of padding changes what a text means.": (
             scores.softmax(dim=-1)
         ),
-        "Masked after the softmax: the weights no longer sum to 1, because padding took its part of the sum.": (
+        "You masked after the softmax: the weights no longer sum to 1, because padding took its part of the sum.": (
             scores.softmax(dim=-1) * mask[:, None]
         ),
         "A score of 0 is not 'do not look': exp(0) = 1. Padding needs a score of minus infinity.": (
             (scores * mask[:, None]).softmax(dim=-1)
         ),
-        "The mask is upside down: these weights look at padding alone. It is 1 where there is a token.": (
+        "The mask is upside down: these weights look only at padding. The mask is 1 where there is a token.": (
             scores.masked_fill(~hidden, tiny).softmax(dim=-1)
         ),
-        "The softmax runs over the queries (dim=1). Each query shares one whole among the tokens: dim=-1.": (
+        "The softmax runs over the queries (dim=1). The weights of each query sum to 1 over the tokens: dim=-1.": (
             scores.masked_fill(hidden, tiny).softmax(dim=1)
         ),
-        "Those are the masked scores; the softmax is missing.": scores.masked_fill(hidden, tiny),
-        "A mean over all tokens, whatever their scores.": (mask / mask.sum(dim=1, keepdim=True))[:, None].expand(
-            2, 2, 4
-        ),
+        "These are the masked scores; the softmax is missing.": scores.masked_fill(hidden, tiny),
+        "This is a mean over all tokens, whatever their scores.": (mask / mask.sum(dim=1, keepdim=True))[
+            :, None
+        ].expand(2, 2, 4),
     }
-    if found.isnan().any():
-        return wrong("There are NaNs: 0 times infinity is none of both. Use masked_fill, not a product.")
-    return diagnose(found, expected, mistakes, "What stands behind the mask has no influence at all.")
+    if result.isnan().any():
+        return wrong("There are NaNs: 0 times infinity is undefined. Use masked_fill, not a product.")
+    return diagnose(result, expected, mistakes, "What the mask hides has no influence at all.")
 
 
 @check
 def check_nearest(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
-    """`answer(x, table)`: the number (n,) of the token in `table` (V, d) nearest to each row of `x` (n, d)."""
+    """Judge `answer(x, table)`: the index (n,) of the token in `table` (V, d) nearest to each row of `x` (n, d)."""
     x = torch.tensor([[1.0, 0.0], [0.5, 0.6], [3.0, 0.5], [0.2, 1.5]], dtype=torch.float64)
     table = torch.tensor(
         [[4.0, 1.0], [0.9, 0.3], [0.2, 0.9], [5.0, 0.0], [2.0, 2.4], [-1.0, -1.0]], dtype=torch.float64
@@ -201,50 +206,54 @@ def check_nearest(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     gap = torch.cdist(x, table)
     similar = torch.nn.functional.normalize(x, dim=1) @ torch.nn.functional.normalize(table, dim=1).T
     mistakes = {
-        "That is the token in the same direction (cosine), however long: a different question.": similar.argmax(dim=1),
-        "That is the largest dot product, which favours long embeddings. Subtract half of |e|^2.": (
+        "This is the token with the most similar direction (cosine); take the smallest distance.": similar.argmax(
+            dim=1
+        ),
+        "This is the largest dot product, which favours long embeddings. Subtract half of |e|^2.": (
             (x @ table.T).argmax(dim=1)
         ),
-        "That is the farthest token: argmin, or a sign.": gap.argmax(dim=1),
-        "|e|^2 - x.e: the dot product counts twice in |x - e|^2.": (
+        "This is the farthest token: use argmin, or check a sign.": gap.argmax(dim=1),
+        "This is |e|^2 - x.e, but the dot product counts twice in |x - e|^2.": (
             (table.square().sum(dim=1) - x @ table.T).argmin(dim=1)
         ),
-        "That is the smallest dot product. The distance is |x - e|^2 = |x|^2 - 2 x.e + |e|^2.": (
+        "This is the smallest dot product. The distance is |x - e|^2 = |x|^2 - 2 x.e + |e|^2.": (
             (x @ table.T).argmin(dim=1)
         ),
     }
-    found = torch.as_tensor(answer(x.clone(), table.clone()))
-    if found.shape == (len(table),):
-        return wrong("One number for each token: which place is nearest to it. Take the argmin over tokens.")
+    result = torch.as_tensor(answer(x.clone(), table.clone()))
+    if result.shape == (len(table),):
+        return wrong("This gives one index for each token, its nearest row of x. Take the argmin over tokens.")
     return diagnose(
-        found, gap.argmin(dim=1), mistakes, "Its gradient is zero or nowhere: no one can train through an argmin."
+        result, gap.argmin(dim=1), mistakes, "Its gradient is zero or undefined: nobody can train through an argmin."
     )
 
 
 @check
 def check_feature_loss(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
-    """`answer(h, running_mean)`: the feature term of one layer, a number, from states (n, d) and a mean (d,)."""
+    """Judge `answer(h, running_mean)`: the feature term of one layer from states (n, d) and a mean (d,)."""
     generator = torch.Generator().manual_seed(1)
     h = torch.randn(5, 3, generator=generator, dtype=torch.float64)
     mean = torch.randn(3, generator=generator, dtype=torch.float64)
     gap = h - mean
     norms = torch.linalg.vector_norm(gap, dim=1)
     mistakes = {
-        "That is the norm of the batch mean's gap, as for images. Texts far apart on both sides of the mean would "
+        "This is the norm of the batch mean's gap, as for images. Texts far apart on both sides of the mean would "
         "cost nothing: take the norm of each text first, then the mean.": torch.linalg.vector_norm(gap.mean(dim=0)),
-        "Squared norms: the loss is the norm itself.": norms.square().mean(),
-        "That is the mean square over all numbers, F.mse_loss.": gap.square().mean(),
-        "That is the sum over texts: it would grow with the batch. Take the mean.": norms.sum(),
+        "Squared norms: take the norms themselves.": norms.square().mean(),
+        "This is the mean square over all numbers, as in F.mse_loss.": gap.square().mean(),
+        "This is the sum over texts: it would grow with the batch. Take the mean.": norms.sum(),
         "One norm over the whole batch: it mixes texts.": torch.linalg.vector_norm(gap),
-        "Norms over texts for each dimension: the norm runs over the d numbers of one text, dim=1.": (
+        "You took norms over texts for each dimension. Take them over the d numbers of one text: dim=1.": (
             torch.linalg.vector_norm(gap, dim=0).mean()
         ),
-        "That is the mean absolute gap of single numbers.": gap.abs().mean(),
-        "That is the sum of absolute gaps (the 1-norm); the norm here is Euclidean.": gap.abs().sum(dim=1).mean(),
-        "The mean of the states' norms: the running mean is not subtracted.": torch.linalg.vector_norm(h, dim=1).mean(),
+        "This is the mean absolute gap of single numbers.": gap.abs().mean(),
+        "This is the sum of absolute gaps (the 1-norm); the norm here is Euclidean.": gap.abs().sum(dim=1).mean(),
+        "This is the mean of the states' norms: the running mean is not subtracted.": torch.linalg.vector_norm(
+            h, dim=1
+        ).mean(),
     }
-    found = torch.as_tensor(answer(h.clone(), mean.clone())).detach()
-    if found.shape == (len(h),) and np.allclose(found, norms):
-        return wrong("Those are the norms of the texts, right so far: return their mean, one number.")
-    praise = "Every single text is pulled to what the teacher usually sees, and so they also become alike."
-    return diagnose(found, norms.mean(), mistakes, praise)
+    result = torch.as_tensor(answer(h.clone(), mean.clone())).detach()
+    if result.shape == (len(h),) and np.allclose(result, norms):
+        return wrong("These are the norms of the texts, which is right so far. Now return their mean, one number.")
+    praise = "The loss pulls every text towards what the teacher usually sees, so the texts also become similar."
+    return diagnose(result, norms.mean(), mistakes, praise)

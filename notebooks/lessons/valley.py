@@ -1,4 +1,4 @@
-"""Asynchronous learning with two parameters, so that every update can be drawn: two clients, one curved valley.
+"""Asynchronous learning with two parameters, where every update is an arrow on a map: two clients, one bent valley.
 
 Each client's loss is a bent valley whose floor slopes gently to an optimum. The clients differ in where the optimum
 lies and in where the floor runs; the global loss is their mean.
@@ -25,17 +25,17 @@ VIEW = ((-3.3, 3.3), (-1.5, 3.2))
 
 
 def loss(x: np.ndarray, y: np.ndarray, client: int) -> np.ndarray:
-    """Loss of `client` (0 or 1) at parameters (x, y)."""
+    """Return the loss of `client` (0 or 1) at parameters (x, y)."""
     return SLOPE / 2 * (x - OPTIMUM[client]) ** 2 + WALL / 2 * (y - BEND * x**2 - FLOOR[client]) ** 2
 
 
 def global_loss(path: np.ndarray) -> np.ndarray:
-    """Mean loss of both clients at points (..., 2)."""
+    """Return the mean loss of both clients at points (..., 2)."""
     return (loss(path[..., 0], path[..., 1], 0) + loss(path[..., 0], path[..., 1], 1)) / 2
 
 
 def local_update(start: np.ndarray, client: int) -> np.ndarray:
-    """What `client` sends back from `start` (2,): returned minus downloaded, after STEPS gradient steps."""
+    """Return the update of `client` from `start` (2,): returned minus downloaded, after STEPS gradient steps."""
     x, y = start
     for _ in range(STEPS):
         above = y - BEND * x**2 - FLOOR[client]
@@ -45,9 +45,9 @@ def local_update(start: np.ndarray, client: int) -> np.ndarray:
 
 
 def descend(staleness: int, lr: float, versions: int = 60, weight: float = 1.0) -> np.ndarray:
-    """Versions (versions + 1, 2) of the global model when every update is `staleness` versions old.
+    """Return the versions (versions + 1, 2) of the global model if every update is `staleness` versions old.
 
-    The clients take turns. lr: server rate. weight: 1 - beta, what the server leaves of an update.
+    The clients take turns. lr: server rate. weight: 1 - beta, what the server keeps of an update.
     """
     path = [np.array(START)]
     for version in range(versions):
@@ -56,7 +56,7 @@ def descend(staleness: int, lr: float, versions: int = 60, weight: float = 1.0) 
 
 
 def updates_at(path: np.ndarray, staleness: int) -> tuple[np.ndarray, np.ndarray]:
-    """(fresh, stale) updates (versions, 2) of the client whose turn it is at each version of `path`."""
+    """Return the fresh and the stale updates (versions, 2) of the client whose turn it is at each version of `path`."""
     turns = range(len(path) - 1)
     fresh = np.array([local_update(path[version], version % 2) for version in turns])
     stale = np.array([local_update(path[max(0, version - staleness)], version % 2) for version in turns])
@@ -64,7 +64,7 @@ def updates_at(path: np.ndarray, staleness: int) -> tuple[np.ndarray, np.ndarray
 
 
 def angles(path: np.ndarray, staleness: int) -> np.ndarray:
-    """(versions,) angle in degrees between the stale and the fresh update of the same client; 180 is backwards."""
+    """Return the angle (versions,) in degrees between stale and fresh update of the same client; 180 is backwards."""
     fresh, stale = updates_at(path, staleness)
     cosine = (fresh * stale).sum(axis=1) / np.linalg.norm(fresh, axis=1) / np.linalg.norm(stale, axis=1)
     return np.degrees(np.arccos(cosine.clip(-1, 1)))
@@ -72,14 +72,14 @@ def angles(path: np.ndarray, staleness: int) -> np.ndarray:
 
 @cache
 def _picture() -> np.ndarray:
-    """Bytes (rows from below, columns, 4) of the valley in bands of equal root loss: it shows floor and walls alike."""
+    """Return the valley as bytes (rows from below, columns, 4), in bands of equal root loss to show floor and walls."""
     x, y = np.meshgrid(np.linspace(*VIEW[0], 660), np.linspace(*VIEW[1], 470))
     root = np.sqrt(global_loss(np.stack([x, y], axis=-1)))
     return mpl.colormaps["Greys"].resampled(24)(root / root.max(), alpha=0.6, bytes=True)
 
 
 def _ground(axes: Axes) -> None:
-    """The loss surface, seen from above, with the clients' optima."""
+    """Plot the loss surface, seen from above, with the clients' optima."""
     axes.imshow(_picture(), extent=(*VIEW[0], *VIEW[1]), origin="lower", interpolation="nearest")
     for client, name in enumerate("AB"):
         at = (OPTIMUM[client], BEND * OPTIMUM[client] ** 2 + FLOOR[client])
@@ -96,7 +96,7 @@ def _arrow(axes: Axes, at: np.ndarray, update: np.ndarray, colour: str) -> None:
 
 @mpl.rc_context(STYLE)
 def plot_paths(staleness: tuple[int, ...], lr: float, versions: int = 60, weights: tuple[float, ...] = ()) -> Figure:
-    """The valley from above, a panel per staleness: the path of the global model, fresh and stale updates along it.
+    """Plot the valley, a panel per staleness: the path of the global model with fresh and stale updates along it.
 
     weights: 1 - beta in each panel; 1 if unset. The titles give the mean loss of the last ten versions.
     """
@@ -120,13 +120,13 @@ def plot_paths(staleness: tuple[int, ...], lr: float, versions: int = 60, weight
 
 @mpl.rc_context(STYLE)
 def plot_arrival(staleness: int, version: int, lr: float, versions: int = 60) -> Figure:
-    """One arrival: where its job started, where it is applied, the update that arrives and the fresh one beside it."""
+    """Plot one arrival: where its job started, where it is applied, the arriving and the fresh update."""
     path = descend(staleness, lr, versions)
     fresh, stale = updates_at(path, staleness)
     angle = angles(path, staleness)
     version = min(version, versions - 1)
     start, here = path[max(0, version - staleness)], path[version]
-    figure = Plot(figsize=(11, 4.2))  # placed by hand, as a layout engine takes longer than all the rest of a drawing
+    figure = Plot(figsize=(11, 4.2))  # fixed margins: a layout engine takes longer than the whole figure
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     figure.subplots_adjust(left=0.06, right=0.98, bottom=0.22, top=0.91, wspace=0.16)
     _ground(left)

@@ -1,4 +1,4 @@
-"""What every check does with answers that are not there, or not of the kind that is asked for."""
+"""What every check does with missing answers, or with answers of the wrong kind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_double(answer: Any) -> Verdict:
         (lambda x: torch.tensor(2.0 * x, requires_grad=True), "right", ""),
         (3, "wrong", "It is not"),
         (np.ones((2, 3)), "wrong", "array of shape (2, 3)"),
-        (lambda x: np.ones(4), "wrong", "returns shape (4,), and one number is asked"),
+        (lambda x: np.ones(4), "wrong", "returns shape (4,) instead of one number"),
         (lambda x: x + "1", "wrong", "could not be used: TypeError"),
     ],
 )

@@ -42,8 +42,8 @@ def test_half_width(answer: object, kind: str, words: str) -> None:
     ("answer", "kind", "words"),
     [
         (lambda time, accuracy: accuracy[time >= 0.95 * time[-1]].mean(), "right", "nobody could have chosen"),
-        (lambda time, accuracy: accuracy.max(), "wrong", "luckiest moment"),
-        (lambda time, accuracy: accuracy[-1], "wrong", "one draw"),
+        (lambda time, accuracy: accuracy.max(), "wrong", "luckiest one"),
+        (lambda time, accuracy: accuracy[-1], "wrong", "one point"),
         (lambda time, accuracy: accuracy.mean(), "wrong", "beginning included"),
         (lambda time, accuracy: accuracy[-2:].mean(), "wrong", "last 5% of what"),
         (lambda time, accuracy: np.nan, "wrong", "28.03"),
@@ -62,7 +62,7 @@ def test_final(answer: object, kind: str, words: str) -> None:
         (14.5, "right", "later still"),
         (28 / 3, "wrong", "drops the run"),
         (7, "wrong", "no time at all"),
-        (30, "wrong", "last moment"),
+        (30, "wrong", "last time"),
     ],
 )
 def test_mean_time(answer: float, kind: str, words: str) -> None:

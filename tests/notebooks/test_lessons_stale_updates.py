@@ -98,13 +98,13 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 ALIGNMENTS = {
     "directions only": lambda r, d, c, f: cosine(r - d, f),
-    "sign is turned": lambda r, d, c, f: cosine(d - r, f),
+    "sign is wrong": lambda r, d, c, f: cosine(d - r, f),
     "from the current model": lambda r, d, c, f: cosine(r - c, f),
     "returned model itself": lambda r, d, c, f: cosine(r, f),
     "inner product": lambda r, d, c, f: (r - d) @ f,
     "the update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(f),
     "the fresh update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(r - d),
-    "no mistake which this check knows": lambda r, d, c, f: 0.5,
+    "does not know this mistake": lambda r, d, c, f: 0.5,
     "could not be used: ValueError": lambda r, d, c, f: (r - d) @ f[:2],
 }
 

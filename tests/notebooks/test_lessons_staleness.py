@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))  # test_plots, when this file runs alone
 
 from helpers import federation, record_of
 
@@ -73,8 +73,8 @@ def test_predictions(answer: object, kind: str, words: str) -> None:
     [
         ((6, 6), "right", "this is FedAvg"),
         ((12, 6), "right", "2 of them for a version"),
-        ((1, 6), "wrong", "versions are made before the last has arrived"),
-        ((6, 1), "wrong", "jobs start at any moment"),
+        ((1, 6), "wrong", "makes versions before the last has arrived"),
+        ((6, 1), "wrong", "jobs start at any time"),
         ((1, 1), "wrong", "Nobody may start before everybody has arrived"),
         ((6, 7), "wrong", "refill_size = 7 must be at most concurrency = 6"),
         (None, "open", ""),

@@ -22,10 +22,10 @@ def watched() -> lesson.Watched:
     return lesson.watch(small("fedrevive", federation__num_clients=120), [6, 12])
 
 
-def test_a_watched_run_keeps_its_moments(watched: lesson.Watched) -> None:
-    assert [moment.version for moment in watched.moments] == [6, 12]
+def test_a_watched_run_keeps_the_starts_of_synthesis(watched: lesson.Watched) -> None:
+    assert [start.version for start in watched.starts] == [6, 12]
     assert watched.initial.version == 12
-    first, last = (next(m.generator.parameters()) for m in (watched.initial, watched.moments[-1]))
+    first, last = (next(m.generator.parameters()) for m in (watched.initial, watched.starts[-1]))
     assert not torch.equal(first, last)
 
 
@@ -57,7 +57,7 @@ def test_the_privacy_test_sees_copies(watched: lesson.Watched, monkeypatch: pyte
 
 
 def test_figures_are_made(watched: lesson.Watched) -> None:
-    grid = trace_grid(watched.simulation, watched.moments, steps=3, images_per_class=2)
+    grid = trace_grid(watched.simulation, watched.starts, steps=3, images_per_class=2)
     (pool,) = lesson.plot_pool(watched).axes
     assert [len(pool.get_yticks()), len(pool.get_xticks())] == [3, 10]
     assert pool.images[0].get_array().shape == (3 * 9 - 1, 10 * 9 - 1, 3)
@@ -74,16 +74,16 @@ def label_loss(
 ) -> Callable[..., torch.Tensor]:
     def answer(logits: torch.Tensor, labels: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         logits = logits.softmax(dim=2) if squash else logits
-        each = torch.stack([F.cross_entropy(own, labels, reduction="none") for own in logits])
+        each = torch.stack([F.cross_entropy(one, labels, reduction="none") for one in logits])
         return scale * (weigh(q)[:, labels] * each).sum() / len(labels)
 
     return answer
 
 
 LABEL = {
-    "has no say": label_loss(),
-    "counts alike": label_loss(lambda q: torch.ones_like(q) / len(q)),
-    "counts in full": label_loss(torch.ones_like),
+    "has no influence": label_loss(),
+    "counts equally": label_loss(lambda q: torch.ones_like(q) / len(q)),
+    "counts fully": label_loss(torch.ones_like),
     "q_m(y) itself": label_loss(lambda q: q),
     "sum over samples": label_loss(scale=5),
     "number of teachers too": label_loss(scale=1 / 3),
@@ -95,21 +95,21 @@ def norm(vector: torch.Tensor) -> torch.Tensor:
     return torch.linalg.vector_norm(vector)
 
 
-def moments(x: torch.Tensor, correction: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def statistics(x: torch.Tensor, correction: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=correction)
 
 
 FEATURE = {
-    "Two norms per probe": lambda x, m, v: norm(moments(x)[0] - m) + norm(moments(x)[1] - v),
-    "yours is unbiased": lambda x, m, v: norm(moments(x)[0] - m) + norm(moments(x, 1)[1] - v),
-    "squared norms": lambda x, m, v: norm(moments(x)[0] - m) ** 2 + norm(moments(x)[1] - v) ** 2,
-    "mean squared error": lambda x, m, v: F.mse_loss(moments(x)[0], m) + F.mse_loss(moments(x)[1], v),
+    "Two norms per probe": lambda x, m, v: norm(statistics(x)[0] - m) + norm(statistics(x)[1] - v),
+    "yours is unbiased": lambda x, m, v: norm(statistics(x)[0] - m) + norm(statistics(x, 1)[1] - v),
+    "squared norms": lambda x, m, v: norm(statistics(x)[0] - m) ** 2 + norm(statistics(x)[1] - v) ** 2,
+    "mean squared error": lambda x, m, v: F.mse_loss(statistics(x)[0], m) + F.mse_loss(statistics(x)[1], v),
     "absolute differences": lambda x, m, v: (
-        F.l1_loss(moments(x)[0], m, reduction="sum") + F.l1_loss(moments(x)[1], v, reduction="sum")
+        F.l1_loss(statistics(x)[0], m, reduction="sum") + F.l1_loss(statistics(x)[1], v, reduction="sum")
     ),
-    "standard deviations": lambda x, m, v: norm(moments(x)[0] - m) + norm(moments(x)[1].sqrt() - v.sqrt()),
-    "variance's term is missing": lambda x, m, v: norm(moments(x)[0] - m),
-    "to which the probes are reset": lambda x, m, v: norm(moments(x)[0]) + norm(moments(x)[1] - 1),
+    "standard deviations": lambda x, m, v: norm(statistics(x)[0] - m) + norm(statistics(x)[1].sqrt() - v.sqrt()),
+    "variance's term is missing": lambda x, m, v: norm(statistics(x)[0] - m),
+    "to which the probes are reset": lambda x, m, v: norm(statistics(x)[0]) + norm(statistics(x)[1] - 1),
     "could not be used": lambda x, m, v: norm(x.mean(dim=0) - m),
 }
 
@@ -120,11 +120,11 @@ def agree(t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
 
 ADVERSARIAL = {
     "sure in a way the student is not": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).mean(),
-    "divergence is turned round": lambda t, s, w: -(w * agree(t, s) * kl_divergence(s, t)).mean(),
+    "has the wrong direction": lambda t, s, w: -(w * agree(t, s) * kl_divergence(s, t)).mean(),
     "so there is a minus": lambda t, s, w: (w * agree(t, s) * kl_divergence(t, s)).mean(),
     "Two mistakes": lambda t, s, w: (w * agree(t, s) * kl_divergence(s, t)).mean(),
     "forgot the condition": lambda t, s, w: -(w * kl_divergence(t, s)).mean(),
-    "condition is turned round": lambda t, s, w: -(w * ~agree(t, s) * kl_divergence(t, s)).mean(),
+    "condition is reversed": lambda t, s, w: -(w * ~agree(t, s) * kl_divergence(t, s)).mean(),
     "forgot the teacher weights": lambda t, s, w: -(agree(t, s) * kl_divergence(t, s)).mean(),
     "on which they agree; the loss": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).sum() / agree(t, s).sum(),
     "sum over samples": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).sum(),

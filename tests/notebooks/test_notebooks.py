@@ -1,4 +1,4 @@
-"""The notebooks: their form, and that each runs to its end, unsolved and solved, at sizes of a few seconds.
+"""The notebooks: their form, and that each runs to its end, unsolved and solved, in a few seconds.
 
 `make test-notebooks` runs them at their own defaults (marker `notebooks`).
 """
@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ import papermill
 import pytest
 from helpers import run_python
 
+from reproduce.reports.notebook_html import to_html
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 MOST_LINES = 15  # of a code cell
 
-# Parameters that make a notebook run in a few seconds; everything else is as the reader finds it.
+# Parameters that make a notebook run in a few seconds; everything else is as the reader gets it.
 TINY: dict[str, dict[str, Any]] = {
     "00_quick_tour": {"num_clients": 14, "concurrency": 8, "max_sim_time": 5.0},
     "01_staleness": {"num_arrivals": 300},
@@ -83,6 +87,60 @@ def test_form(path: Path) -> None:
         assert len(cell.source.splitlines()) <= MOST_LINES, cell.source
     assert len(cells(path, "markdown")) >= len(code)
     assert re.search(r"\b\d+ seconds?\b|\b\d+ s\b", cells(path, "markdown")[0].source), "say how long it takes"
+
+
+def names_in(code: list[str]) -> set[str]:
+    """Names that the reader of these cells can use: imported, assigned, or arguments of a function to be written."""
+    names = set(dir(builtins))
+    for source in code:
+        stubs = [f"{stub}: ..." for stub in re.findall(r"# (def .+?): \.\.\.", source)]
+        for node in (node for text in (source, *stubs) for node in ast.walk(ast.parse(text))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+                names |= {node.module.split(".")[0]} if isinstance(node, ast.ImportFrom) and node.module else set()
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.FunctionDef | ast.arg):
+                names.add(node.name if isinstance(node, ast.FunctionDef) else node.arg)
+    return names
+
+
+def names_asked_for(snippet: str) -> set[str]:
+    """The names that `snippet` calls or takes attributes of; empty for what is no Python expression, or is a file."""
+    if re.search(r"\.(py|md)$", snippet):
+        return set()
+    try:
+        nodes = list(ast.walk(ast.parse(snippet, mode="eval")))
+    except SyntaxError:
+        return set()
+    parts = [
+        node.func if isinstance(node, ast.Call) else node.value
+        for node in nodes
+        if isinstance(node, ast.Attribute | ast.Call)
+    ]
+    return {part.id for part in parts if isinstance(part, ast.Name)}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_hints_and_texts_use_is_there(path: Path) -> None:
+    """`np.sum` in a hint helps nobody whose notebook has not imported `np`; a solution imports nothing either."""
+    code = cells(path, "code")
+    solutions = [cell.source for cell in code if "solution" in cell.metadata.get("tags", [])]
+    assert not [source for source in solutions if re.search(r"^ *(import|from) ", source, re.MULTILINE)]
+    known = names_in([cell.source for cell in code if cell.source not in solutions])
+    for cell in cells(path, "markdown"):
+        for pair in re.findall(r"`([^`\n]+)`|<code>(.+?)</code>", cell.source):
+            snippet = html.unescape("".join(pair))
+            assert names_asked_for(snippet) <= known, snippet
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_formulas_can_be_set_with_their_spaces(path: Path) -> None:
+    """The page keeps no LaTeX source as text, and words stand in \\text: \\mathrm swallows spaces."""
+    for cell in cells(path, "markdown"):
+        assert not re.search(r"\\(mathrm|operatorname)\{[^}]*[ -][^}]*\}", cell.source), cell.source
+        shown = re.sub(r"<pre.*?</pre>|<img[^>]*>", "", to_html(cell.source), flags=re.DOTALL)
+        assert not re.search(r"\\[a-zA-Z]+|\$", shown), shown
 
 
 def test_the_contents_page_links_to_every_notebook() -> None:
