@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "plots"))  # test_plots, when this file runs alone
-
 from helpers import federation, record_of
 
 from fedrevive_core.errors import ConfigError
