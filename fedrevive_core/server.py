@@ -1,4 +1,4 @@
-"""The server: it takes returned models one by one and now and then makes a new version.
+"""The server: it takes returned models one by one and makes a new version whenever its buffer is full.
 
 It sees no clock and no client data. Methods are compositions, not subclasses: a staleness rule gives beta, a reviver
 (or none) fills it, a buffer collects, and an aggregator makes the new version, w <- w + lr * mean of the buffer unless
@@ -71,7 +71,7 @@ class Server:
 
     Args:
         state: version 0. reviver: fills the weight beta; None leaves it empty (down-weighting). weights: beta of
-            staleness 0, 1, ... by a rule of your own, instead of `staleness`.
+            staleness 0, 1, ... by a given rule, instead of `staleness`.
     """
 
     def __init__(

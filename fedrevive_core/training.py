@@ -55,15 +55,15 @@ class LocalTrainer:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""
         # Jobs of one stack take batches of the same sizes, which depend on the size of the shard alone.
         stacks: dict[int, list[int]] = {}
-        for place, job in enumerate(jobs):
-            stacks.setdefault(len(self.data.shards[job.client]) if self.stacks else -1 - place, []).append(place)
+        for index, job in enumerate(jobs):
+            stacks.setdefault(len(self.data.shards[job.client]) if self.stacks else -1 - index, []).append(index)
         returned: dict[int, Tensor] = {}
-        for places in stacks.values():
-            with seeded(stream(self.seed, "dropout", 0, jobs[places[0]].number), self.device):
-                states = self._train_stack([jobs[place] for place in places])
+        for indices in stacks.values():
+            with seeded(stream(self.seed, "dropout", 0, jobs[indices[0]].number), self.device):
+                states = self._train_stack([jobs[index] for index in indices])
             # Copies, so that the stack is freed although its jobs arrive at different times.
-            returned.update(zip(places, (state.clone() for state in states), strict=True))
-        return [returned[place] for place in range(len(jobs))]
+            returned.update(zip(indices, (state.clone() for state in states), strict=True))
+        return [returned[index] for index in range(len(jobs))]
 
     def _train_stack(self, jobs: Sequence[Job]) -> Tensor:
         """(J, size) returned states of jobs with shards of equal size."""
@@ -111,7 +111,7 @@ class LocalTrainer:
 
 
 def apply_fault(layout: StateLayout, downloaded: Tensor, returned: Tensor, fault: str, scale: float) -> Tensor:
-    """What a client with `fault` uploads in place of `returned` (size,), which is not modified; see faults.py.
+    """What a client with `fault` uploads in place of `returned` (size,), which is not modified; see config/faults.py.
 
     `sign_flip` and `scaled` change the update of the parameters and leave statistics alone. A fault that does not
     change what is uploaded gives `returned` itself.

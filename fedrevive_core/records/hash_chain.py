@@ -3,7 +3,7 @@
 Every evaluation has a link, the hash of the link before, of all columns of the arrivals since then, and of the
 evaluation itself with the hash of the state. The last, over the rest and the final state, is the run's certificate: two
 runs with one certificate had the same bits throughout. Links follow from the tables, so a table that was changed after
-the run is found.
+the run is detected.
 """
 
 from __future__ import annotations
@@ -68,19 +68,19 @@ def broken_link(record: Record) -> str | None:
 
 
 def first_difference(one: Record, other: Record) -> Difference | None:
-    """The first moment at which two runs differ; None if they have the same certificate."""
+    """Where two runs first differ; None if they have the same certificate."""
     if one.summary["certificate"] == other.summary["certificate"]:
         return None
-    found = []
+    differences = []
     for name in ("arrivals", "evaluations"):
         tables = getattr(one, name), getattr(other, name)
         row, column = _first_cell(*tables)
         if column is not None:
             here, there = (table.iloc[row] for table in tables)
-            moment = row + 1 if name == "arrivals" else int(here["num_arrivals"])
-            found.append(Difference(moment, int(here["version"]), column, here[column], there[column]))
-    if found:  # of two after as many arrivals the arrival itself, which comes before the evaluation
-        return min(found, key=lambda difference: difference.num_arrivals)
+            after = row + 1 if name == "arrivals" else int(here["num_arrivals"])
+            differences.append(Difference(after, int(here["version"]), column, here[column], there[column]))
+    if differences:  # an arrival and the evaluation after it: the arrival comes first
+        return min(differences, key=lambda difference: difference.num_arrivals)
     ends = [record.summary for record in (one, other)]
     names = ("num_arrivals", "num_versions", "state_sha256", "certificate")
     name = next(name for name in names if ends[0][name] != ends[1][name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrevive_core.revival.distillation import Distiller
-from fedrevive_core.revival.generator import Generator, SampleGenerator
+from fedrevive_core.revival.generator import ImageGenerator, SampleGenerator
 from fedrevive_core.revival.losses import kl_divergence
 from fedrevive_core.revival.pool import SamplePool
 from fedrevive_core.revival.reviver import Revival, Reviver
@@ -14,7 +14,7 @@ from fedrevive_core.revival.text_generator import TextGenerator, nearest_tokens,
 __all__ = [
     "ClassProportions",
     "Distiller",
-    "Generator",
+    "ImageGenerator",
     "Revival",
     "Reviver",
     "SampleGenerator",

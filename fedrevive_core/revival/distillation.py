@@ -110,7 +110,7 @@ class Distiller:
     def teacher_logits(self, teachers: Sequence[Tensor], prepared: Tensor) -> Tensor:
         """(M, steps, b, num_classes): each teacher on all its samples in one pass, in evaluation mode."""
         outputs = [
-            self.layout.call(self.layout.views(teacher), channels_last(own.flatten(0, 1)))
-            for teacher, own in zip(teachers, prepared, strict=True)
+            self.layout.call(self.layout.views(teacher), channels_last(inputs.flatten(0, 1)))
+            for teacher, inputs in zip(teachers, prepared, strict=True)
         ]
         return torch.stack(outputs).unflatten(1, prepared.shape[1:3])

@@ -41,7 +41,7 @@ class SampleGenerator(nn.Module):
         raise NotImplementedError
 
 
-class Generator(SampleGenerator):
+class ImageGenerator(SampleGenerator):
     """Noise to images: a linear layer, then twice upsampling, convolution, BatchNorm and LeakyReLU (authors' code).
 
     Args:

@@ -4,8 +4,8 @@ One call: a fast copy of the persistent generator, and fresh latents that it mak
 steps on three losses that need nothing but the teachers and the student. The best step's samples go to the pool, and
 the persistent generator takes one Reptile step towards the fast copy (arXiv 1803.02999).
 
-One core serves images and texts. What differs is in the generator: `Generator` here makes images from noise vectors
-and class embeddings, `text_synthesis.TextGenerator` makes texts from prompts and sequences.
+One core serves images and texts. They differ in the generator alone: `ImageGenerator` makes images from noise vectors
+and class embeddings, `TextGenerator` makes texts from prompts and sequences.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Synthesizer:
         self.meta_optimiser = torch.optim.Adam(generator.parameters(), lr=meta_lr, betas=BETAS, eps=eps, fused=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Generator, moments of the meta optimiser, and guards; shared, and changed in place by later calls."""
+        """The generator, the moments of the meta optimiser, and guards; shared, and changed in place by later calls."""
         moments = {str(number): values for number, values in self.meta_optimiser.state_dict()["state"].items()}
         return {
             "generator": self.generator.state_dict(),

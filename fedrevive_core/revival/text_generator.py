@@ -41,7 +41,7 @@ class TextGenerator(SampleGenerator):
         self.prompts = nn.Parameter(embedding[some.to(embedding.device)].clone())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TextGenerator:
-        """A copy with prompts of its own; the table is shared, as it never changes."""
+        """A copy with its own prompts; the table is shared, because it never changes."""
         copied = TextGenerator.__new__(TextGenerator)
         nn.Module.__init__(copied)
         copied.table, copied.config, copied.seeds = self.table, self.config, self.seeds
@@ -79,13 +79,13 @@ class TextGenerator(SampleGenerator):
         Of six layers, counted from 0, these are the authors' 2 and 5.
         """
         names = list(seen)
-        for place in sorted({max(len(names) // 2 - 1, 0), len(names) - 1} if names else ()):
-            gap = seen[names[place]] - teacher[f"{names[place]}.running_mean"]
+        for number in sorted({max(len(names) // 2 - 1, 0), len(names) - 1} if names else ()):
+            gap = seen[names[number]] - teacher[f"{names[number]}.running_mean"]
             yield torch.linalg.vector_norm(gap, dim=1).mean() / len(names)
 
 
 def nearest_tokens(samples: Tensor, embedding: Tensor) -> np.ndarray:
-    """Number of the nearest token (Euclidean) at each place of soft texts (n, L, d + 1): int32 (n, L), -1 at no token.
+    """The nearest token (Euclidean) at each position of soft texts (n, L, d + 1): its number, int32 (n, L), or -1.
 
     `embedding` (V, d) are the tokens to choose from.
     """
@@ -114,9 +114,9 @@ def seed_source(
             if len(tokens) == 0:
                 raise ConfigError(f"synthesis.seeds = 'class-words': no word of '{name}' is in the vocabulary")
         return lambda rng, label, count: rng.choice(words[label], size=count)
-    texts = [[np.array(split(text)) for text in own] for own in read_seeds(Path(kind), class_names)]
-    for name, own in zip(class_names, texts, strict=True):
-        if any(len(tokens) == 0 for tokens in own):
+    texts = [[np.array(split(text)) for text in of_class] for of_class in read_seeds(Path(kind), class_names)]
+    for name, of_class in zip(class_names, texts, strict=True):
+        if any(len(tokens) == 0 for tokens in of_class):
             raise ConfigError(f"synthesis.seeds = '{kind}': a text of '{name}' has no token of the vocabulary")
     return lambda rng, label, count: np.resize(texts[label][rng.integers(len(texts[label]))], count)
 
@@ -142,7 +142,7 @@ def read_seeds(path: Path, class_names: Sequence[str]) -> list[list[str]]:
         if not text:
             raise ConfigError(f"{path}, line {number} has an empty text")
         texts[label].append(text)
-    missing = [name for name, own in texts.items() if not own]
+    missing = [name for name, of_class in texts.items() if not of_class]
     if missing:
         raise ConfigError(f"{path} has no seed texts of {', '.join(missing)}")
     return list(texts.values())

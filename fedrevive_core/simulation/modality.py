@@ -17,7 +17,7 @@ from fedrevive_core.config import RunConfig
 from fedrevive_core.data import FederatedData, Tokenizer
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import TextModel
-from fedrevive_core.revival import Generator, SampleGenerator, TextGenerator, nearest_tokens, seed_source
+from fedrevive_core.revival import ImageGenerator, SampleGenerator, TextGenerator, nearest_tokens, seed_source
 from fedrevive_core.transforms import Preparation, TextPreparation
 
 
@@ -63,7 +63,7 @@ class ImageModality:
 
     def generator(self) -> SampleGenerator:
         """The convolutional generator."""
-        return Generator(self.config.noise_dim, self.config.width, *self.synthetic_shape[:2])
+        return ImageGenerator(self.config.noise_dim, self.config.width, *self.synthetic_shape[:2])
 
     def show(self, samples: Tensor) -> np.ndarray:
         """Pixels, uint8 (n, C, S, S)."""

@@ -21,7 +21,7 @@ from fedrevive_core.config.run import DistillationConfig, ServerConfig, Stalenes
 from fedrevive_core.models.probes import StatisticProbe
 from fedrevive_core.models.state import StateLayout
 from fedrevive_core.revival.distillation import Distiller
-from fedrevive_core.revival.generator import EMBEDDING_WEIGHT, Generator
+from fedrevive_core.revival.generator import EMBEDDING_WEIGHT, ImageGenerator
 from fedrevive_core.revival.losses import LossGuard, synthesis_losses
 from fedrevive_core.revival.synthesis import Draws, Synthesizer
 from fedrevive_core.revival.teachers import teacher_weights
@@ -67,7 +67,7 @@ class Golden:
         return torch.cat([self[f"{prefix}/{name}"].reshape(-1) for name in self.layout.names])
 
     def generator(self, prefix: str) -> dict[str, Tensor]:
-        """Parameters and buffers under `prefix`, by the names of our Generator."""
+        """Parameters and buffers under `prefix`, by the names of our ImageGenerator."""
         names = {
             name: name.removeprefix(f"{prefix}/").replace("l1.0", "project").replace("conv_blocks", "blocks")
             for name in self.arrays
@@ -76,7 +76,7 @@ class Golden:
         return {ours: self[theirs] for theirs, ours in names.items()}
 
     def synthesizer(self) -> Synthesizer:
-        generator = Generator(noise_dim=16, width=4, channels=1, side=28)
+        generator = ImageGenerator(noise_dim=16, width=4, channels=1, side=28)
         generator.load_state_dict(self.generator("generator_before"))
         config = SynthesisConfig(
             batch_size=16, steps=2, noise_dim=16, width=4, generator_lr=3e-3, noise_lr=1e-3,
