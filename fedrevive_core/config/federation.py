@@ -7,14 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from fedrevive_core.config.base import (
-    Finite,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Section,
-    choices,
-)
+from fedrevive_core.config.base import Finite, NonNegativeFloat, PositiveFloat, PositiveInt, Section, choices
 from fedrevive_core.config.faults import FaultsConfig
 
 
@@ -117,11 +110,10 @@ class FederationConfig(Section):
             raise ValueError(f"refill_size = {self.refill_size} must be at most concurrency = {self.concurrency}")
         if self.max_sim_time is None and self.max_versions is None:
             raise ValueError("max_sim_time and max_versions are both unset: give at least one budget")
-        schedule = self.schedule
-        if (
-            self.max_versions is None
-            and sum(min(d.means) for d in (schedule.training, schedule.download, schedule.upload)) == 0
-        ):
+        shortest = [
+            min(delay.means) for delay in (self.schedule.training, self.schedule.download, self.schedule.upload)
+        ]
+        if self.max_versions is None and not any(shortest):
             raise ValueError(
                 "schedule allows jobs that take no time at all, which never reach max_sim_time: set max_versions"
             )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedrevive_core.config.base import merge
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -20,12 +22,12 @@ class Preset:
     sim_time: Mapping[str, float]
 
 
-def server_lr(**by_method: float) -> dict[str, dict[str, Any]]:
-    """Settings of server learning rates; methods are named with underscores: fedbuff_adam=0.1."""
-    return {name.replace("_", "-"): {"server": {"lr": lr}} for name, lr in by_method.items()}
-
-
 BUFFERS_TWO = {
     name: {"federation": {"buffer_size": 2}}
     for name in ("fedbuff", "fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa")
 }
+
+
+def method_settings(**rates: float) -> dict[str, dict[str, Any]]:
+    """BUFFERS_TWO and server learning rates; methods are named with underscores: fedbuff_adam=0.1."""
+    return merge(BUFFERS_TWO, {name.replace("_", "-"): {"server": {"lr": lr}} for name, lr in rates.items()})

@@ -37,12 +37,10 @@ def build(
 
     Raises ConfigError for unknown names and values that are not allowed.
     """
-    if preset not in PRESETS:
-        raise ConfigError(f"preset = '{preset}' is unknown: {choices(preset, PRESETS)}")
-    if method not in METHODS:
-        raise ConfigError(f"method = '{method}' is unknown: {choices(method, METHODS)}")
-    if schedule not in SCHEDULES:
-        raise ConfigError(f"schedule = '{schedule}' is unknown: {choices(schedule, SCHEDULES)}")
+    names = {"preset": (preset, [*PRESETS]), "method": (method, [*METHODS]), "schedule": (schedule, [*SCHEDULES])}
+    for field, (name, allowed) in names.items():
+        if name not in allowed:
+            raise ConfigError(f"{field} = '{name}' is unknown: {choices(name, allowed)}")
     chosen = PRESETS[preset]
     sim_time = chosen.sim_time.get(schedule, chosen.sim_time["default"])
     return RunConfig.from_dict(

@@ -23,6 +23,11 @@ def data_directory() -> Path:
     return Path(cache) / "fedrevive"
 
 
+def reason(error: Exception) -> str:
+    """The first line of what `error` says, or its type if it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 @contextmanager
 def cache_file(path: Path) -> Iterator[Path]:
     """A path to write a file to, which becomes `path` if all goes well. Raises ConfigError if it cannot be written."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedrevive_core.data.cache import data_directory, read_arrays, write_arrays
+from fedrevive_core.data.cache import data_directory, read_arrays, reason, write_arrays
 from fedrevive_core.data.samples import ImageData, Images
 from fedrevive_core.errors import ConfigError
 
@@ -70,12 +70,11 @@ def _make_cache(path: Path, *, download: bool) -> None:
         raise
     # The library and the network below it raise many kinds of errors; each means that the data is not available.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if files:
-            raise ConfigError(f"{path.parent / 'femnist'} cannot be read as parquet: {reason}") from None
+            raise ConfigError(f"{path.parent / 'femnist'} cannot be read as parquet: {reason(error)}") from None
         raise ConfigError(
             f"data.name = 'femnist': neither {path} nor parquet files of {SOURCE} in {path.parent / 'femnist'} were "
-            f"found, and it could not be downloaded ({reason}). Connect to the network and run again, or run "
+            f"found, and it could not be downloaded ({reason(error)}). Connect to the network and run again, or run "
             f"`hf download {SOURCE} --repo-type dataset --local-dir {path.parent / 'femnist'}` on a "
             "connected machine, or use synthetic writers, which need no download: --preset lab-styles"
         ) from None

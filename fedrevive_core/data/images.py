@@ -6,12 +6,12 @@ import gzip
 import zlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from fedrevive_core.data.cache import cache_file, data_directory
+from fedrevive_core.data.cache import cache_file, data_directory, reason
 from fedrevive_core.data.samples import ImageData, Images
 from fedrevive_core.errors import ConfigError
 
@@ -62,7 +62,7 @@ def _published(name: str, directory: Path, download: bool) -> ImageData:
     except UNREADABLE as problem:
         if name == "fashion_mnist" and all((raw / file).exists() for file in FASHION_FILES):
             raise ConfigError(f"{raw} holds a damaged file ({problem!r}): delete it and get it again") from None
-        train, test = _download(name, kind, directory) if download else _refuse(name, directory, "download is off")
+        train, test = _fetch(name, kind, directory, download=download)
     return ImageData(_images(name, train), _images(name, test), tuple(train.classes))
 
 
@@ -89,25 +89,25 @@ def _unpack_debian(raw: Path) -> None:
             path.write_bytes(content)
 
 
-def _download(name: str, kind: Any, directory: Path) -> list[Any]:
-    """Let torchvision download both parts, with its progress bar. Raises ConfigError if it cannot."""
+def _fetch(name: str, kind: Any, directory: Path, *, download: bool) -> list[Any]:
+    """Let torchvision download both parts, with its progress bar. Raises ConfigError if it cannot or may not."""
     try:
+        if not download:
+            raise OSError("download is off")
         directory.mkdir(parents=True, exist_ok=True)
         return [kind(directory, train=train, download=True) for train in (True, False)]
     except UNREADABLE as error:
-        return _refuse(name, directory, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        looked, debian = str(directory), ""
+        if name == "fashion_mnist":
+            looked += f" and {DEBIAN_FASHION_MNIST}"
+            debian = ", or (Debian, Ubuntu) run `apt-get install dataset-fashion-mnist`"
+        raise ConfigError(
+            f"data.name = '{name}': the data set was not found in {looked} and could not be downloaded "
+            f"({reason(error)}). Connect to the network and run again, or set FEDREVIVE_DATA to a directory in "
+            f"torchvision's layout that holds it{debian}, or use data that needs no download: --preset lab-digits"
+        ) from None
 
 
 def _resize(part: Images, size: int) -> Images:
     resized = F.interpolate(part.images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
     return Images(resized.clamp(0, 1), part.labels)
-
-
-def _refuse(name: str, directory: Path, reason: str) -> NoReturn:
-    looked = f"{directory}" + (f" and {DEBIAN_FASHION_MNIST}" if name == "fashion_mnist" else "")
-    debian = ", or (Debian, Ubuntu) run `apt-get install dataset-fashion-mnist`" if name == "fashion_mnist" else ""
-    raise ConfigError(
-        f"data.name = '{name}': the data set was not found in {looked} and could not be downloaded ({reason}). "
-        f"Connect to the network and run again, or set FEDREVIVE_DATA to a directory in torchvision's layout that "
-        f"holds it{debian}, or use data that needs no download: --preset lab-digits"
-    ) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedrevive_core.data.cache import data_directory
+from fedrevive_core.data.cache import data_directory, reason
 from fedrevive_core.data.samples import LabelledTexts, TextData
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import publish, work_directory
@@ -33,9 +33,7 @@ def load_newsgroups(*, download: bool = True) -> TextData:
     """
     root = data_directory() / "20news-bydate"
     if not all((root / part).is_dir() for part in PARTS):
-        if not download:
-            raise ConfigError(_absent(root, "download is off"))
-        _download(root)
+        _fetch(root, download=download)
     (train, names), (test, test_names) = (_read(root / part) for part in PARTS)
     if len(names) != NUM_NEWSGROUPS or test_names != names:
         raise ConfigError(f"{root} holds {len(names)} and {len(test_names)} groups, not the same {NUM_NEWSGROUPS}")
@@ -62,21 +60,19 @@ def body(post: str) -> str:
     return "\n".join(line for line in text.split("\n") if not QUOTE.search(line))
 
 
-def _download(root: Path) -> None:
+def _fetch(root: Path, *, download: bool) -> None:
     import pooch  # here, because only a download needs it
 
     try:
+        if not download:
+            raise OSError("download is off")
         with work_directory(root.parent) as work:
             unpack = pooch.Untar(extract_dir="data")
             pooch.retrieve(ARCHIVE_URL, f"sha256:{ARCHIVE_SHA256}", "20news-bydate.tar.gz", work, processor=unpack)
             publish(work / "data", root)
     except (OSError, ValueError, tarfile.TarError) as error:  # ValueError: not the published checksum
-        raise ConfigError(_absent(root, str(error).splitlines()[0])) from None
-
-
-def _absent(root: Path, reason: str) -> str:
-    return (
-        f"data.name = 'newsgroups': {PARTS[0]} and {PARTS[1]} were not found in {root} and could not be downloaded "
-        f"({reason}). Connect to the network and run again, or unpack the archive of {ARCHIVE_URL} with "
-        f"`tar -xzf 20news-bydate.tar.gz -C {root}`, or use texts that need no download: --preset lab-text"
-    )
+        raise ConfigError(
+            f"data.name = 'newsgroups': {PARTS[0]} and {PARTS[1]} were not found in {root} and could not be downloaded "
+            f"({reason(error)}). Connect to the network and run again, or unpack the archive of {ARCHIVE_URL} with "
+            f"`tar -xzf 20news-bydate.tar.gz -C {root}`, or use texts that need no download: --preset lab-text"
+        ) from None

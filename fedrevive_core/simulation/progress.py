@@ -5,6 +5,7 @@ A bar in terminals and notebooks, throttled plain lines elsewhere (logs, CI) and
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -12,79 +13,57 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
-from types import TracebackType
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
+import tqdm.auto
 
-SECONDS_BETWEEN_LINES = 10.0
 LINES = "FEDREVIVE_PROGRESS_LINES"  # environment variable, set for notebooks in a batch: nobody watches a bar there
+# tqdm.auto has looked whether this is a notebook with widgets.
+IN_NOTEBOOK = any(base.__module__ == "tqdm.notebook" for base in tqdm.auto.tqdm.__mro__)
 
 
 class Progress:
     """Counts towards `total` of some `unit` under a `title`; use it as a context manager.
 
-    With `show` False it is silent. Lines and bars go to standard error, so that standard output stays readable by
-    programs.
+    With `show` False it is silent. Bars, and lines at least 10 seconds apart, go to standard error, so that standard
+    output stays readable by programs.
     """
 
     def __init__(self, title: str, total: int, *, unit: str = "versions", show: bool = True) -> None:
-        self.title, self.total, self.count = title, total, 0
-        self.status = ""
-        self.started = time.monotonic()
-        self.next_line = self.started + SECONDS_BETWEEN_LINES
-        self.bar: tqdm | None = None
-        self.lines = show and not (_in_notebook() or sys.stderr.isatty())
-        if show and not self.lines:
-            # tqdm.notebook needs ipywidgets, which only notebooks have.
-            bar = import_module("tqdm.notebook").tqdm if _in_notebook() else tqdm
+        kind, look = tqdm.auto.tqdm, dict[str, Any]()
+        if sys.stderr.isatty():
             # Given here, because tqdm prints nothing on a terminal that says it has 0 columns and 0 rows.
-            width = None if _in_notebook() else min(120, shutil.get_terminal_size().columns)
-            self.bar = bar(total=total, desc=title, unit=f" {unit}", ncols=width, nrows=20)
+            look = {"ncols": min(120, shutil.get_terminal_size().columns), "nrows": 20}
+        elif not IN_NOTEBOOK or LINES in os.environ:
+            text = "{desc}: {n_fmt}/{total_fmt}{postfix}, {elapsed} gone, {remaining} left"
+            kind, look = tqdm.tqdm, {"file": _Lines(), "mininterval": 10, "miniters": 1, "bar_format": text}
+        self.bar = kind(total=total, desc=title, unit=f" {unit}", disable=not show, **look)
 
     def advance(self, count: int, status: str) -> None:
         """Say that `count` of the total are done; `status` is shown beside it."""
-        step, self.count, self.status = count - self.count, count, status
-        if self.bar is not None:
-            self.bar.set_postfix_str(status, refresh=False)
-            self.bar.update(step)
-        elif self.lines and time.monotonic() >= self.next_line:
-            self._line()
+        self.bar.set_postfix_str(status, refresh=False)
+        self.bar.update(count - self.bar.n)
 
     def say(self, message: str) -> None:
         """Print `message` on a line of its own."""
-        if self.bar is not None:
-            self.bar.write(f"{self.title}: {message}", file=sys.stderr)
-        elif self.lines:
-            print(f"{self.title}: {message}", file=sys.stderr)
-
-    def _line(self) -> None:
-        now = time.monotonic()
-        self.next_line = now + SECONDS_BETWEEN_LINES
-        # Nothing is known about the time left before something is done.
-        left = f", {(now - self.started) / self.count * (self.total - self.count):.0f} s left" if self.count else ""
-        print(f"{self.title}: {self.count}/{self.total}, {self.status}{left}", file=sys.stderr, flush=True)
+        if not self.bar.disable:
+            self.bar.write(f"{self.bar.desc}: {message}", file=sys.stderr)
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        elif self.lines:
-            seconds = time.monotonic() - self.started
-            print(f"{self.title}: {self.count}/{self.total}, {self.status}, took {seconds:.0f} s", file=sys.stderr)
+    def __exit__(self, *problem: object) -> None:
+        self.bar.close()
 
 
-def _in_notebook() -> bool:
-    if LINES in os.environ:
-        return False
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    return shell is not None and shell.__class__.__name__ == "ZMQInteractiveShell"
+class _Lines(io.TextIOBase):
+    """Standard error for a log: every state of a bar as a line."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+        return len(text)
 
 
 class Timer:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedrevive_core.records import Switches, Trace
 from fedrevive_core.revival import SampleGenerator, Synthesizer, teacher_weights
 from fedrevive_core.seeding import stream
+from fedrevive_core.simulation.build import num_threads
 
 if TYPE_CHECKING:
     from fedrevive_core.simulation.simulation import Simulation
@@ -95,7 +96,8 @@ def trace_synthesis(
         votes.append(torch.stack([run.layout.call(model, prepared).softmax(dim=1) for model in models]))
 
     teacher_share = torch.from_numpy(teacher_weights(moment.proportions)).to(moment.student)
-    synthesizer.synthesise(draws, moment.teachers, teacher_share, moment.student, adversarial=True, watch=watch)
+    with num_threads(simulation.config.num_threads):
+        synthesizer.synthesise(draws, moment.teachers, teacher_share, moment.student, adversarial=True, watch=watch)
     return Trace(
         version=moment.version,
         labels=labels,

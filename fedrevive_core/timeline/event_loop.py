@@ -46,13 +46,8 @@ def play(
     deadline = federation.max_sim_time or np.inf
     free = array("q", range(federation.num_clients))  # an array: fewer cache misses than a list of a million objects
     in_flight: list[tuple[float, int]] = []
-    client: list[int] = []
-    dispatch_time: list[float] = []
-    arrival_time: list[float] = []
-    dispatched_after: list[int] = []
-    faults: list[int] = []
-    arrivals: list[int] = []
-    lost: list[int] = []
+    dispatch_time, arrival_time = (list[float]() for _ in range(2))
+    client, dispatched_after, faults, arrivals, lost = (list[int]() for _ in range(5))
     now, open_slots = 0.0, federation.concurrency
     while len(arrivals) != limit:
         if open_slots >= federation.refill_size:
@@ -85,10 +80,7 @@ def play(
             if code == DUPLICATE and arrivals and arrivals[-1] == job:
                 arrivals.append(job)
                 continue  # the first copy has already opened the slot and freed the client
-            if code in (NEVER_RETURN, CRASH):
-                lost.append(job)
-            else:
-                arrivals.append(job)
+            (lost if code in (NEVER_RETURN, CRASH) else arrivals).append(job)
             if code != DROP_OUT:
                 free.append(client[job])
         else:
@@ -96,16 +88,14 @@ def play(
             free.append(client[job])
         open_slots += 1
     _check_first_version(federation, arrivals, arrival_time)
+    numbers = {"client": client, "dispatched_after": dispatched_after, "arrivals": arrivals, "lost": lost}
     return Timeline(
         federation=federation,
-        client=np.array(client, dtype=np.int64),
+        mean_duration=mean_duration,
         dispatch_time=np.array(dispatch_time),
         arrival_time=np.array(arrival_time),
-        dispatched_after=np.array(dispatched_after, dtype=np.int64),
-        fault=np.array(faults, dtype=np.int8) if faults else np.zeros(len(client), dtype=np.int8),
-        arrivals=np.array(arrivals, dtype=np.int64),
-        lost=np.array(lost, dtype=np.int64),
-        mean_duration=mean_duration,
+        fault=np.array(faults or [0] * len(client), dtype=np.int8),
+        **{name: np.array(values, dtype=np.int64) for name, values in numbers.items()},
     )
 
 
