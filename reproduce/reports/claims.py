@@ -192,9 +192,6 @@ def times_table(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> pd.Dat
                 values, censored = _values(own, arm, metric, horizon)
                 mean, half = confidence_interval(values.to_numpy())
                 reached = int((~censored).sum())
-                rows.append(
-                    {"arm": arm, "at": label(point), "target": target, "reached": reached, "num_seeds": len(values)}
-                    | {"time": mean, "half": half, "horizon": horizon}
-                )
+                rows.append((arm, label(point), target, reached, len(values), mean, half, horizon))
     columns = ["arm", "at", "target", "reached", "num_seeds", "time", "half", "horizon"]
     return pd.DataFrame(rows, columns=columns)
