@@ -197,6 +197,7 @@ class ThisInterpreter(AsyncKernelManager):
 
     @property
     def kernel_spec(self) -> KernelSpec:
+        """What starts the kernel."""
         root = str(Path(fedrevive_core.__file__).parent.parent)
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         return KernelSpec(
@@ -239,7 +240,7 @@ def write_pages(out: Path) -> tuple[Path, list[str]]:
     Returns the index of their pages, and a sentence for each notebook that failed.
     """
     entries, failures = [], []
-    for path in sorted(FOLDER.glob("[0-9]*.ipynb")):
+    for path in map(find, shipped()):
         started, problem = time.monotonic(), ""
         try:
             execute(path, out / path.name)

@@ -6,10 +6,12 @@ slows down slows both. Absolute numbers are of one machine; the ratios are the r
 
 from __future__ import annotations
 
+import functools
+import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -104,32 +106,29 @@ class Workload:
         return ours, theirs
 
 
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
 def side_by_side(ours: Callable[[], None], theirs: Callable[[], None], work: float, repeats: int) -> dict[str, float]:
     """Median rates (work per second) of both after one warm-up each, run in turn, and the ratio ours / theirs."""
-    seconds: dict[str, list[float]] = {"ours": [], "reference": []}
-    for repeat in range(repeats + 1):
-        for name, call in (("ours", ours), ("reference", theirs)):
-            started = time.perf_counter()
-            call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if repeat:
-                seconds[name].append(time.perf_counter() - started)
-    rates = {name: work / statistics.median(times) for name, times in seconds.items()}
-    pairs = [slow / fast for fast, slow in zip(seconds["ours"], seconds["reference"], strict=True)]
-    return rates | {"ratio": statistics.median(pairs), "ratio_min": min(pairs), "ratio_max": max(pairs)}
+    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats + 1)][1:]
+    rates = {
+        name: work / statistics.median(times)
+        for name, times in zip(("ours", "reference"), zip(*pairs, strict=True), strict=True)
+    }
+    ratios = [slow / fast for fast, slow in pairs]
+    return rates | {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
 
 
 def matrix_rate(device: torch.device, size: int = 2048) -> float:
     """Measured FLOP/s of a float32 matrix product: the limit that convolutions are held against."""
     a = torch.rand(size, size, device=device)
-    times = []
-    for _ in range(8):
-        started = time.perf_counter()
-        a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+    times = [_seconds(lambda: a @ a) for _ in range(8)]
     return 2 * size**3 / statistics.median(times[2:])
 
 
@@ -149,11 +148,9 @@ def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
     for name in names:
         workload = Workload(name, device)
         steps = workload.training.steps * workload.num_jobs
-        # FLOPs of one job times their number: the counter does not see through vmap's batched operators.
-        single = workload.trainer.stacks
-        workload.trainer.stacks = False
-        flops = flops_of(workload.train)
-        workload.trainer.stacks = single
+        stacks, workload.trainer.stacks = workload.trainer.stacks, False
+        flops = flops_of(workload.train)  # one job after the other: the counter does not see through vmap's operators
+        workload.trainer.stacks = stacks
         measured = side_by_side(workload.train, workload.train_reference, steps, repeats)
         measured["fraction_of_limit"] = flops / steps * measured["ours"] / limit
         results["client steps/s"][name] = measured
@@ -201,12 +198,8 @@ def _timeline(quick: bool) -> dict[str, Any]:
             federation = FederationConfig.model_validate(
                 {"num_clients": num_clients, "concurrency": 100, "schedule": "default", "max_versions": arrivals}
             )
-            seconds = []
-            for _ in range(5):
-                started = time.perf_counter()
-                simulate_timeline(federation, 0)
-                seconds.append(time.perf_counter() - started)
-            median[arrivals] = statistics.median(seconds)
+            call = functools.partial(simulate_timeline, federation, 0)
+            median[arrivals] = statistics.median(_seconds(call) for _ in range(5))
         rates[f"N = {num_clients:,}"] = (many - few) / (median[many] - median[few])
     return rates
 
@@ -216,24 +209,18 @@ def _whole_run(device: torch.device, quick: bool) -> dict[str, float]:
     first, count, pieces = (30, 4, 2) if quick else (100, 20, 4)
     config = build("lab-digits", "fedrevive", overrides={"device": device.type})
     simulation, other = Simulation(config), Simulation(config)
-    plain = reference.ReferenceRun(other)
-    for number in range(first):
-        simulation.process(number)
-    for number in range(first):
-        plain.process(number)
-    done = {"ours": first, "reference": first}
-
-    def ours() -> None:
-        for number in range(done["ours"], done["ours"] + count):
-            simulation.process(number)
-        done["ours"] += count
-
-    def theirs() -> None:
-        for number in range(done["reference"], done["reference"] + count):
-            plain.process(number)
-        done["reference"] += count
-
+    stretches = []
+    for path in (simulation, reference.ReferenceRun(other)):
+        numbers = itertools.count()
+        _process(path, numbers, first)
+        stretches.append(functools.partial(_process, path, numbers, count))
+    ours, theirs = stretches
     return side_by_side(ours, theirs, count, pieces)
+
+
+def _process(path: Simulation | reference.ReferenceRun, numbers: Iterator[int], count: int) -> None:
+    for number in itertools.islice(numbers, count):
+        path.process(number)
 
 
 def accuracies(device: torch.device, seeds: Sequence[int] = (0, 1, 2), versions: int = 500) -> dict[str, Any]:
@@ -268,10 +255,8 @@ def accuracies(device: torch.device, seeds: Sequence[int] = (0, 1, 2), versions:
 
 def _accuracy(simulation: Simulation, state: torch.Tensor) -> float:
     test = simulation.data.test
-    found = evaluate(
-        simulation.layout, state, simulation.modality.prepare, test.inputs, test.labels, simulation.data.num_classes
-    )
-    return found[0]
+    prepare, classes = simulation.modality.prepare, simulation.data.num_classes
+    return evaluate(simulation.layout, state, prepare, test.inputs, test.labels, classes)[0]
 
 
 def _peak_memory(device: torch.device) -> float:
@@ -296,11 +281,12 @@ def plot_bench(measured: dict[str, Any]) -> Figure:
     ][::-1]
     figure = Plot(figsize=(9, 1.2 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, (_, values) in enumerate(rows):
-        axes.plot([1, values["ratio"]], [place, place], color="#c8c8c8", zorder=1)
-        axes.plot([values["ratio_min"], values["ratio_max"]], [place, place], color=METHOD_COLOURS["fedrevive"])
-        axes.plot(values["ratio"], place, "o", color=METHOD_COLOURS["fedrevive"])
-        axes.annotate(f"{values['ratio']:.1f}x", (values["ratio_max"], place), (8, -4), textcoords="offset points")
+    colour = METHOD_COLOURS["fedrevive"]
+    for height, (_, values) in enumerate(rows):
+        axes.plot([1, values["ratio"]], [height, height], color="#c8c8c8", zorder=1)
+        axes.plot([values["ratio_min"], values["ratio_max"]], [height, height], color=colour)
+        axes.plot(values["ratio"], height, "o", color=colour)
+        axes.annotate(f"{values['ratio']:.1f}x", (values["ratio_max"], height), (8, -4), textcoords="offset points")
     axes.set(yticks=range(len(rows)), yticklabels=[label for label, _ in rows], xscale="log")
     axes.set_xlabel("rate relative to the plain reference path (log scale)")
     axes.set_title(f"Speed on {measured['provenance']['device']}, {measured['provenance']['num_threads']} CPU threads")

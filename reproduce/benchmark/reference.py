@@ -64,7 +64,7 @@ def train_client(
     model.train()
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
     loader = DataLoader(Subset(data, shard.tolist()), batch_size=config.batch_size, shuffle=True)
-    done, _ = 0, 0.0
+    done = 0
     while done < config.steps:
         for images, labels in loader:
             optimiser.zero_grad()
@@ -88,7 +88,7 @@ def distil(
     data: DataConfig,
     config: DistillationConfig,
 ) -> State:
-    """Student's state after `config.steps` steps on pool samples; each teacher is called anew in every step."""
+    """Student's state after `config.steps` steps on pool samples; each teacher is called again in every step."""
     device = next(model.parameters()).device
     student, judge = copy.deepcopy(model), copy.deepcopy(model).eval()
     student.load_state_dict(state)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fedrevive_core.errors import ConfigError
-from reproduce.cli.options import parse_pairs
+from reproduce.cli.options import directory, parse_pairs
 from reproduce.console import hint
 
 OUT = Path("build/notebooks")
@@ -77,9 +77,7 @@ def _modern(parameters: list[str], values: list[str]) -> list[str]:
 
 
 def pages(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the pages and their index.")] = Path(
-        "build/pages"
-    ),
+    out: Annotated[Path, directory("Directory for the pages and their index.")] = Path("build/pages"),
 ) -> None:
     """Execute every notebook of the course with its defaults, and write their pages and an index.
 

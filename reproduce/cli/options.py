@@ -11,6 +11,10 @@ import typer
 from fedrevive_core.config import METHODS, PRESETS, SCHEDULES
 from fedrevive_core.errors import ConfigError
 
+DEVICES = ("auto", "cpu", "cuda")
+ENGINES = ("local", "ray")
+SCALES = ("lab", "paper")
+
 
 def completed(names: Iterable[str]) -> Callable[[], list[str]]:
     """Completion of an option that takes one of `names`.
@@ -18,6 +22,16 @@ def completed(names: Iterable[str]) -> Callable[[], list[str]]:
     The value itself is checked where it is used, which suggests a similar name; Typer's own choices do not.
     """
     return lambda: list(names)
+
+
+def one_of(option: str, names: Iterable[str], words: str) -> Any:
+    """An option that takes one of `names`; `words` are its help."""
+    return typer.Option(option, metavar=option.strip("-").upper(), autocompletion=completed(names), help=words)
+
+
+def directory(words: str) -> Any:
+    """The option `--out` that takes a directory; `words` are its help."""
+    return typer.Option("--out", metavar="DIR", help=words)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -44,23 +58,11 @@ KeepOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint in OUT.partial.")]
 
 PresetOption = Annotated[
-    str,
-    typer.Option(
-        "--preset",
-        metavar="PRESET",
-        autocompletion=completed(PRESETS),
-        help=f"Data set, model and all settings. One of {listed(PRESETS)}.",
-    ),
+    str, one_of("--preset", PRESETS, f"Data set, model and all settings. One of {listed(PRESETS)}.")
 ]
 
 MethodOption = Annotated[
-    str,
-    typer.Option(
-        "--method",
-        metavar="METHOD",
-        autocompletion=completed(METHODS),
-        help=f"What the server does with updates. One of {listed(METHODS)}.",
-    ),
+    str, one_of("--method", METHODS, f"What the server does with updates. One of {listed(METHODS)}.")
 ]
 
 MethodsOption = Annotated[
@@ -73,13 +75,22 @@ SeedsOption = Annotated[str, typer.Option("--seeds", metavar="N,...", help="Rand
 
 ScheduleOption = Annotated[
     str,
-    typer.Option(
+    one_of(
         "--schedule",
-        metavar="SCHEDULE",
-        autocompletion=completed(SCHEDULES),
-        help=f"Delays of the clients. One of {listed(SCHEDULES)}; in `shifted` clients are faster.",
+        SCHEDULES,
+        f"Delays of the clients. One of {listed(SCHEDULES)}; in `shifted` clients are faster.",
     ),
 ]
+
+ScaleOption = Annotated[
+    str, one_of("--scale", SCALES, "`lab` (minutes on a laptop) or `paper`, if the experiment has it.")
+]
+
+EngineOption = Annotated[str, one_of("--engine", ENGINES, "`local`: this machine. `ray`: an existing Ray cluster.")]
+
+DeviceOption = Annotated[str, one_of("--device", DEVICES, "`cpu`, `cuda`, or `auto`: CUDA if available.")]
+
+JobsOption = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Number of runs at the same time.")]
 
 SetOption = Annotated[
     list[str] | None,

@@ -12,6 +12,7 @@ import typer
 from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, flatten, leaf_fields
 from reproduce.cli.options import (
     CheckpointOption,
+    JobsOption,
     JsonOption,
     KeepOption,
     MethodOption,
@@ -23,7 +24,9 @@ from reproduce.cli.options import (
     SeedsOption,
     SetOption,
     completed,
+    directory,
     listed,
+    one_of,
     parse_seeds,
     parse_settings,
     split,
@@ -66,14 +69,8 @@ def presets(
     for name, chosen in PRESETS.items():
         config = build(name, "fedrevive")
         federation = config.federation
-        rows.append(
-            {
-                "preset": name,
-                "model": config.model,
-                "N / K / alpha": f"{federation.num_clients} / {federation.concurrency} / {config.data.alpha:g}",
-                "what it is": chosen.title,
-            }
-        )
+        size = f"{federation.num_clients} / {federation.concurrency} / {config.data.alpha:g}"
+        rows.append({"preset": name, "model": config.model, "N / K / alpha": size, "what it is": chosen.title})
     print_table("Presets", rows)
     print_table("Methods", [{"method": n, "new version": m.rule, "source": m.source} for n, m in METHODS.items()])
 
@@ -132,9 +129,7 @@ def timeline(
 
 
 def run(
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="New directory for the record: tables, model, figure.")
-    ],
+    out: Annotated[Path, directory("New directory for the record: tables, model, figure.")],
     preset: PresetOption = "lab-digits",
     method: MethodOption = "fedrevive",
     schedule: ScheduleOption = "default",
@@ -158,18 +153,18 @@ def run(
     from fedrevive_core import simulation
 
     config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
-    directory = OutputDirectory(out, checkpoint_every, keep_every, resume)
-    _finish(simulation.run(config, **directory.checkpoints()), directory, as_json)
+    output = OutputDirectory(out, checkpoint_every, keep_every, resume)
+    _finish(simulation.run(config, **output.checkpoints()), output, as_json)
 
 
 def compare(
     methods: MethodsOption,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for all records, table and figure.")],
+    out: Annotated[Path, directory("Directory for all records, table and figure.")],
     preset: PresetOption = "lab-digits",
     seeds: SeedsOption = "0,1,2",
     schedule: ScheduleOption = "default",
     settings: SetOption = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time on this machine.")] = 1,
+    jobs: JobsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Run several methods on the same arrivals, with several seeds, and write a table and a figure.
@@ -198,9 +193,7 @@ def compare(
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for records and page.")] = Path(
-        "runs/quickstart"
-    ),
+    out: Annotated[Path, directory("Directory for records and page.")] = Path("runs/quickstart"),
     seed: SeedOption = 0,
 ) -> None:
     """Run FedBuff, AFL-DW and FedRevive on real digits with the same arrivals, and write a page about what happened.
@@ -228,18 +221,13 @@ def branch(
         Path,
         typer.Argument(metavar="RUN", help="Record of a run with `--keep-every`, or OUT.partial of an unfinished run."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="New directory for the record of the branch.")],
+    out: Annotated[Path, directory("New directory for the record of the branch.")],
     at: Annotated[
         int | None, typer.Option("--at", metavar="VERSION", help="Version to start from; default: the newest.")
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            "--method",
-            metavar="METHOD",
-            autocompletion=completed(METHODS),
-            help=f"Another method; default: that of the run. One of {listed(METHODS)}.",
-        ),
+        one_of("--method", METHODS, f"Another method; default: that of the run. One of {listed(METHODS)}."),
     ] = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = None,
@@ -257,18 +245,17 @@ def branch(
     """
     from reproduce.runs.branching import run_branch
 
-    directory = OutputDirectory(out, checkpoint_every, keep_every, resume)
-    record = run_branch(source, at, method, parse_settings(settings), **directory.checkpoints())
-    _finish(record, directory, as_json)
+    output = OutputDirectory(out, checkpoint_every, keep_every, resume)
+    _finish(run_branch(source, at, method, parse_settings(settings), **output.checkpoints()), output, as_json)
 
 
-def _finish(record: Record, directory: OutputDirectory, as_json: bool) -> None:
+def _finish(record: Record, output: OutputDirectory, as_json: bool) -> None:
     """Save the record and print its summary."""
     from reproduce.reports.text import comparison_table
 
-    directory.save(record)
+    output.save(record)
     if as_json:
         print(json.dumps(record.summary))
     else:
         print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
-        console.print(f"Record: {directory.out}", soft_wrap=True)
+        console.print(f"Record: {output.out}", soft_wrap=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
 from reproduce.cli.notebooks import notebook_runner
-from reproduce.cli.options import completed, parse_pairs
-from reproduce.console import command_line
+from reproduce.cli.options import ENGINES, EngineOption, JobsOption, ScaleOption, directory, parse_pairs
+from reproduce.console import command_line, print_table
 from reproduce.sweeps.experiment import load_experiment, scale_of, select, shipped
 
-ENGINES = ("local", "ray")
-SCALES = ("lab", "paper")
+if TYPE_CHECKING:
+    from reproduce.sweeps.executors import Executor
+    from reproduce.sweeps.experiment import Scale
+    from reproduce.sweeps.worker import CellRun
 
 
 def sweep(
@@ -29,29 +30,10 @@ def sweep(
             metavar="EXPERIMENT", autocompletion=shipped, help="Name of a shipped experiment, or a YAML file."
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="DIR", help="Directory of the sweep; it shares runs with sweeps beside it."),
-    ],
-    scale: Annotated[
-        str,
-        typer.Option(
-            "--scale",
-            metavar="SCALE",
-            autocompletion=completed(SCALES),
-            help="`lab` (minutes on a laptop) or `paper`, if the experiment has it.",
-        ),
-    ] = "lab",
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Number of runs at the same time.")] = 1,
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine",
-            metavar="ENGINE",
-            autocompletion=completed(ENGINES),
-            help="`local`: this machine. `ray`: an existing Ray cluster.",
-        ),
-    ] = "local",
+    out: Annotated[Path, directory("Directory of the sweep; it shares runs with sweeps beside it.")],
+    scale: ScaleOption = "lab",
+    jobs: JobsOption = 1,
+    engine: EngineOption = "local",
     address: Annotated[
         str, typer.Option("--address", metavar="ADDRESS", help="Address of the Ray cluster: `auto` or HOST:PORT.")
     ] = "auto",
@@ -79,20 +61,13 @@ def sweep(
     fedrevive sweep smoke --out runs/sweeps/smoke --only seed=0 --dry-run
     ```
     """
-    from reproduce.sweeps.executors import Executor, LocalExecutor
     from reproduce.sweeps.sweep import check_out, plan, run_sweep
 
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
     described = load_experiment(experiment)
     at = scale_of(described, scale)
-    executor: Executor
-    if engine == "ray":
-        from reproduce.sweeps.ray_executor import RayExecutor
-
-        executor = RayExecutor(out, address, described.scales[at])
-    else:
-        executor = LocalExecutor(out, jobs)
+    executor = _executor(engine, out, jobs, address, described.scales[at])
     planned = plan(described, at, executor.device)
     wanted = dict(parse_pairs("--only", only, "KEY=VALUE", "arm=fedrevive or seed=0"))
     cells = set(map(id, select([run.cell for run in planned.runs], wanted)))
@@ -113,7 +88,17 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _forecast(chosen: list, out: Path, slots: int) -> None:
+def _executor(engine: str, out: Path, jobs: int, address: str, scale: Scale) -> Executor:
+    if engine == "ray":
+        from reproduce.sweeps.ray_executor import RayExecutor
+
+        return RayExecutor(out, address, scale)
+    from reproduce.sweeps.executors import LocalExecutor
+
+    return LocalExecutor(out, jobs)
+
+
+def _forecast(chosen: list[CellRun], out: Path, slots: int) -> None:
     from reproduce.sweeps.cost import costs
     from reproduce.sweeps.progress import duration
     from reproduce.sweeps.sweep import siblings
@@ -123,26 +108,24 @@ def _forecast(chosen: list, out: Path, slots: int) -> None:
     shared = [run for run in chosen if run not in done and run.name.rpartition("-")[2] in known]
     todo = [run for run in chosen if run not in done and run not in shared]
     print(f"{len(chosen)} runs: {len(done)} done, {len(shared)} done in sweeps beside this one, {len(todo)} to do")
+    if not todo:
+        return
     estimates = costs(todo)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("arm", "runs to do", "time of each", "record of each"):
-        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    rows = []
     for arm in dict.fromkeys(run.cell.arm for run in todo):
         of_arm = [estimates[run.name] for run in todo if run.cell.arm == arm]
-        each = sum(cost.seconds for cost in of_arm) / len(of_arm)
-        kilobytes = sum(cost.record_bytes for cost in of_arm) / len(of_arm) / 1e3
-        table.add_row(arm, str(len(of_arm)), duration(each), f"{kilobytes:,.0f} kB")
-    if todo:
-        Console().print(table)
-        every = list(estimates.values())
-        records = sum(cost.record_bytes for cost in every)
-        checkpoints = sorted((cost.checkpoint_bytes for cost in every), reverse=True)[:slots]
-        total = duration(sum(cost.seconds for cost in every) / slots)
-        print(
-            f"Estimated from a short sample of each kind of run, measured just now on this machine: {total} with "
-            f"{slots} at a time, at most {records / 1e6:,.1f} MB of records, and meanwhile up to "
-            f"{sum(checkpoints) / 1e6:,.0f} MB of checkpoints."
-        )
+        each = duration(fmean(cost.seconds for cost in of_arm))
+        record = f"{fmean(cost.record_bytes for cost in of_arm) / 1e3:,.0f} kB"
+        rows.append({"arm": arm, "runs to do": str(len(of_arm)), "time of each": each, "record of each": record})
+    print_table("Time and disk space", rows)
+    records = sum(cost.record_bytes for cost in estimates.values())
+    checkpoints = sorted((cost.checkpoint_bytes for cost in estimates.values()), reverse=True)[:slots]
+    total = duration(sum(cost.seconds for cost in estimates.values()) / slots)
+    print(
+        f"Estimated from a short sample of each kind of run, measured just now on this machine: {total} with "
+        f"{slots} at a time, at most {records / 1e6:,.1f} MB of records, and meanwhile up to "
+        f"{sum(checkpoints) / 1e6:,.0f} MB of checkpoints."
+    )
 
 
 def report(
@@ -164,7 +147,7 @@ def report(
 
 def pack(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Directories of sweeps.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory for the packed sweeps.")],
+    out: Annotated[Path, directory("Directory for the packed sweeps.")],
 ) -> None:
     """Pack each sweep into the few files its tables and figures need: a few kB per run, small enough to commit or send.
 
@@ -176,8 +159,8 @@ def pack(
     """
     from reproduce.sweeps import results
 
-    for directory in directories:
-        packed = results.pack(directory, out)
+    for sweep_directory in directories:
+        packed = results.pack(sweep_directory, out)
         print(f"{packed}: {sum(path.stat().st_size for path in packed.rglob('*')) / 1e3:,.0f} kB")
 
 

@@ -11,11 +11,9 @@ import typer
 
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
-from reproduce.cli.options import JsonOption, completed, listed
+from reproduce.cli.options import DEVICES, DeviceOption, JsonOption, listed, one_of
 from reproduce.console import print_table, save_figure
 from reproduce.seed_texts import TEXT_PRESETS, class_names, write_seeds
-
-DEVICES = ("auto", "cpu", "cuda")
 
 
 def bench(
@@ -23,15 +21,7 @@ def bench(
         Path,
         typer.Option("--out", metavar="FILE", help="JSON file; a figure with the same name (.png) goes beside it."),
     ],
-    device: Annotated[
-        str,
-        typer.Option(
-            "--device",
-            metavar="DEVICE",
-            autocompletion=completed(DEVICES),
-            help="`cpu`, `cuda`, or `auto`: CUDA if available.",
-        ),
-    ] = "auto",
+    device: DeviceOption = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="Smallest workload, few repeats: half a minute.")] = False,
     accuracy: Annotated[
         bool, typer.Option("--accuracy", help="Compare accuracies instead, with three seeds: a quarter of an hour.")
@@ -134,13 +124,7 @@ def seed_texts(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="New .jsonl file.")],
     preset: Annotated[
-        str,
-        typer.Option(
-            "--preset",
-            metavar="PRESET",
-            autocompletion=completed(TEXT_PRESETS),
-            help=f"Its data set gives the classes. One of {listed(TEXT_PRESETS)}.",
-        ),
+        str, one_of("--preset", TEXT_PRESETS, f"Its data set gives the classes. One of {listed(TEXT_PRESETS)}.")
     ] = "newsgroups",
     per_class: Annotated[int, typer.Option("--per-class", metavar="N", min=1, help="Texts per class.")] = 2000,
 ) -> None:

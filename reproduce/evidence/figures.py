@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -49,17 +48,12 @@ def plot_leads(leads: pd.DataFrame) -> Figure:
         axes.errorbar(row["mean_accuracy"], height, xerr=np.nan_to_num(row["mean_accuracy_half"]), fmt="o", **style)
     axes.axvline(0, color="#888888", lw=1)
     axes.set_yticks(range(len(shown)), list(shown["arm"]), fontsize=10)
-    _separate(axes, list(shown["question"]))
+    for height, (below, above) in enumerate(itertools.pairwise(shown["question"])):
+        if below != above:
+            axes.axhline(height + 0.5, color="#cccccc", lw=1)
     axes.set(xlabel="accuracy over the run, points above unchanged FedRevive", ylim=(-0.7, len(shown) - 0.3))
     axes.set_title("What each part is worth (grey: the 95% interval includes zero)")
     return figure
-
-
-def _separate(axes: Any, questions: Sequence[str]) -> None:
-    """A line between rows of different questions."""
-    for height, (below, above) in enumerate(itertools.pairwise(questions)):
-        if below != above:
-            axes.axhline(height + 0.5, color="#cccccc", lw=1)
 
 
 @mpl.rc_context(STYLE)

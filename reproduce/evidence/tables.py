@@ -6,24 +6,23 @@ The page is written by hand but for what stands between `<!-- begin NAME -->` an
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from fedrevive_core.config import METHODS, build, method_title
+from fedrevive_core.config import METHODS, method_title
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
+from reproduce.evidence.measured import PLUS, measure
 from reproduce.reports.claims import label, points
 from reproduce.reports.report import Report, read_report, time_to
 from reproduce.reports.text import interval, markdown
-from reproduce.sweeps.experiment import load_experiment
 from reproduce.sweeps.figures import lead
 from reproduce.sweeps.results import collect
 
@@ -31,12 +30,13 @@ RECORDS = Path(__file__).parents[1] / "results" / "records"
 TRIALS = Path(__file__).parents[1] / "results" / "tuning"  # packed sweeps, too
 MEASURED = Path(__file__).parents[1] / "results" / "measured.json"  # see `measure`
 PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"
-MAP, TUNING, PLUS, HEADLINE = "staleness-vs-heterogeneity", "map-tuning", "fedrevive-plus", "lab-headline"
+MAP, TUNING, HEADLINE = "staleness-vs-heterogeneity", "map-tuning", "lab-headline"
 ABLATIONS = (
     "ablation-synthesis", "ablation-t_gen", "ablation-teachers", "ablation-distillation", "proxy-vs-true", "beta-rules",
 )  # fmt: skip
 TUNED = {"server.lr": "eta", "distillation.lr": "lr_kd"}  # what map-tuning varies
 SCORES = {"final_accuracy": "at the end", "mean_accuracy": "over the run"}
+NOT_DRAWN = ("fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa")  # neither the paper's nor FedAsync
 TOLERANCE = 0.02  # least tolerance of a mean over seeds on another kind of machine; on the same kind bits are equal
 
 
@@ -45,10 +45,11 @@ def write_results() -> list[Path]:
     measured = measure()
     MEASURED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     figures = PAGE.parent / "figures"
+    curves = collect(RECORDS / HEADLINE).records.evaluations
     drawn = {
         "results-map.png": plot_winners(read_report(RECORDS / MAP), SCORES),
         "results-ablations.png": plot_leads(ablation_leads()),
-        "lab-digits.png": plot_curves(_of_methods(collect(RECORDS / HEADLINE).records.evaluations)),
+        "lab-digits.png": plot_curves(curves[~curves["arm"].isin(NOT_DRAWN)]),
         "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, measured["flops"]),
     }
     for name, figure in drawn.items():
@@ -57,47 +58,42 @@ def write_results() -> list[Path]:
     return [PAGE, MEASURED, *(figures / name for name in drawn)]
 
 
-def _of_methods(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """`evaluations` of the paper's methods and FedAsync."""
-    return evaluations[~evaluations["arm"].isin(["fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa"])]
-
-
-def table_makers() -> dict[str, Callable[[], list[dict[str, str]]]]:
-    """What makes the rows of each table of the page."""
-    return {
-        "tuning": tuning_table,
-        "map": map_table,
-        "sceptic": sceptic_table,
-        "ablations": ablation_table,
-        "methods": functools.partial(methods_table, HEADLINE),
-        "baselines": functools.partial(trials_table, "baselines-tuning", "final_accuracy"),
-        "fashion": functools.partial(methods_table, "lab-fashion"),
-        "fashion-trials": functools.partial(trials_table, "fashion-tuning", "mean_accuracy"),
-        "plus-trials": plus_trials_table,
-        "plus": plus_table,
-    }
-
-
 def filled(page: str) -> str:
     """`page` with the tables as they are made now."""
-    for name, make in table_makers().items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        before, found, rest = page.partition(begin)
-        if found:
-            page = f"{before}{begin}\n{markdown(make())}{end}{rest.partition(end)[2]}"
-    return page
+    tables = re.compile(r"(<!-- begin (\S+) -->\n).*?(?=<!-- end \2 -->)", re.DOTALL)
+    return tables.sub(lambda table: table[1] + markdown(TABLES[table[2]]()), page)
+
+
+def _cell(point: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that name a cell of the map."""
+    return {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
+
+
+def _percent(accuracies: pd.Series) -> str:
+    return interval(*confidence_interval(100 * accuracies))
+
+
+def _lead(runs: pd.DataFrame, score: str, arm: str, against: str) -> str:
+    """How far `arm` is ahead, in points paired by seed."""
+    return interval(*confidence_interval(100 * lead(runs, score, arm, against)), lead=True)
+
+
+def _judged(verdict: Mapping[str, Any]) -> str:
+    """The lead over the better baseline, and which one that is."""
+    bound = f"{verdict['bound']} " if verdict["bound"] else ""
+    return f"{bound}{interval(verdict['ours'], verdict['ours'] - verdict['low'], lead=True)} ({verdict['against']})"
 
 
 def best_settings(tuning: Report) -> list[tuple[dict[str, Any], str, dict[str, float]]]:
     """(point of the grid, method, settings) with the highest accuracy over the run, and that as 'score'."""
-    found = []
-    for point, own in points(tuning.records.runs, tuning.grid):
-        for method, group in own.groupby("method", observed=True, sort=False):
-            row = group.loc[group["mean_accuracy"].idxmax()]
+    best = []
+    for point, runs in points(tuning.records.runs, tuning.grid):
+        for method, trials in runs.groupby("method", observed=True, sort=False):
+            row = trials.loc[trials["mean_accuracy"].idxmax()]
             revives = METHODS[str(method)].settings.get("revival") is not None
             varied = {name: float(row[name]) for name in TUNED if name != "distillation.lr" or revives}
-            found.append((point, str(method), varied | {"score": float(row["mean_accuracy"])}))
-    return found
+            best.append((point, str(method), varied | {"score": float(row["mean_accuracy"])}))
+    return best
 
 
 def tuning_table() -> list[dict[str, str]]:
@@ -105,50 +101,32 @@ def tuning_table() -> list[dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     for point, method, best in best_settings(read_report(TRIALS / TUNING)):
         said = ", ".join(f"{TUNED[name]} {best[name]:g}" for name in TUNED if name in best)
-        row = rows.setdefault(
-            label(point), {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
-        )
-        row[method_title(method)] = f"{said} ({100 * best['score']:.1f})"
+        rows.setdefault(label(point), _cell(point))[method_title(method)] = f"{said} ({100 * best['score']:.1f})"
     return list(rows.values())
 
 
 def map_table() -> list[dict[str, str]]:
     """A row per cell of the map: FedRevive, and its lead over the better of the baselines, paired by seed."""
     report = read_report(RECORDS / MAP)
+    headings = {"time_to 0.6": "less time to 60%, %"} | {score: f"lead {said}" for score, said in SCORES.items()}
     rows = []
-    for point, own in points(report.records.runs, report.grid):
-        revived = own[own["arm"] == "fedrevive"]
-        row = {
-            "K": str(point["federation.concurrency"]),
-            "alpha": str(point["data.alpha"]),
-            "mean staleness": f"{revived['mean_staleness'].mean():.0f}",
-            "FedRevive, end %": interval(*(100 * value for value in confidence_interval(revived["final_accuracy"]))),
-        }
-        for verdict in report.verdicts[report.verdicts["at"] == label(point)].to_dict("records"):
-            heading = {"time_to 0.6": "less time to 60%, %"}.get(
-                verdict["metric"], f"lead {SCORES.get(verdict['metric'], '')}"
-            )
-            bound = f"{verdict['bound']} " if verdict["bound"] else ""
-            said = interval(verdict["ours"], verdict["ours"] - verdict["low"], lead=True)
-            row[heading] = f"{bound}{said} ({verdict['against']})"
-        rows.append(row)
+    for point, runs in points(report.records.runs, report.grid):
+        revived = runs[runs["arm"] == "fedrevive"]
+        staleness = f"{revived['mean_staleness'].mean():.0f}"
+        row = {"mean staleness": staleness, "FedRevive, end %": _percent(revived["final_accuracy"])}
+        verdicts = report.verdicts[report.verdicts["at"] == label(point)].to_dict("records")
+        rows.append(_cell(point) | row | {headings[verdict["metric"]]: _judged(verdict) for verdict in verdicts})
     return rows
 
 
 def sceptic_table() -> list[dict[str, str]]:
     """FedRevive's lead over the better baseline, with as many trials for each, and with twice as many for baselines."""
-    rows = []
-    for trials, name in (("5", MAP), ("10", "sceptic")):
-        found = read_report(RECORDS / name).verdicts
-        for verdict in found[found["at"].isin(["", "concurrency=80, alpha=0.1"])].to_dict("records"):
-            if verdict["metric"] in SCORES:
-                lead = (
-                    f"{interval(verdict['ours'], verdict['ours'] - verdict['low'], lead=True)} ({verdict['against']})"
-                )
-                rows.append(
-                    {"trials of a baseline": trials, "accuracy": SCORES[verdict["metric"]], "FedRevive's lead": lead}
-                )
-    return rows
+    return [
+        {"trials of a baseline": trials, "accuracy": SCORES[verdict["metric"]], "FedRevive's lead": _judged(verdict)}
+        for trials, name in (("5", MAP), ("10", "sceptic"))
+        for verdict in read_report(RECORDS / name).verdicts.to_dict("records")
+        if verdict["at"] in ("", "concurrency=80, alpha=0.1") and verdict["metric"] in SCORES
+    ]
 
 
 def trials_table(name: str, score: str) -> list[dict[str, str]]:
@@ -157,11 +135,11 @@ def trials_table(name: str, score: str) -> list[dict[str, str]]:
     varied = [setting for setting in TUNED if setting in runs]
     means = runs.groupby(["method", *varied], observed=True, sort=False)[list(SCORES)].mean().reset_index()
     rows = []
-    for method, own in means.groupby("method", observed=True, sort=False):
-        best = own[score].idxmax()
-        changing = [setting for setting in varied if own[setting].nunique() > 1]
+    for method, trials in means.groupby("method", observed=True, sort=False):
+        best = trials[score].idxmax()
+        changing = [setting for setting in varied if trials[setting].nunique() > 1]
         cells = []
-        for number, row in own.iterrows():
+        for number, row in trials.iterrows():
             setting = ", ".join(f"{TUNED[name]} {row[name]:g}" for name in changing)
             said = f"{setting}: {row['final_accuracy']:.3f} ({row['mean_accuracy']:.3f})"
             cells.append(f"**{said}**" if number == best else said)
@@ -181,10 +159,8 @@ def methods_table(name: str) -> list[dict[str, str]]:
             shown[f"{said} %"] = interval(100 * row[score], 100 * row[f"{score}_half"])
         shown["time to 60%"] = reached[arm, 0.6]
         for score, said in SCORES.items():
-            ahead = 100 * lead(report.records.runs, score, "fedrevive", arm)
-            shown[f"FedRevive's lead {said}"] = (
-                "" if arm == "fedrevive" else interval(*confidence_interval(ahead), lead=True)
-            )
+            ahead = "" if arm == "fedrevive" else _lead(report.records.runs, score, "fedrevive", arm)
+            shown[f"FedRevive's lead {said}"] = ahead
         rows.append(shown)
     return rows
 
@@ -194,11 +170,9 @@ def plus_trials_table() -> list[dict[str, str]]:
     runs = collect(TRIALS / "plus-tuning").records.runs
     server = runs["server_seconds"] / runs.loc[runs["arm"] == "fedrevive", "server_seconds"].median()
     return [
-        {
-            "setting": row["arm"],
-            **{f"{said} %": f"{100 * row[score]:.1f}" for score, said in SCORES.items()},
-            "server time": f"{times:.2f} x",
-        }
+        {"setting": row["arm"]}
+        | {f"{said} %": f"{100 * row[score]:.1f}" for score, said in SCORES.items()}
+        | {"server time": f"{times:.2f} x"}
         for row, times in zip(runs.to_dict("records"), server, strict=True)
     ]
 
@@ -208,18 +182,13 @@ def plus_table() -> list[dict[str, str]]:
     plus = collect(RECORDS / PLUS)
     runs = pd.concat([collect(RECORDS / MAP).records.runs, plus.records.runs])
     rows = []
-    for point, own in points(runs, plus.grid):
-        row = {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
-        row["at the end %"] = interval(
-            *(100 * v for v in confidence_interval(own[own["arm"] == PLUS]["final_accuracy"]))
-        )
-        means = own.groupby("arm", observed=True)[list(SCORES)].mean()
+    for point, cell in points(runs, plus.grid):
+        row = _cell(point) | {"at the end %": _percent(cell[cell["arm"] == PLUS]["final_accuracy"])}
+        means = cell.groupby("arm", observed=True)[list(SCORES)].mean()
         for score, said in SCORES.items():
             better = str(means.loc[["whole-updates", "afl-dw"], score].idxmax())
             for against, name in (("fedrevive", "FedRevive"), (better, "the better baseline")):
-                row[f"above {name} {said}"] = interval(
-                    *confidence_interval(100 * lead(own, score, PLUS, against)), lead=True
-                )
+                row[f"above {name} {said}"] = _lead(cell, score, PLUS, against)
         rows.append(row)
     return rows
 
@@ -228,16 +197,11 @@ def ablation_leads() -> pd.DataFrame:
     """A row per arm of every ablation: question, arm, seeds, for each of SCORES its lead over FedRevive as it is, in
     points paired by seed, with half width; and its server seconds as a multiple of FedRevive's."""
     rows = []
-    for name in ABLATIONS:
-        if not (RECORDS / name).exists():
-            continue
-        found = collect(RECORDS / name)
-        runs = found.records.runs
+    for ablation in (collect(RECORDS / name) for name in ABLATIONS if (RECORDS / name).exists()):
+        runs = ablation.records.runs
         seconds = runs.groupby("arm", observed=True)["server_seconds"].median()
-        for arm in dict.fromkeys(runs["arm"]):
-            if arm == "fedrevive":
-                continue
-            row: dict[str, Any] = {"question": found.experiment.question, "arm": arm}
+        for arm in dict.fromkeys(runs.loc[runs["arm"] != "fedrevive", "arm"]):
+            row: dict[str, Any] = {"question": ablation.experiment.question, "arm": arm}
             for score in SCORES:
                 sample = 100 * lead(runs, score, arm, "fedrevive")
                 row["seeds"] = len(sample)
@@ -249,81 +213,11 @@ def ablation_leads() -> pd.DataFrame:
 def ablation_table() -> list[dict[str, str]]:
     """`ablation_leads` to be read."""
     return [
-        {
-            "change": row["arm"],
-            **{
-                f"points {said}": interval(row[score], row[f"{score}_half"], lead=True)
-                for score, said in SCORES.items()
-            },
-            "seeds": str(row["seeds"]),
-            "server time": f"{row['server']:.2g} x",
-        }
+        {"change": row["arm"]}
+        | {f"points {said}": interval(row[score], row[f"{score}_half"], lead=True) for score, said in SCORES.items()}
+        | {"seeds": str(row["seeds"]), "server time": f"{row['server']:.2g} x"}
         for row in ablation_leads().to_dict("records")
     ]
-
-
-def measure() -> dict[str, dict[str, float]]:
-    """What is measured rather than read from records, on lab-digits, seed 0.
-
-    flops: operations of convolutions and matrix products of a client's job, and what the server of FedRevive and of
-    FedRevive-plus adds to an arrival (mean of arrivals 100 to 200, beside AFL-DW's on the same timeline). proxy: see
-    `proxy_quality`, of the clients seen until then.
-    """
-    from fedrevive_core.simulation import Simulation, num_threads
-    from fedrevive_core.training import Job
-    from reproduce.benchmark.bench import flops_of
-
-    plus = load_experiment(PLUS).arms_at("lab")[PLUS].settings
-    configs = {
-        "afl-dw": build("lab-digits", "afl-dw"),
-        "fedrevive": build("lab-digits", "fedrevive"),
-        PLUS: build("lab-digits", "fedrevive", overrides=plus),
-    }
-    window, simulations = {}, {}
-    with num_threads(1):
-        for name, config in configs.items():
-            simulation = simulations[name] = Simulation(config)
-            simulation.trainer.stacks = False  # the counter does not see through operators that vmap batches
-            steps = simulation.steps()
-            _advance(steps, 100)
-            window[name] = flops_of(functools.partial(_advance, steps, 100))
-        trainer, state = simulations["afl-dw"].trainer, simulations["afl-dw"].server.state
-        job = flops_of(functools.partial(trainer.train, [Job(0, 0, state)]))
-    added = {name: (window[name] - window["afl-dw"]) / 100 for name in ("fedrevive", PLUS)}
-    revived = simulations["fedrevive"]
-    assert revived.reviver is not None
-    clients = sorted(revived.reviver.proportions.estimates)
-    estimates = np.stack([revived.reviver.proportions.of(client) for client in clients])
-    return {
-        "flops": {"client_job": job, **added},
-        "proxy": proxy_quality(estimates, revived.data.class_proportions[clients]),
-    }
-
-
-def proxy_quality(estimates: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """How near estimated class proportions (M, C) are to the `true` ones of the same clients (M, C).
-
-    distance: mean total variation, 0 (equal) to 1; to_others: of an estimate from all other clients' true ones;
-    of_uniform: of equal shares from the true ones; largest: share of clients whose largest class is guessed right.
-    """
-
-    def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.abs(a - b).sum(axis=-1) / 2
-
-    every = distance(estimates[:, None], true[None])  # (M, M)
-    others = every[~np.eye(len(true), dtype=bool)]
-    return {
-        "clients": len(true),
-        "distance": float(every.diagonal().mean()),
-        "to_others": float(others.mean()),
-        "of_uniform": float(distance(np.full_like(true, 1 / true.shape[1]), true).mean()),
-        "largest": float((estimates.argmax(axis=1) == true.argmax(axis=1)).mean()),
-    }
-
-
-def _advance(steps: Iterator[bool], count: int) -> None:
-    for _ in itertools.islice(steps, count):
-        pass
 
 
 def compare_with_committed(directory: Path) -> list[dict[str, str]]:
@@ -332,13 +226,13 @@ def compare_with_committed(directory: Path) -> list[dict[str, str]]:
     On the same kind of processor runs are identical. On others a mean is as before if it differs by at most 2 points,
     or by two standard errors of as many other seeds.
     """
-    found = collect(directory)
-    known = collect(RECORDS / found.experiment.name)
-    grid = found.grid
-    both = known.records.runs.merge(found.records.runs, on=["arm", "seed", *grid], suffixes=("", " now"), how="left")
+    swept = collect(directory)
+    known = collect(RECORDS / swept.experiment.name)
+    grid = swept.grid
+    both = known.records.runs.merge(swept.records.runs, on=["arm", "seed", *grid], suffixes=("", " now"), how="left")
     rows = []
-    for point, own in points(both, grid):
-        for arm, group in own.groupby("arm", observed=True, sort=False):
+    for point, runs in points(both, grid):
+        for arm, group in runs.groupby("arm", observed=True, sort=False):
             again = group.dropna(subset="mean_accuracy now")
             if again.empty:
                 continue
@@ -354,3 +248,17 @@ def compare_with_committed(directory: Path) -> list[dict[str, str]]:
                 }
             )  # fmt: skip
     return rows
+
+
+TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each with what makes its rows
+    "tuning": tuning_table,
+    "map": map_table,
+    "sceptic": sceptic_table,
+    "ablations": ablation_table,
+    "methods": functools.partial(methods_table, HEADLINE),
+    "baselines": functools.partial(trials_table, "baselines-tuning", "final_accuracy"),
+    "fashion": functools.partial(methods_table, "lab-fashion"),
+    "fashion-trials": functools.partial(trials_table, "fashion-tuning", "mean_accuracy"),
+    "plus-trials": plus_trials_table,
+    "plus": plus_table,
+}

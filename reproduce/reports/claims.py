@@ -73,9 +73,7 @@ def _judge(claim: Claim, at: str, runs: pd.DataFrame, comparable: bool) -> dict[
         best = max(others, key=lambda name: sign * float(_shared(others[name][0], arm).mean()))
         base, base_censored = others[best]
         row["against"] = best + (f" (not run: {', '.join(missing)})" if missing else "")
-        lead, row["paired"] = _lead(arm, base, relative=sign < 0)
-        mean, half = lead if isinstance(lead, tuple) else confidence_interval(lead)
-        row["num_seeds"] = len(lead) if not isinstance(lead, tuple) else min(len(arm), len(base))
+        mean, half, row["num_seeds"], row["paired"] = _lead(arm, base, relative=sign < 0)
     else:
         base_censored = censored[:0]
         mean, half = confidence_interval(100 * arm)
@@ -110,15 +108,17 @@ def _shared(values: pd.Series, arm: pd.Series) -> pd.Series:
     return values[shared] if len(shared) else values
 
 
-def _lead(arm: pd.Series, base: pd.Series, *, relative: bool) -> tuple[np.ndarray | tuple[float, float], bool]:
-    """How far the arm is ahead, in percent of the base or in points: per shared seed, or as (mean, half width)."""
+def _lead(arm: pd.Series, base: pd.Series, *, relative: bool) -> tuple[float, float, int, bool]:
+    """How far the arm is ahead, in percent of the base or in points: mean, half width, seeds, and if paired by seed."""
     shared = arm.index.intersection(base.index)
     if len(shared):
         here, there = arm[shared].to_numpy(), base[shared].to_numpy()
-        return (100 * (1 - here / there) if relative else 100 * (here - there)), True
+        return *confidence_interval(100 * (1 - here / there) if relative else 100 * (here - there)), len(shared), True
     if relative:  # spread of the base is left to its mean
-        return confidence_interval(100 * (1 - arm.to_numpy() / base.mean())), False
-    return _welch(100 * arm.to_numpy(), 100 * base.to_numpy()), False
+        lead = confidence_interval(100 * (1 - arm.to_numpy() / base.mean()))
+    else:
+        lead = _welch(100 * arm.to_numpy(), 100 * base.to_numpy())
+    return *lead, min(len(arm), len(base)), False
 
 
 def _welch(here: np.ndarray, there: np.ndarray) -> tuple[float, float]:
@@ -192,9 +192,6 @@ def times_table(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> pd.Dat
                 values, censored = _values(own, arm, metric, horizon)
                 mean, half = confidence_interval(values.to_numpy())
                 reached = int((~censored).sum())
-                rows.append(
-                    {"arm": arm, "at": label(point), "target": target, "reached": reached, "num_seeds": len(values)}
-                    | {"time": mean, "half": half, "horizon": horizon}
-                )
+                rows.append((arm, label(point), target, reached, len(values), mean, half, horizon))
     columns = ["arm", "at", "target", "reached", "num_seeds", "time", "half", "horizon"]
     return pd.DataFrame(rows, columns=columns)

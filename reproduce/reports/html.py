@@ -18,36 +18,6 @@ from matplotlib.figure import Figure
 
 from fedrevive_core.plots import png_bytes
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d2126; --soft: #5b636d; --line: #dfe3e8; --paper: #fff; --code: #f4f6f8;
-  --accent: #c25400; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a2abb5; --line: #363c44; --paper: #16191d;
-  --code: #21262c; --accent: #ff9a52; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 3rem 1.25rem 4rem; max-width: 60rem; color: var(--ink); background: var(--paper);
-  font: 1.0625rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0 0 1rem; font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.015em; text-wrap: balance; }
-h2 { margin: 3rem 0 0.6rem; font-size: 1.3rem; line-height: 1.3; }
-p { margin: 0 0 0.9rem; max-width: 44rem; font-size: 1.125rem; text-wrap: pretty; }
-.scroll { margin: 1.8rem 0 0; overflow-x: auto; }
-table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.5rem 0.9rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-th:first-child { padding-left: 0; }
-thead th { border-bottom: 2px solid var(--ink); font-size: 0.875rem; vertical-align: bottom; }
-tbody th { min-width: 9rem; font-weight: 600; white-space: normal; }
-tbody td { white-space: normal; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-figure { margin: 0; }
-figcaption { max-width: 44rem; margin: 0 0 0.9rem; color: var(--soft); text-wrap: pretty; }
-.card { padding: 1rem; border: 1px solid var(--line); border-radius: 0.6rem; background: #fff; }
-.card img { display: block; margin: 0 auto; max-width: 100%; height: auto; }
-pre { margin: 0.6rem 0 0; padding: 0.9rem 1.1rem; border-left: 3px solid var(--accent); border-radius: 0.4rem;
-  overflow-x: auto; background: var(--code);
-  font: 0.9375rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.25rem 1.2rem; margin: 0; font-size: 0.9375rem; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-"""
 # With this policy a browser loads nothing from the network, even if a mistake puts a link into the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # 1,234.5, 81.2% ± 1.3% and 1e-08 are numbers, with either minus sign; a blank or a dash stands for a missing one.
@@ -106,7 +76,7 @@ def document(title: str, body: str, style: str = "") -> str:
 def _render(title: str, style: str = "", **content: object) -> str:
     text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True, keep_trailing_newline=True).from_string(text)
-    return template.render(title=title, policy=POLICY, style=STYLE + style, **content)
+    return template.render(title=title, policy=POLICY, style=style, **content)
 
 
 def figure_data_uri(figure: Figure) -> str:

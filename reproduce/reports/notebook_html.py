@@ -76,8 +76,11 @@ details {{ margin: 0.6rem 0; }} summary {{ cursor: pointer; color: var(--accent)
 
 def write_notebook_page(notebook: Any, path: Path) -> None:
     """Write `notebook`, an executed nbformat notebook, as the page `path`. Solutions are folded."""
-    cells = [_markdown_cell(cell) if cell.cell_type == "markdown" else _code_cell(cell) for cell in notebook.cells]
-    path.write_text(document(title(notebook) or path.stem, "\n".join(cells), STYLE), encoding="utf-8")
+    cells = "\n".join(
+        f'<section class="cell">{to_html(cell.source) if cell.cell_type == "markdown" else _code(cell)}</section>'
+        for cell in notebook.cells
+    )
+    path.write_text(document(title(notebook) or path.stem, cells, STYLE), encoding="utf-8")
 
 
 def title(notebook: Any) -> str:
@@ -87,18 +90,14 @@ def title(notebook: Any) -> str:
     return found[1].strip() if found else ""
 
 
-def _markdown_cell(cell: Any) -> str:
-    return f'<section class="cell">{to_html(cell.source)}</section>'
-
-
-def _code_cell(cell: Any) -> str:
+def _code(cell: Any) -> str:
     code = str(Highlight2HTML(pygments_lexer="python")(cell.source)) if cell.source.strip() else ""
     tags = cell.metadata.get("tags", [])
     if "solution" in tags:
         code = f"<details><summary>Solution</summary>{code}</details>"
     elif "injected-parameters" in tags:
         code = f'<p class="note">Parameters given to this run:</p>{code}'
-    return f'<section class="cell">{code}{"".join(_output(output) for output in cell.outputs)}</section>'
+    return code + "".join(map(_output, cell.outputs))
 
 
 def _output(output: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -13,28 +14,17 @@ from reproduce.reports.claims import arms_table, judge_claims, times_table
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.html import Illustration, made_with, write_page
 from reproduce.reports.text import interval, markdown
-from reproduce.sweeps.collection import Records
-from reproduce.sweeps.experiment import Experiment, ScaleName
-from reproduce.sweeps.results import collect, provenance
+from reproduce.sweeps.results import SweepResults, collect, provenance
 
 
-class Report(NamedTuple):
-    """Everything that is known about a sweep: `records` with arm and grid as columns, and the tables made of them."""
+@dataclass(frozen=True)
+class Report(SweepResults):
+    """The results of the sweep in `directory`, and the tables made of them."""
 
     directory: Path
-    experiment: Experiment
-    scale: ScaleName
-    records: Records
-    missing: list[str]
-    failures: dict[str, str]
     verdicts: pd.DataFrame
     arms: pd.DataFrame
     times: pd.DataFrame
-
-    @property
-    def grid(self) -> dict[str, list[Any]]:
-        """Grid of the experiment at the sweep's scale: dotted field, values."""
-        return self.experiment.grid_at(self.scale)
 
 
 def read_report(directory: Path | str) -> Report:
@@ -46,8 +36,8 @@ def read_report(directory: Path | str) -> Report:
     results = collect(directory)
     runs = results.records.runs
     return Report(
-        directory,
-        *results,
+        **vars(results),
+        directory=directory,
         verdicts=judge_claims(results.experiment, results.scale, runs),
         arms=arms_table(runs, results.grid),
         times=times_table(runs, results.grid),
@@ -91,10 +81,8 @@ def write_report(directory: Path | str, command: str) -> Path:
 def _intro(report: Report) -> list[str]:
     experiment, runs = report.experiment, report.records.runs
     seeds = sorted(runs["seed"].unique().tolist())
-    said = (
-        f"Experiment {experiment.name} at scale {report.scale}: {len(runs)} runs, seeds {', '.join(map(str, seeds))}."
-    )
-    paragraphs = [said]
+    what = f"Experiment {experiment.name} at scale {report.scale}"
+    paragraphs = [f"{what}: {len(runs)} runs, seeds {', '.join(map(str, seeds))}."]
     if report.missing:
         paragraphs.append(f"Not finished: {_runs(len(report.missing))}, {_shortened(report.missing)}.")
     if report.failures:
@@ -113,7 +101,6 @@ def _shortened(names: list[str], most: int = 6) -> str:
 
 def tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
     """Heading, what the columns mean, and rows of text, for each table; columns that say nothing are left out."""
-    sent = "Bytes are the parameters of the models sent, 4 each; server seconds are this machine's, the rest is not."
     found = [
         (
             "Claims",
@@ -148,7 +135,7 @@ def tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
         ),
         (
             "Costs",
-            sent,
+            "Bytes are the parameters of the models sent, 4 each; server seconds are this machine's, the rest is not.",
             [
                 {"arm": row["arm"], "at": row["at"], "simulated time": f"{row['sim_time']:.4g}"}
                 | {"client steps": f"{row['client_steps']:,.0f}", "server seconds": f"{row['server_seconds']:.1f}"}

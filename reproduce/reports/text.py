@@ -31,15 +31,14 @@ def comparison_table(records: Sequence[Record]) -> list[dict[str, str]]:
         own = [record for record in records if record.config.method == method]
         times = [record.summary["time_to"][TARGET] for record in own]
         reached = [time for time in times if time is not None]
-        missing = f" ({len(reached)} of {len(own)})" if len(reached) < len(own) else ""
+        time = interval(*confidence_interval(reached)) if reached else "never"
+        missing = f" ({len(reached)} of {len(own)})" if 0 < len(reached) < len(own) else ""
         rows.append(
             {
                 "method": method_title(method),
                 "final %": interval(*confidence_interval([100 * record.summary["final_accuracy"] for record in own])),
                 "run mean %": interval(*confidence_interval([100 * record.summary["mean_accuracy"] for record in own])),
-                f"time to {float(TARGET):.0%}": interval(*confidence_interval(reached)) + missing
-                if reached
-                else "never",
+                f"time to {float(TARGET):.0%}": time + missing,
                 "staleness": f"{fmean(record.summary['mean_staleness'] for record in own):.1f}",
                 "seconds": f"{fmean(record.timings['seconds'].sum() for record in own):.0f}",
             }

@@ -265,17 +265,11 @@ def select(listed: list[Cell], only: Mapping[str, str]) -> list[Cell]:
     Raises ConfigError for a key or a value that no cell has.
     """
     for key, wanted in only.items():
-        keys = ("arm", "method", "seed", *(listed[0].grid if listed else ()))
-        if key not in keys:
-            raise ConfigError(f"--only {key}={wanted}: {choices(key, keys)}")
-        values = list(dict.fromkeys(_shown(cell, key) for cell in listed))
-        if wanted not in values:
-            raise ConfigError(f"--only {key}={wanted}: {choices(wanted, values)}")
-        listed = [cell for cell in listed if _shown(cell, key) == wanted]
+        values = [{"arm": cell.arm, "method": cell.config.method, "seed": cell.seed, **cell.grid} for cell in listed]
+        if key not in values[0]:
+            raise ConfigError(f"--only {key}={wanted}: {choices(key, values[0])}")
+        shown = [str(value[key]) for value in values]
+        if wanted not in shown:
+            raise ConfigError(f"--only {key}={wanted}: {choices(wanted, dict.fromkeys(shown))}")
+        listed = [cell for cell, value in zip(listed, shown, strict=True) if value == wanted]
     return listed
-
-
-def _shown(cell: Cell, key: str) -> str:
-    if key == "method":
-        return cell.config.method
-    return str(cell.grid[key]) if key in cell.grid else str(getattr(cell, key))

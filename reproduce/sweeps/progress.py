@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -29,9 +29,8 @@ class SweepProgress:
             speed_estimate_period=math.inf,  # seconds; a run may take hours
         )  # fmt: skip
         self.all = self._add(title, len(runs), len(done))
-        arms = list(dict.fromkeys(run.cell.arm for run in runs))
-        count = {arm: [sum(run.cell.arm == arm for run in some) for some in (runs, done)] for arm in arms}
-        self.arms = {arm: self._add(f"  {arm}", *count[arm]) for arm in arms}
+        total, finished = (Counter(run.cell.arm for run in some) for some in (runs, done))
+        self.arms = {arm: self._add(f"  {arm}", total[arm], finished[arm]) for arm in total}
         self.next_line = time.monotonic() + SECONDS_BETWEEN_LINES
 
     def _add(self, title: str, total: int, done: int) -> TaskID:
@@ -42,9 +41,7 @@ class SweepProgress:
         self._line()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._line()
         self.bars.stop()
 

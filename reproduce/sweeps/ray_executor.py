@@ -37,12 +37,15 @@ class RayExecutor:
 
     @property
     def running(self) -> list[CellRun]:
+        """The runs that were started and not yet reported."""
         return list(self.tasks.values())
 
     def start(self, run: CellRun) -> None:
+        """Start `run` as a task."""
         self.tasks[self.task.remote(run, self.out)] = run
 
     def wait(self, seconds: float) -> list[tuple[CellRun, str | None]]:
+        """Wait until a run ends, `seconds` at most. Returns the runs that ended."""
         ready, _ = self.ray.wait(list(self.tasks), timeout=seconds)
         return [(self.tasks.pop(task), self._outcome(task)) for task in ready]
 
@@ -53,6 +56,7 @@ class RayExecutor:
             return f"{type(error).__name__}: {error}"
 
     def stop(self) -> None:
+        """Let every run write a checkpoint and end."""
         for task in self.tasks:
             self.ray.cancel(task)  # interrupts the run, which writes a checkpoint
         while self.tasks:

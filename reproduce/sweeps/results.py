@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -24,14 +25,15 @@ from fedrevive_core.files import check_free, publish, work_directory
 from fedrevive_core.records import check_file, read_json
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.sweeps.collection import Records, load_many
-from reproduce.sweeps.experiment import Arm, Experiment, ScaleName, load_experiment, scale_of
+from reproduce.sweeps.experiment import Experiment, ScaleName, load_experiment, scale_of
 from reproduce.sweeps.sweep import header
 
 BYTES = 4  # of a parameter
 CURVE = ["run", "arm", "seed", "version", "sim_time", "num_arrivals", "accuracy"]
 
 
-class SweepResults(NamedTuple):
+@dataclass(frozen=True)
+class SweepResults:
     """The results of a sweep so far; `records` holds its finished runs, with arm, grid and costs as columns.
 
     A packed one has no arrivals.
@@ -47,11 +49,6 @@ class SweepResults(NamedTuple):
     def grid(self) -> dict[str, list[Any]]:
         """Grid of the experiment at the sweep's scale: dotted field, values."""
         return self.experiment.grid_at(self.scale)
-
-    @property
-    def arms(self) -> dict[str, Arm]:
-        """Arms of the experiment at the sweep's scale, by name."""
-        return self.experiment.arms_at(self.scale)
 
 
 def collect(out: Path | str) -> SweepResults:
@@ -87,9 +84,7 @@ def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
     """
     costs = []
     for row in runs.to_dict("records"):
-        config = RunConfig.from_dict(
-            json.loads((directory / row["run"] / "run.json").read_text(encoding="utf-8"))["config"]
-        )
+        config = RunConfig.from_dict(read_json(directory / row["run"] / "run.json")["config"])
         dispatched = simulate_timeline(config.federation, config.seed).dispatch_time
         size = BYTES * row["num_parameters"]
         costs.append(

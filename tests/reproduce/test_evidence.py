@@ -12,7 +12,8 @@ import pytest
 
 from reproduce.evidence import tables as evidence
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
-from reproduce.evidence.tables import HEADLINE, MAP, PAGE, PLUS, RECORDS, TRIALS, TUNING
+from reproduce.evidence.measured import PLUS, proxy_quality
+from reproduce.evidence.tables import HEADLINE, MAP, PAGE, RECORDS, TRIALS, TUNING
 from reproduce.reports.claims import label
 from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
@@ -27,7 +28,7 @@ def test_every_table_has_its_place() -> None:
     page = PAGE.read_text(encoding="utf-8")
     places = re.findall(r"<!-- begin (\S+) -->", page)
     assert places == re.findall(r"<!-- end (\S+) -->", page)
-    assert set(places) == set(evidence.table_makers())
+    assert set(places) == set(evidence.TABLES)
 
 
 def test_the_map_uses_what_tuning_found() -> None:
@@ -52,10 +53,7 @@ def test_results_are_of_seeds_that_did_not_tune(name: str) -> None:
     assert found.failures == {}
     assert set(found.records.runs["seed"]) == {0, 1, 2, 3, 4}
     shipped = load_experiment(name)
-    assert (found.arms, found.grid) == (
-        shipped.arms_at("lab"),
-        shipped.grid_at("lab"),
-    )
+    assert (found.experiment.arms_at(found.scale), found.grid) == (shipped.arms_at("lab"), shipped.grid_at("lab"))
 
 
 def test_a_cell_that_is_not_won_is_not_bold() -> None:
@@ -95,5 +93,5 @@ def test_the_figures_show_every_cell_and_every_arm() -> None:
 
 def test_quality_of_a_proxy_of_two_clients() -> None:
     """Truth (1, 0) and (0, 1), estimates (0.8, 0.2) and (0.6, 0.4): distances 0.2 and 0.6, to the other 0.8 and 0.4."""
-    found = evidence.proxy_quality(np.array([[0.8, 0.2], [0.6, 0.4]]), np.eye(2))
+    found = proxy_quality(np.array([[0.8, 0.2], [0.6, 0.4]]), np.eye(2))
     assert found == pytest.approx({"clients": 2, "distance": 0.4, "to_others": 0.6, "of_uniform": 0.5, "largest": 0.5})
