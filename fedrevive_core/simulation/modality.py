@@ -38,10 +38,10 @@ class Modality(Protocol):
         """A new generator of samples; its parameters are drawn by PyTorch."""
 
     def show(self, samples: Tensor) -> np.ndarray:
-        """Synthetic samples (n, ...) in the form in which they are kept while a run goes on."""
+        """Synthetic samples (n, ...) in the form in which a run keeps them."""
 
     def stack(self, shown: Sequence[np.ndarray], count: int) -> dict[str, np.ndarray]:
-        """What a record keeps of `shown`, one array of at most `count` samples for each moment."""
+        """What a record keeps of `shown`, one array of at most `count` samples for each version."""
 
 
 class ImageModality:
@@ -70,10 +70,10 @@ class ImageModality:
         return samples.mul(255).round().byte().cpu().numpy()
 
     def stack(self, shown: Sequence[np.ndarray], count: int) -> dict[str, np.ndarray]:
-        """`images` (moments, count, C, S, S) uint8, black where there is none."""
+        """`images` (versions, count, C, S, S) uint8, black where there is none."""
         images = np.zeros((len(shown), count, *self.synthetic_shape), dtype=np.uint8)
-        for moment, pixels in enumerate(shown):
-            images[moment, : len(pixels)] = pixels
+        for row, pixels in enumerate(shown):
+            images[row, : len(pixels)] = pixels
         return {"images": images}
 
 
@@ -116,12 +116,13 @@ class TextModality:
         return nearest_tokens(samples, self.embedding)
 
     def stack(self, shown: Sequence[np.ndarray], count: int) -> dict[str, np.ndarray]:
-        """`texts` (moments, count) of the tokens' strings, '' where there is none."""
+        """`texts` (versions, count) of the tokens' strings, '' where there is none."""
         words = np.array([*self.tokenizer.vocabulary, ""])
-        texts = [[" ".join(words[row[row >= 0]]) for row in moment] for moment in shown]
-        stacked = np.full((len(texts), count), "", dtype=f"<U{max((len(t) for own in texts for t in own), default=1)}")
-        for place, own in enumerate(texts):
-            stacked[place, : len(own)] = own
+        texts = [[" ".join(words[text[text >= 0]]) for text in tokens] for tokens in shown]
+        longest = max((len(text) for row in texts for text in row), default=1)
+        stacked = np.full((len(texts), count), "", dtype=f"<U{longest}")
+        for number, row in enumerate(texts):
+            stacked[number, : len(row)] = row
         return {"texts": stacked}
 
 

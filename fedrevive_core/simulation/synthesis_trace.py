@@ -1,4 +1,4 @@
-"""Watching synthesis step by step, from any moment of a run, while the run itself stays as it is."""
+"""Watch synthesis step by step, from any version of a run, without changing the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WEIGHTS = ("feature_weight", "label_weight", "adversarial_weight")  # of L_feat,
 
 @dataclass(frozen=True)
 class SynthesisStart:
-    """What synthesis starts from at one version of a run; the run may go on without changing it.
+    """What synthesis starts from at one version of a run; the run may continue without changing it.
 
     student (size,): the global model. teachers: M states (size,), newest first, and the `clients` they came from.
     proportions (M, C): class proportions of these clients, as the server believes. generator: the persistent one.
@@ -40,7 +40,7 @@ class SynthesisStart:
 
 
 def capture(simulation: Simulation) -> SynthesisStart:
-    """The present moment of `simulation`. Raises ValueError if it does not synthesise, or nothing has arrived yet."""
+    """What synthesis would start from now. Raises ValueError if the run does not synthesise, or nothing has arrived."""
     reviver = simulation.reviver
     if reviver is None or reviver.synthesizer is None:
         raise ValueError(f"method '{simulation.config.method}' synthesises nothing: use revival.source = 'synthetic'")
@@ -59,21 +59,21 @@ def capture(simulation: Simulation) -> SynthesisStart:
 
 def trace_synthesis(
     simulation: Simulation,
-    moment: SynthesisStart,
+    start: SynthesisStart,
     *,
     steps: int = 10,
     images_per_class: int = 8,
     weights: tuple[float, float, float] | None = None,
     draw: int = 0,
 ) -> Trace:
-    """Synthesise from `moment` as the run would, for `steps` steps and equally many images of each class.
+    """Synthesise from `start` as the run would, for `steps` steps and equally many images of each class.
 
     Args:
         weights: a_feat, a_hot, a_adv; those of the run if unset, and 0 switches a loss off (it is still measured).
-        draw: names the noise; equal numbers give equal noise whatever the weights and the moment.
+        draw: names the noise; equal numbers give equal noise whatever the weights and the start.
 
-    L_adv takes part at any version and the guard is off, so that what is seen is the losses' own doing. Neither the run
-    nor `moment` is modified.
+    L_adv takes part at any version and the guard is off, so that only the losses act. Neither the run
+    nor `start` is modified.
     """
     run = simulation.reviver.synthesizer if simulation.reviver is not None else None
     if run is None:
@@ -82,10 +82,10 @@ def trace_synthesis(
     config = run.config.model_copy(update={"steps": steps, "batch_size": len(labels)})
     if weights is not None:
         config = config.model_copy(update=dict(zip(WEIGHTS, weights, strict=True)))
-    synthesizer = Synthesizer(run.layout, run.prepare, copy.deepcopy(moment.generator), config, guard=False)
+    synthesizer = Synthesizer(run.layout, run.prepare, copy.deepcopy(start.generator), config, guard=False)
     rng = stream(simulation.config.seed, "synthesis", draw)
-    draws = replace(synthesizer.draw(rng, moment.proportions), labels=labels)
-    models = [run.layout.views(state) for state in (*moment.teachers, moment.student)]
+    draws = replace(synthesizer.draw(rng, start.proportions), labels=labels)
+    models = [run.layout.views(state) for state in (*start.teachers, start.student)]
     images, losses, votes = [], [], []
 
     @torch.no_grad()
@@ -95,37 +95,37 @@ def trace_synthesis(
         prepared = run.prepare(seen)
         votes.append(torch.stack([run.layout.call(model, prepared).softmax(dim=1) for model in models]))
 
-    teacher_share = torch.from_numpy(teacher_weights(moment.proportions)).to(moment.student)
+    teacher_share = torch.from_numpy(teacher_weights(start.proportions)).to(start.student)
     with num_threads(simulation.config.num_threads):
-        synthesizer.synthesise(draws, moment.teachers, teacher_share, moment.student, adversarial=True, watch=watch)
+        synthesizer.synthesise(draws, start.teachers, teacher_share, start.student, adversarial=True, watch=watch)
     return Trace(
-        version=moment.version,
+        version=start.version,
         labels=labels,
         images=torch.stack(images).mul(255).round().byte().cpu().numpy(),
         losses=torch.stack(losses).cpu().numpy(),
         votes=torch.stack(votes).cpu().numpy(),
-        clients=moment.clients,
-        proportions=moment.proportions,
+        clients=start.clients,
+        proportions=start.proportions,
     )
 
 
 def trace_grid(
-    simulation: Simulation, moments: Iterable[SynthesisStart], *, steps: int = 10, images_per_class: int = 6
+    simulation: Simulation, starts: Iterable[SynthesisStart], *, steps: int = 10, images_per_class: int = 6
 ) -> dict[tuple[int, Switches], Trace]:
-    """`trace_synthesis` from every moment with every choice of losses (but none), by version and switches.
+    """`trace_synthesis` from every start with every choice of losses (but none), by version and switches.
 
     The same noise everywhere, and a loss that is switched on has the run's weight.
     """
-    own = [getattr(simulation.config.synthesis, name) for name in WEIGHTS]
+    weights = [getattr(simulation.config.synthesis, name) for name in WEIGHTS]
     choices: list[Switches] = [on for on in product((True, False), (True, False), (True, False)) if any(on)]
     return {
-        (moment.version, on): trace_synthesis(
+        (start.version, on): trace_synthesis(
             simulation,
-            moment,
+            start,
             steps=steps,
             images_per_class=images_per_class,
-            weights=(own[0] * on[0], own[1] * on[1], own[2] * on[2]),
+            weights=(weights[0] * on[0], weights[1] * on[1], weights[2] * on[2]),
         )
-        for moment in moments
+        for start in starts
         for on in choices
     }
