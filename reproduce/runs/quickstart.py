@@ -32,9 +32,9 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
         "Three servers receive exactly the same updates at the same times. FedBuff takes every update as it is. "
         "AFL-DW gives less weight to a staler one and throws the rest away. FedRevive fills that rest by distillation: "
         "the current model learns from the latest client models on images that were synthesised without any data.",
-        f"In this one run {method_title(best.config.method)} had the highest accuracy averaged over the run and "
-        f"{method_title(last.config.method)} the highest at its end. One seed shows what happens, not who wins: "
-        "`python -m reproduce compare` gives intervals over several.",
+        f"In this one run {method_title(best.config.method)} had the highest accuracy averaged over the run, and "
+        f"{'also' if last is best else method_title(last.config.method)} the highest at its end. One seed shows what "
+        "happens, not which method is better: the command compare gives intervals over several seeds.",
     ]
     illustrations = [
         Illustration(
