@@ -63,8 +63,8 @@ class Panel(ipw.VBox):
             control.observe(lambda _: self.redraw(), names="value")
         self.redraw()
 
-    def redraw(self) -> None:
-        """Draw the figure for the present values of the controls."""
+    def redraw(self, done: str = "") -> None:
+        """Draw the figure for the present values of the controls, then say `done`."""
         self.say("drawing ...")
         started = time.perf_counter()
         try:
@@ -77,7 +77,7 @@ class Panel(ipw.VBox):
             raise
         else:
             self.seconds = time.perf_counter() - started
-            self.say("")
+            self.say(done)
 
     def say(self, message: str, *, error: bool = False) -> None:
         """Show `message` above the figure; an error is marked by a sign and bold type, not by colour alone."""

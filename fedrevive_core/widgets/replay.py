@@ -73,7 +73,8 @@ class WhatIf(Panel):
         except Exception as error:  # the reader looks at the panel, not at the kernel's log
             self.say(f"Not trained: {type(error).__name__}: {error}", error=True)
         else:
-            self.redraw()
+            accuracy = self.branches[name].summary["final_accuracy"]
+            self.redraw(f"Trained: {name}. Final accuracy {accuracy:.1%}.")
         finally:
             self.button.disabled = False
             self.bar.layout.visibility = "hidden"
