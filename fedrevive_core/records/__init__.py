@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrevive_core.records.hash_chain import broken_link, first_difference, link, state_sha256
-from fedrevive_core.records.provenance import provenance
+from fedrevive_core.records.provenance import installed, provenance, requirements
 from fedrevive_core.records.record import Record
 from fedrevive_core.records.safe_load import check_file, read_json
 from fedrevive_core.records.statistics import TARGETS, confidence_interval, summarise
@@ -18,9 +18,11 @@ __all__ = [
     "check_file",
     "confidence_interval",
     "first_difference",
+    "installed",
     "link",
     "provenance",
     "read_json",
+    "requirements",
     "state_sha256",
     "summarise",
 ]
