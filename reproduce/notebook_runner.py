@@ -11,12 +11,11 @@ from __future__ import annotations
 import ast
 import base64
 import io
-import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from PIL import Image
 from traitlets.config import Config
 
 import fedrevive_core
-from fedrevive_core.config import choices
+from fedrevive_core.config import choices, parse_value
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.simulation import LINES
 from reproduce.reports.html import document
@@ -69,18 +68,16 @@ def defaults(notebook: Path) -> dict[str, Any]:
     return {}
 
 
-def parse(notebook: Path, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def parse(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
     """Convert parameters given as text to the types of their defaults.
 
-    Raises ConfigError for an unknown name, a name given twice, and a value of another type.
+    Raises ConfigError for an unknown name and a value of another type.
     """
     allowed = defaults(notebook)
     parsed: dict[str, Any] = {}
-    for name, text in given:
+    for name, text in given.items():
         if name not in allowed:
             raise ConfigError(f"{notebook.stem} has no parameter '{name}': {choices(name, allowed)}")
-        if name in parsed:
-            raise ConfigError(f"parameter {name} is given twice")
         parsed[name] = _value(name, text, allowed[name])
     return parsed
 
@@ -88,15 +85,12 @@ def parse(notebook: Path, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def _value(name: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
-    try:
-        value = json.loads(text.lower() if text in ("True", "False", "None") else text)
-    except json.JSONDecodeError:
-        value = text
+    value = parse_value(text.lower() if text in ("True", "False") else "null" if text == "None" else text)
     kind = list if isinstance(default, tuple) else type(default)
-    if default is None or type(value) is kind:
-        return value
-    if kind is float and type(value) is int:
+    if kind is float and type(value) in (int, float) and abs(value) < 1e300:
         return float(value)
+    if default is None or (type(value) is kind and kind is not float):
+        return value
     raise ConfigError(f"parameter {name} = {text}: must be {TYPES.get(kind, kind.__name__)}, such as {default!r}")
 
 

@@ -14,6 +14,8 @@ from fedrevive_core.config.base import (
     choices,
     flatten,
     leaf_fields,
+    merge,
+    parse_value,
     sentences,
     unflatten,
 )
@@ -67,7 +69,9 @@ __all__ = [
     "choices",
     "flatten",
     "leaf_fields",
+    "merge",
     "method_title",
+    "parse_value",
     "sentences",
     "unflatten",
 ]

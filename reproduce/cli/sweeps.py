@@ -65,11 +65,15 @@ def sweep(
 
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
+    if engine == "local" and address != "auto":
+        raise ConfigError(f"--address {address} is for --engine ray: leave it out, or add --engine ray")
+    if engine == "ray" and jobs != 1:
+        raise ConfigError(f"--jobs {jobs} is for --engine local: a cluster runs as many as its CPUs allow")
     described = load_experiment(experiment)
     at = scale_of(described, scale)
     executor = _executor(engine, out, jobs, address, described.scales[at])
     planned = plan(described, at, executor.device)
-    wanted = dict(parse_pairs("--only", only, "KEY=VALUE", "arm=fedrevive or seed=0"))
+    wanted = parse_pairs("--only", only, "KEY=VALUE", "arm=fedrevive or seed=0")
     cells = set(map(id, select([run.cell for run in planned.runs], wanted)))
     chosen = [run for run in planned.runs if id(run.cell) in cells]
     if dry_run:

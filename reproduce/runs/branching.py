@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedrevive_core.config import RunConfig, build, flatten
+from fedrevive_core.config import RunConfig, build, flatten, merge, unflatten
 
 if TYPE_CHECKING:
     from fedrevive_core.records import Record
@@ -51,4 +51,5 @@ def changed(config: RunConfig, method: str | None, settings: Mapping[str, Any]) 
     kept = {name: value for name, value in flatten(config.to_dict(), max_level=1).items() if value != usual[name]}
     if method is not None:
         kept = {name: value for name, value in kept.items() if name.split(".")[0] not in METHOD_SECTIONS}
-    return build(config.preset, method or config.method, seed=config.seed, overrides={**kept, **settings})
+    changes = merge(unflatten(kept), unflatten(settings))
+    return build(config.preset, method or config.method, seed=config.seed, overrides=changes)

@@ -26,6 +26,7 @@ from fedrevive_core.records import check_file, read_json
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.sweeps.collection import Records, load_many
 from reproduce.sweeps.experiment import Experiment, ScaleName, load_experiment, scale_of
+from reproduce.sweeps.grid import columns
 from reproduce.sweeps.sweep import header
 
 BYTES = 4  # of a parameter
@@ -55,25 +56,34 @@ def collect(out: Path | str) -> SweepResults:
     """Read the sweep in `out`, packed or not. Raises ConfigError if there is none, or nothing is finished."""
     out = Path(out)
     described = header(out)
-    cells = [{"run": cell["run"], "arm": cell["arm"], **cell["grid"]} for cell in described["cells"]]
-    records = _unpacked(out) if is_packed(out) else _with_cells(load_many(out / "runs"), pd.DataFrame(cells), out)
+    experiment = load_experiment(out / "experiment.yaml")
+    scale = scale_of(experiment, described["scale"])
+    cells = pd.DataFrame([{"run": cell["run"], "arm": cell["arm"]} for cell in described["cells"]])
+    cells = cells.join(columns(experiment.grid_at(scale), [cell["grid"] for cell in described["cells"]]))
+    records = _with_cells(_unpacked(out) if is_packed(out) else load_many(out / "runs"), cells)
+    if records.runs.empty:
+        raise ConfigError(f"{out} holds no finished run of its experiment")
+    if not is_packed(out):
+        records = records._replace(runs=with_costs(records.runs, out / "runs"))
     failures = {
         path.stem: path.read_text(encoding="utf-8").splitlines()[0] for path in sorted((out / "failures").glob("*.txt"))
     }
     finished = set(records.runs["run"])
-    missing = [cell["run"] for cell in cells if cell["run"] not in finished]
-    experiment = load_experiment(out / "experiment.yaml")
-    return SweepResults(experiment, scale_of(experiment, described["scale"]), records, missing, failures)
+    missing = [name for name in cells["run"] if name not in finished]
+    return SweepResults(experiment, scale, records, missing, failures)
 
 
-def _with_cells(records: Records, cells: pd.DataFrame, out: Path) -> Records:
-    """`records` of the runs among `cells`, in their order: those that the experiment no longer has, or that were made
-    with other code, stay on disk and out of the tables."""
-    runs, evaluations, arrivals = (
-        cells.merge(table.drop(columns=[name for name in cells if name != "run" and name in table]), on="run")
-        for table in records
+def _with_cells(records: Records, cells: pd.DataFrame) -> Records:
+    """`records` of the runs among `cells`, in their order, with the arm and the grid that `cells` have for each: runs
+    that the experiment no longer has, or that were made with other code, stay on disk and out of the tables."""
+    return Records(
+        *(
+            cells.merge(table.drop(columns=[name for name in cells if name != "run" and name in table]), on="run")
+            if "run" in table
+            else table
+            for table in records
+        )
     )
-    return Records(with_costs(runs, out / "runs"), evaluations, arrivals)
 
 
 def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 import fedrevive_core
@@ -25,6 +24,7 @@ from fedrevive_core.config import DataConfig, RunConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_free, lock, remove_unfinished
 from fedrevive_core.records import Record
+from reproduce.sweeps import plain_yaml
 from reproduce.sweeps.executors import Executor
 from reproduce.sweeps.experiment import Cell, Experiment, ScaleName, cells
 from reproduce.sweeps.progress import SweepProgress
@@ -136,7 +136,7 @@ def opened(sweep: Sweep, out: Path) -> Iterator[None]:
     Raises ConfigError if it cannot be written or another process uses it.
     """
     files = {
-        "experiment.yaml": yaml.safe_dump(sweep.experiment.model_dump(mode="json"), sort_keys=False),
+        "experiment.yaml": plain_yaml.dump(sweep.experiment.model_dump(mode="json")),
         "sweep.json": json.dumps(sweep.header(), indent=2) + "\n",
     }
     try:

@@ -113,25 +113,25 @@ def test_only_numbers_that_were_published_or_measured_are_claimed():
 
 
 def test_cells_are_arms_times_grid_times_seeds(tmp_path):
-    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.steps": [1, 2]})
+    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.batch_size": [1, 2]})
     found = cells(load_experiment(path), "lab")
     assert len(found) == 2 * 4 * 2
-    assert str(found[0]) == "fedbuff seed 0 data.alpha=0.1 training.steps=1"
-    assert str(found[-1]) == "fedrevive seed 1 data.alpha=1.0 training.steps=2"
-    assert found[-1].config.training.steps == 2
+    assert str(found[0]) == "fedbuff seed 0 data.alpha=0.1 training.batch_size=1"
+    assert str(found[-1]) == "fedrevive seed 1 data.alpha=1.0 training.batch_size=2"
+    assert found[-1].config.training.batch_size == 2
     assert found[-1].config.num_threads == 1
     chosen = select(found, {"data.alpha": "1.0", "method": "fedbuff", "seed": "1"})
     assert [str(cell) for cell in chosen] == [
-        "fedbuff seed 1 data.alpha=1.0 training.steps=1", "fedbuff seed 1 data.alpha=1.0 training.steps=2",
+        "fedbuff seed 1 data.alpha=1.0 training.batch_size=1", "fedbuff seed 1 data.alpha=1.0 training.batch_size=2",
     ]  # fmt: skip
 
 
 def test_what_was_tuned_for_a_point_of_the_grid_holds_there(tmp_path):
-    tuned = [{"where": {"training.steps": 2, "data.alpha": 1.0}, "settings": {"server.lr": 0.5}}]
+    tuned = [{"where": {"training.batch_size": 2, "data.alpha": 1.0}, "settings": {"server.lr": 0.5}}]
     arms = {"fedbuff": {"method": "fedbuff", "settings": {"server.lr": 0.25}, "tuned": tuned}}
-    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.steps": [1, 2]}, arms=arms)
+    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.batch_size": [1, 2]}, arms=arms)
     rates = {
-        (c.grid["data.alpha"], c.grid["training.steps"]): c.config.server.lr
+        (c.grid["data.alpha"], c.grid["training.batch_size"]): c.config.server.lr
         for c in cells(load_experiment(path), "lab")
     }
     assert rates == {(0.1, 1): 0.25, (0.1, 2): 0.25, (1.0, 1): 0.25, (1.0, 2): 0.5}
@@ -149,8 +149,12 @@ def test_the_arm_of_the_authors_code_is_their_preset(name):
     ("changes", "message"),
     [
         (
-            {"arms": {"a": {"method": "fedbuff", "tuned": [{"where": {"data.alpha": 1}, "settings": {"seed": 1}}]}}},
-            "arm 'a' is tuned for data.alpha = 1, which is not in the grid",
+            {
+                "arms": {
+                    "a": {"method": "fedbuff", "tuned": [{"where": {"data.alpha": 1}, "settings": {"server.lr": 1}}]}
+                }
+            },
+            "arm 'a' is tuned for field 'data.alpha', which is not in the grid",
         ),
         ({"seedz": [0]}, "seedz is unknown: allowed: name, question"),
         ({"armz": {}}, "armz is unknown: did you mean 'arms'?"),
@@ -180,6 +184,7 @@ CLAIM = {
         ({"arm": "fedrevived"}, "is about arm 'fedrevived': did you mean 'fedrevive'?"),
         ({"baselines": ["fedbuf"]}, "did you mean 'fedbuff'?"),
         ({"where": {"data.alpha": 1}}, "is about field 'data.alpha'"),
+        ({"metric": "time_to 0.75", "unit": "percent faster"}, "metric = 'time_to 0.75': did you mean"),
         ({"metric": "final_acuracy"}, "did you mean 'final_accuracy'?"),
         ({"metric": "time_to 0.8"}, "unit must be 'percent faster' for time_to"),
         ({"direction": None}, "direction belongs to a claim with baselines"),
