@@ -14,6 +14,7 @@ from fedrevive_core.config.base import (
     choices,
     flatten,
     leaf_fields,
+    merge,
     sentences,
     unflatten,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "counted",
     "flatten",
     "leaf_fields",
+    "merge",
     "method_title",
     "price",
     "sentences",

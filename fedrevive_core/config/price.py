@@ -15,7 +15,7 @@ from fedrevive_core.config.run import RunConfig
 from fedrevive_core.errors import ConfigError
 
 VARIABLE = "FEDREVIVE_MAX_COST"
-LIMITS = {"jobs": 1e7, "bytes": 2e11, "operations": 1e20}  # the largest of the presets: 1e5, 1e11 and 4e18
+LIMITS = {"jobs": 1e7, "bytes": 2e11, "operations": 1e19}  # the largest of the presets: 1e5, 1e11 and 4e18
 WHERE = {
     "jobs": "the budget or the concurrency of the federation",
     "bytes": "num_clients, concurrency, batch, pool or image sizes",

@@ -39,12 +39,11 @@ def _reading(path: Path) -> Iterator[None]:
     """Give every error of a library that reads `path` one kind: there are dozens, and no list of them is complete."""
     try:
         yield
-    except (OSError, ValueError):
-        raise
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
     except Exception as error:
-        raise ValueError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(why if path.name in why else f"{path.name}: {why[:500]}") from error
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
@@ -127,7 +126,10 @@ def read_table(path: Path, kinds: Mapping[str, str], optional: Collection[str] =
     with _reading(path):
         with path.open("rb") as content:
             content.seek(-min(8, path.stat().st_size), 2)
-            _bounded(f"the index of {path.name}", int.from_bytes(content.read(4), "little"), INDEX_LIMIT)
+            end = content.read()
+        if end[4:] != b"PAR1":
+            raise ValueError(f"{path.name} is no parquet file")
+        _bounded(f"the index of {path.name}", int.from_bytes(end[:4], "little"), INDEX_LIMIT)
         with parquet.ParquetFile(path) as file:
             _check_columns(path.name, file.schema_arrow, kinds, optional)
             _check_sizes(path, file)

@@ -25,7 +25,7 @@ from typing import Any
 
 import pandas as pd
 
-from fedrevive_core.config import RunConfig, flatten, unflatten
+from fedrevive_core.config import RunConfig, flatten, merge, unflatten
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import check_free, publish, work_directory
 from fedrevive_core.records import Altered, Provenance, check_file, read_header, read_json, read_table, summarise
@@ -122,8 +122,7 @@ def _check_cells(described: Mapping[str, Any], out: Path) -> None:
         digits = run_hash(config, values["provenance"].get("data_sha256", ""), described["code"])
         if f"{cell['arm']}-s{config.seed}-{digits}" != cell["run"] or config.seed != cell["seed"]:
             raise Altered(f"{path} holds another run than its name says: remove it, and run the sweep again")
-        at_point = unflatten({**flatten(config.to_dict(), max_level=1), **cell["grid"]})
-        if RunConfig.from_dict(at_point) != config:
+        if RunConfig.from_dict(merge(config.to_dict(), unflatten(cell["grid"]))) != config:
             raise Altered(f"{path} is not at the point {cell['grid']} of the grid, as sweep.json says")
 
 

@@ -460,7 +460,7 @@ def test_every_preset_is_within_the_limits_and_they_can_be_raised(monkeypatch):
             for schedule in SCHEDULES:
                 check_price(build(preset, method, schedule=schedule))
     expensive = build("lab-digits", "fedrevive", overrides={"federation.max_sim_time": 1e6})
-    with pytest.raises(ConfigError, match=r"5\.7e\+07 jobs"):
+    with pytest.raises(ConfigError, match=r"5e\+07 jobs"):
         check_price(expensive)
     monkeypatch.setenv("FEDREVIVE_MAX_COST", "10")
     check_price(expensive)

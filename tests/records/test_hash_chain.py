@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import damage
 import numpy as np
 import pandas as pd
 import pytest
@@ -226,6 +227,13 @@ def test_what_cannot_be_verified_is_one_sentence(record, call, tmp_path):
         assert code == 2
         assert words in error
     assert call("verify", *[tmp_path / "own"] * 3)[0] == 2
+
+
+def test_damaged_files_are_read_as_they_were_or_refused(record, tmp_path):
+    record.save(tmp_path / "record")
+    found = damage.attempt(tmp_path, 30, places={"record": tmp_path / "record"})
+    assert found["wrong"] == 0, found["examples_of_wrong"]
+    assert found["refused"] > 60
 
 
 def settings() -> list[str]:
