@@ -24,6 +24,7 @@ from fedrevive_core.config.faults import CRASH, DROP_OUT, DUPLICATE, FAULTS, NEV
 from fedrevive_core.config.federation import SCHEDULES, Delay, FederationConfig, Schedule
 from fedrevive_core.config.methods import METHODS, Method, method_title
 from fedrevive_core.config.presets import PRESETS, build
+from fedrevive_core.config.price import check_jobs, check_price, counted, price
 from fedrevive_core.config.run import (
     DistillationConfig,
     RevivalConfig,
@@ -66,12 +67,16 @@ __all__ = [
     "SynthesisConfig",
     "TrainingConfig",
     "build",
+    "check_jobs",
+    "check_price",
     "choices",
+    "counted",
     "flatten",
     "leaf_fields",
     "merge",
     "method_title",
     "parse_value",
+    "price",
     "sentences",
     "unflatten",
 ]

@@ -194,7 +194,7 @@ class RunConfig(Section):
     offload: Switch = Field(
         False, description="keep waiting versions and returned models in pinned host memory, not on the GPU [ours]"
     )
-    num_threads: PositiveInt | None = Field(
+    num_threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = Field(
         None, description="CPU threads, recorded; unset takes PyTorch's choice [ours]"
     )
     model: Literal["labnet", "convnet", "resnet18", "labtext", "encoder"] = Field(

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from fedrevive_core.config import RunConfig
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def summarise(evaluations: pd.DataFrame, sim_time: float) -> dict[str, Any]:
-    """Numbers that compare runs, from the table of evaluations and the run's length in simulated time.
+def summarise(evaluations: Mapping[str, Any], sim_time: float) -> dict[str, Any]:
+    """Numbers that compare runs, from the columns of evaluations and the run's length in simulated time.
 
     final_accuracy: mean over evaluations in the last 5% of simulated time (the last one if there is none). last_,
     best_accuracy. mean_accuracy: over simulated time, each evaluation holding until the next. time_to: simulated time
     of the first evaluation that reaches each of TARGETS, None if none does.
     """
-    time, accuracy = evaluations["sim_time"].to_numpy(), evaluations["accuracy"].to_numpy()
+    time, accuracy = np.asarray(evaluations["sim_time"]), np.asarray(evaluations["accuracy"])
     end = max(sim_time, time[-1])
     late = accuracy[time >= 0.95 * end]
     held = np.diff(np.append(time, end))
@@ -30,6 +32,21 @@ def summarise(evaluations: pd.DataFrame, sim_time: float) -> dict[str, Any]:
         "best_accuracy": float(accuracy.max()),
         "mean_accuracy": float((accuracy * held).sum() / end),
         "time_to": {str(target): float(times[0]) if len(times) else None for target, times in reached.items()},
+    }
+
+
+def summarise_arrivals(arrivals: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Numbers about a run of `config`, from the columns of its arrivals."""
+    staleness, norms, terms = (np.asarray(arrivals[name]) for name in ("staleness", "client_norm", "rejected_terms"))
+    rejected = Counter(reason for reason in arrivals["rejected"] if reason)
+    return {
+        "num_versions": len(staleness) // config.federation.buffer_size,
+        "num_arrivals": len(staleness),
+        "mean_staleness": float(staleness.mean()) if len(staleness) else math.nan,
+        "rejected_uploads": rejected.total(),
+        "rejected": dict(rejected.most_common()),
+        "clipped_updates": int((norms > (config.server.clip_norm or np.inf)).sum()),
+        "rejected_terms": int(np.nansum(terms)),
     }
 
 

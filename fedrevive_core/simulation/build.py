@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fedrevive_core.config import RunConfig
+from fedrevive_core.config import RunConfig, check_price
 from fedrevive_core.data import FederatedData, encoder_path, load_federated
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import StateLayout, build_model, build_text_model, check_model, seeded
@@ -52,8 +52,9 @@ def build_components(
 ) -> Components:
     """The parts of the run that `config` describes, with a given `model`, `data` or rule `beta` where there is one.
 
-    Raises ConfigError if they do not fit together.
+    Raises ConfigError if they do not fit together, or if the run would take more than the limits allow.
     """
+    check_price(config)
     device = pick_device(config.device)
     with timer("timeline"):
         timeline = simulate_timeline(config.federation, config.seed)

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+from pydantic import ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fedrevive_core.config import NonNegativeInt, Section
 from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
 from fedrevive_core.files import lock, publish, work_directory
 from fedrevive_core.records import check_file, read_json
@@ -62,6 +64,27 @@ class Resumable(Protocol):
 
 class Damaged(Exception):
     """A checkpoint whose files are not what was written."""
+
+
+class Identity(Section):
+    """Of which run a checkpoint is; what a run adds is compared by the run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    config: dict[str, Any]
+    data: str
+    custom: dict[str, str]
+    branches: list[dict[str, Any]]
+
+
+class Manifest(Section):
+    """What the manifest of a checkpoint holds."""
+
+    format: int
+    version: NonNegativeInt
+    identity: Identity
+    tensors: str
+    state: dict[str, Any]
 
 
 @contextmanager
@@ -165,7 +188,7 @@ def restore(run: Resumable, directory: Path) -> bool:
             run.load_state_dict(_with_tensors(manifest["state"], {n: t.clone() for n, t in tensors.items()}))
         except ConfigError:
             raise
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ConfigError(f"{path} does not match this run: {error!r}") from None
         run.num_resumed += 1
         return True
@@ -231,6 +254,11 @@ def _manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path / MANIFEST, MANIFEST_LIMIT)
     if _sha256(path / MANIFEST) != path.name.partition("-")[2]:
         raise Damaged(f"{MANIFEST} has changed")
+    if manifest.get("format") == FORMAT:  # of another one, only the number is used
+        try:
+            Manifest.from_dict(manifest)
+        except ConfigError as error:
+            raise Damaged(str(error)) from None
     return manifest
 
 
@@ -238,7 +266,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     manifest = _manifest(path)
     # A tensor takes as many bytes in memory as in the file, whatever the file says.
     check_file(path / TENSORS, psutil.virtual_memory().available)
-    if _sha256(path / TENSORS) != manifest["tensors"]:
+    if _sha256(path / TENSORS) != manifest.get("tensors"):
         raise Damaged(f"{TENSORS} has changed")
     return manifest, load_file(path / TENSORS)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.records import Record, link, provenance, state_sha256, summarise
+from fedrevive_core.records import Record, link, provenance, state_sha256, summarise, summarise_arrivals
 from fedrevive_core.revival import SamplePool
 from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.simulation.modality import Modality
@@ -136,25 +136,24 @@ class Recorder:
         """
         timeline, count = self.timeline, len(self.receipts)
         evaluated, arrivals = pd.DataFrame(self.evaluations), self.arrivals_table()
-        num_versions = count // timeline.federation.buffer_size
+        counted = summarise_arrivals(arrivals, config)
         # A run that its budget in time ended lasts until then; any other, until its last version.
         out_of_time = (
-            count == len(timeline.arrivals) and num_versions != config.federation.max_versions and not timeline.ran_dry
+            count == len(timeline.arrivals)
+            and counted["num_versions"] != config.federation.max_versions
+            and not timeline.ran_dry
         )
         sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
         class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
         per_client = data.class_proportions @ np.nan_to_num(class_accuracy)
-        rejected = arrivals.loc[arrivals["rejected"] != "", "rejected"]
         last_hash = state_sha256(state.cpu().numpy())
         device = torch.cuda.get_device_name() if self.metrics.device.type == "cuda" else "cpu"
         return Record(
             config=config,
             summary={
                 **summarise(evaluated, sim_time),
-                "num_versions": num_versions,
-                "num_arrivals": count,
                 "sim_time": sim_time,
-                "mean_staleness": float(arrivals["staleness"].mean()),
+                **counted,
                 "class_accuracy": dict(zip(data.class_names, class_accuracy.tolist(), strict=True)),
                 # Expected test accuracy of a client: class accuracies weighted by its class proportions.
                 "speed_group_accuracy": {
@@ -163,10 +162,6 @@ class Recorder:
                 },
                 "stopped": stopped,
                 "faults": timeline.fault_counts(count),
-                "rejected_uploads": len(rejected),
-                "rejected": rejected.value_counts().to_dict(),
-                "clipped_updates": int((arrivals["client_norm"] > (config.server.clip_norm or np.inf)).sum()),
-                "rejected_terms": int(np.nansum(arrivals["rejected_terms"])),
                 **summary,
                 "state_sha256": last_hash,
                 "certificate": self.link({"state_sha256": last_hash}),

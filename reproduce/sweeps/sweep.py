@@ -15,18 +15,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field, model_validator
 from rich.console import Console
 
 import fedrevive_core
-from fedrevive_core.config import DataConfig, RunConfig
+from fedrevive_core.config import DataConfig, NonNegativeInt, RunConfig, Section, check_price
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_free, lock, remove_unfinished
-from fedrevive_core.records import Record
+from fedrevive_core.records import Record, read_json
 from reproduce.sweeps import plain_yaml
 from reproduce.sweeps.executors import Executor
-from reproduce.sweeps.experiment import Cell, Experiment, ScaleName, cells
+from reproduce.sweeps.experiment import NAME, Cell, Experiment, ScaleName, cells
 from reproduce.sweeps.progress import SweepProgress
 from reproduce.sweeps.scheduler import run_all
 from reproduce.sweeps.worker import CellRun
@@ -66,6 +67,7 @@ def plan(experiment: Experiment, scale: ScaleName, device: str) -> Sweep:
             cell = Cell(cell.arm, cell.seed, cell.grid, cell.config.model_copy(update={"device": device}))
         federation = cell.config.federation
         try:
+            check_price(cell.config)
             fingerprint = _fingerprint(cell.config.data, federation.num_clients)
         except ConfigError as error:
             problems.append(f"\n  {cell}: {error}")
@@ -77,9 +79,9 @@ def plan(experiment: Experiment, scale: ScaleName, device: str) -> Sweep:
     return Sweep(experiment, scale, device, tuple(runs))
 
 
-def run_hash(config: RunConfig, fingerprint: str) -> str:
-    """12 hexadecimal digits of what determines a result; `config` names the device."""
-    determining = {"config": config.to_dict(), "data": fingerprint, "code": code_hash()}
+def run_hash(config: RunConfig, fingerprint: str, code: str | None = None) -> str:
+    """12 hexadecimal digits of what determines a result; `config` names the device. code: unset takes the present."""
+    determining = {"config": config.to_dict(), "data": fingerprint, "code": code or code_hash()}
     return hashlib.sha256(json.dumps(determining, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -121,12 +123,43 @@ def check_out(sweep: Sweep, chosen: Iterable[CellRun], out: Path, *, resume: boo
         )
 
 
+class CellName(Section):
+    """A cell as `sweep.json` names it."""
+
+    run: Annotated[str, Field(pattern=NAME, max_length=250)]
+    arm: Annotated[str, Field(pattern=NAME)]
+    seed: NonNegativeInt
+    grid: dict[str, Any]
+
+
+class SweepFile(Section):
+    """What `sweep.json` holds."""
+
+    model_config = ConfigDict(extra="allow")
+
+    experiment: str
+    scale: str
+    device: str
+    code: str
+    cells: list[CellName] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> SweepFile:
+        if len({cell.run for cell in self.cells}) < len(self.cells):
+            raise ValueError("cells: a run stands there twice")
+        if len({tuple(cell.grid) for cell in self.cells}) > 1:
+            raise ValueError("cells: their grids have different fields")
+        return self
+
+
 def header(out: Path) -> dict[str, Any]:
     """What `sweep.json` in `out` holds. Raises ConfigError if it cannot be read."""
     try:
-        return json.loads((out / "sweep.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        values = read_json(out / "sweep.json")
+        SweepFile.from_dict(values)
+    except (OSError, ValueError, ConfigError) as error:
         raise ConfigError(f"{out} does not hold a readable sweep: {error}") from None
+    return values
 
 
 @contextmanager
@@ -171,13 +204,22 @@ def siblings(out: Path) -> dict[str, Path]:
 
 
 def share(runs: Iterable[CellRun], out: Path) -> list[CellRun]:
-    """Copy the runs that a sweep beside `out` has finished already. Returns the runs that were copied."""
+    """Copy the runs that a sweep beside `out` has finished already. Returns the runs that were copied.
+
+    A run is taken if its tables fit its certificate, and its configuration, its data and this code give its name.
+    """
     known, copied = siblings(out), []
     for run in runs:
-        finished = known.get(run.name.rpartition("-")[2])
+        digits = run.name.rpartition("-")[2]
+        finished = known.get(digits)
         if finished is not None and not run.is_finished(out):
             try:
-                Record.load(finished).save(run.record_path(out), with_model=False)
+                record = Record.load(finished)
+                if run_hash(record.config, record.provenance.get("data_sha256", "")) != digits:
+                    raise ConfigError(f"{finished} holds another run than its name says")
+                if "certificate" not in record.summary:
+                    raise ConfigError(f"{finished} has no certificate")
+                record.save(run.record_path(out), with_model=False)
             except ConfigError as error:
                 print(f"{error}; {run.name} is computed instead", file=sys.stderr)
                 continue

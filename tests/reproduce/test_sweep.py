@@ -329,6 +329,18 @@ def test_a_damaged_run_beside_is_computed_instead(call, finished, tmp_path):
     assert len(load_many(tmp_path / "second").runs) == 2
 
 
+def test_a_run_beside_with_the_name_of_another_is_computed_instead(call, finished, tmp_path):
+    """One run of FedBuff lies there under the name of the other."""
+    shutil.copytree(finished, tmp_path / "first")
+    one, other = sorted((tmp_path / "first" / "runs").glob("fedbuff-*"))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    code, _, error = call(write_experiment(tmp_path), "--out", tmp_path / "second", "--only", "arm=fedbuff")
+    assert code == 0
+    assert f"{one} holds another run than its name says; {one.name} is computed instead" in error
+    assert len(set(load_many(tmp_path / "second").runs["certificate"])) == 2
+
+
 def test_a_sweep_ends_with_its_report(call, tmp_path, monkeypatch):
     """Unless nothing is finished."""
     published = []
