@@ -16,8 +16,11 @@ class Interrupted(Exception):
     """A run was told to stop by `signal` (its number); `checkpoint` holds all that is needed to resume it."""
 
     def __init__(self, signal: int, checkpoint: str) -> None:
-        super().__init__(f"stopped by signal {signal}; the same call resumes from {checkpoint}")
+        super().__init__(signal, checkpoint)  # its own arguments: a process that gets it from another makes it again
         self.signal, self.checkpoint = signal, checkpoint
+
+    def __str__(self) -> str:
+        return f"stopped by signal {self.signal}; the same call resumes from {self.checkpoint}"
 
 
 @contextmanager
