@@ -24,11 +24,20 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """While open, collect SIGINT and SIGTERM in a list instead of being ended by them (main thread only)."""
+def stop_signals(*, at_once: bool = False) -> Iterator[list[int]]:
+    """While open, collect SIGINT and SIGTERM in a list instead of being ended by them (main thread only).
+
+    at_once: raise KeyboardInterrupt too, for both.
+    """
     received: list[int] = []
+
+    def receive(number: int, _: object) -> None:
+        received.append(number)
+        if at_once:
+            raise KeyboardInterrupt
+
     caught = (SIGINT, SIGTERM) if current_thread() is main_thread() else ()
-    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
+    before = {number: signal(number, receive) for number in caught}
     try:
         yield received
     finally:
