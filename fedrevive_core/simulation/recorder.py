@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.records import Record, link, provenance, state_sha256, summarise, summarise_arrivals
+from fedrevive_core.records import Record, link, state_sha256, summarise, summarise_arrivals
 from fedrevive_core.revival import SamplePool
 from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.simulation.modality import Modality
@@ -132,7 +132,7 @@ class Recorder:
 
         Args:
             state: (size,) of the global model, whose named tensors are `model`. stopped: why the run ended early.
-            summary: what else is said about the run. origin: where it came from, added to the provenance.
+            summary: what else is said about the run. origin: its provenance.
         """
         timeline, count = self.timeline, len(self.receipts)
         evaluated, arrivals = pd.DataFrame(self.evaluations), self.arrivals_table()
@@ -147,7 +147,6 @@ class Recorder:
         class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
         per_client = data.class_proportions @ np.nan_to_num(class_accuracy)
         last_hash = state_sha256(state.cpu().numpy())
-        device = torch.cuda.get_device_name() if self.metrics.device.type == "cuda" else "cpu"
         return Record(
             config=config,
             summary={
@@ -166,7 +165,7 @@ class Recorder:
                 "state_sha256": last_hash,
                 "certificate": self.link({"state_sha256": last_hash}),
             },
-            provenance=provenance(device, config.num_threads or torch.get_num_threads()) | dict(origin),
+            provenance=dict(origin),
             evaluations=evaluated,
             arrivals=arrivals,
             timings=timings,

@@ -43,7 +43,7 @@ CheckpointOption = Annotated[
     typer.Option(
         "--checkpoint-every",
         metavar="INTERVAL",
-        help="Write a checkpoint to OUT.partial every N versions (`100`) or seconds (`300s`).",
+        help="Write a checkpoint to OUT.partial every N versions (`100`) or seconds (`300s`); default: `300s`.",
     ),
 ]
 
@@ -57,7 +57,30 @@ KeepOption = Annotated[
     ),
 ]
 
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint in OUT.partial.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Resume from the newest checkpoint in OUT.partial; begin if there is none; do nothing if OUT is finished.",
+    ),
+]
+
+OtherCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-code",
+        help="Also resume what other code, versions of PyTorch or NumPy, or threads began; the record lists the parts.",
+    ),
+]
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only part I of N (from 1), beside other processes that do the other parts in the same OUT; resumes.",
+    ),
+]
 
 PresetOption = Annotated[
     str, one_of("--preset", PRESETS, f"Data set, model and all settings. One of {listed(PRESETS)}.")

@@ -9,8 +9,8 @@ A packed sweep holds what tables and figures need, and no records of single runs
     failures/                      as the sweep has them
 
 A packed sweep cannot prove itself. What its evaluations say is computed again when it is read (accuracies, times to a
-target), and its cells are those of `sweep.json`; the rest stands as it is: staleness, costs, seconds, provenance. Who
-doubts these runs the sweep again; `evidence --check` compares.
+target), and its cells are those of `sweep.json`; the rest is shown as stored: staleness, costs, seconds, provenance. If
+in doubt, run the sweep again: `evidence --check` compares.
 """
 
 from __future__ import annotations
