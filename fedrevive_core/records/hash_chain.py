@@ -18,11 +18,17 @@ import pandas as pd
 
 from fedrevive_core.records.record import Record
 
+OPTIONAL = ("not_teaching",)  # columns of arrivals, of text, that only runs have in which something was noted there
+
 
 def link(previous: str, row: Mapping[str, Any], arrivals: pd.DataFrame) -> str:
-    """SHA-256, in hexadecimal, of the `previous` link, of named values and of the rows of `arrivals`."""
+    """SHA-256, in hexadecimal, of the `previous` link, of named values and of the rows of `arrivals`.
+
+    A column of OPTIONAL without an entry in these rows is as if it were not there.
+    """
     digest = hashlib.sha256(previous.encode())
-    for name, values in [*row.items(), *arrivals.items()]:
+    absent = [name for name in OPTIONAL if name in arrivals and not any(map(str, arrivals[name]))]
+    for name, values in [*row.items(), *arrivals.drop(columns=absent).items()]:
         digest.update(f"\n{name}\n".encode())
         digest.update(_canonical(values))
     return digest.hexdigest()
