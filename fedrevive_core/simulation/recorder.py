@@ -73,6 +73,7 @@ class Recorder:
         timeline, last = self.timeline, len(self.receipts)
         jobs, receipts = timeline.arrivals[first:last], self.receipts[first:]
         metrics = self.metrics[first:last].cpu().numpy()
+        refused = [receipt.not_teaching for receipt in receipts]
         return pd.DataFrame(
             {
                 "job": jobs,
@@ -86,6 +87,7 @@ class Recorder:
                 "rejected": [receipt.rejected for receipt in receipts],
                 "pool_size": [receipt.pool_size for receipt in receipts],
                 **{name: metrics[:, column] for column, name in enumerate(METRICS)},
+                **({"not_teaching": refused} if any(refused) else {}),
             }
         )
 
@@ -93,7 +95,7 @@ class Recorder:
         """The record so far; the metrics are shared and never changed."""
         return {
             "evaluations": list(self.evaluations),
-            "receipts": [[r.beta, r.revived, r.rejected, r.pool_size] for r in self.receipts],
+            "receipts": [[r.beta, r.revived, r.rejected, r.pool_size, r.not_teaching] for r in self.receipts],
             "metrics": self.metrics[: len(self.receipts)],
             "samples": [
                 {"version": version, "shown": torch.from_numpy(shown), "labels": torch.from_numpy(labels)}
@@ -109,8 +111,11 @@ class Recorder:
         self.metrics[:count] = state["metrics"]
         self.evaluations = list(state["evaluations"])
         self.receipts = [
-            Receipt(float(beta), bool(revived), str(rejected), int(pool_size), row)
-            for (beta, revived, rejected, pool_size), row in zip(state["receipts"], self.metrics, strict=False)
+            Receipt(float(beta), bool(revived), str(rejected), int(pool_size), row, str(*refused))
+            # What an older version saved has no fifth entry.
+            for (beta, revived, rejected, pool_size, *refused), row in zip(
+                state["receipts"], self.metrics, strict=False
+            )
         ]
         self.samples = [
             (kept["version"], kept["shown"].cpu().numpy(), kept["labels"].cpu().numpy()) for kept in state["samples"]
