@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
@@ -86,6 +86,7 @@ class Manifest(Section):
     format: int
     version: NonNegativeInt
     identity: Identity
+    made_by: dict[str, Any] = Field(default_factory=dict)  # older versions did not say
     tensors: str
     state: dict[str, Any]
 

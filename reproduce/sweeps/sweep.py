@@ -265,7 +265,7 @@ def share(runs: Iterable[CellRun], out: Path) -> list[CellRun]:
                     raise ConfigError(f"{finished} holds another run than its name says")
                 if "certificate" not in record.summary:
                     raise ConfigError(f"{finished} has no certificate")
-                if any(changes(part, software()) for part in record.provenance.get("segments", [{}])):
+                if any(changes(part, software()) for part in record.provenance.get("segments") or [{}]):
                     raise ConfigError(f"{finished} was made by other code")
                 record.save(run.record_path(out), with_model=False)
             except ConfigError as error:
