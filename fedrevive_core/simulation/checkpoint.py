@@ -86,6 +86,7 @@ class Manifest(Section):
     format: int
     version: NonNegativeInt
     identity: Identity
+    made_by: dict[str, Any] = {}  # of which older ones say nothing
     tensors: str
     state: dict[str, Any]
 
