@@ -16,6 +16,7 @@ from fedrevive_core.errors import ConfigError
 # Names of unfinished work begin with this, and nothing else does: what a killed process left can be told from the
 # user's files.
 UNFINISHED = ".fedrevive-unfinished-"
+LOCK = "lock"  # the file in a directory that one process at a time may use
 
 
 def check_free(directory: Path | str) -> Path:
@@ -73,12 +74,15 @@ def remove_unfinished(directory: Path) -> None:
 
 
 @contextmanager
-def lock(directory: Path) -> Iterator[None]:
-    """Keep other processes out of `directory`; a killed one leaves no lock. Raises ConfigError if it is taken."""
-    held = filelock.FileLock(directory / "lock")
+def lock(directory: Path, seconds: float = 0) -> Iterator[None]:
+    """Keep other processes out of `directory`; a killed one leaves no lock.
+
+    Raises ConfigError if it is taken and not free within `seconds`.
+    """
+    held = filelock.FileLock(directory / LOCK)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        held.acquire(timeout=0)
+        held.acquire(timeout=seconds)
     except filelock.Timeout:
         raise ConfigError(f"{directory} is in use by another process: wait for it, or choose another") from None
     except OSError as error:

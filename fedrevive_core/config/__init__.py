@@ -15,6 +15,7 @@ from fedrevive_core.config.base import (
     flatten,
     leaf_fields,
     merge,
+    parse_value,
     sentences,
     unflatten,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "leaf_fields",
     "merge",
     "method_title",
+    "parse_value",
     "price",
     "sentences",
     "unflatten",

@@ -15,15 +15,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+OPTIONAL = ("not_teaching",)  # columns of text that only those arrivals have in which something was noted there
+
 
 def link(previous: str, row: Mapping[str, Any], arrivals: pd.DataFrame) -> str:
-    """SHA-256, in hexadecimal, of the `previous` link, of named values and of the rows of `arrivals`."""
+    """SHA-256, in hexadecimal, of the `previous` link, of named values and of the rows of `arrivals`.
+
+    A column of OPTIONAL that is empty in these rows is as if it were not there.
+    """
     return _link(previous, [(name, canonical(values)) for name, values in [*row.items(), *arrivals.items()]])
 
 
 def _link(previous: str, values: Iterable[tuple[Any, bytes]]) -> str:
     digest = hashlib.sha256(previous.encode())
     for name, content in values:
+        if name in OPTIONAL and not content.strip(b"\n"):
+            continue
         digest.update(f"\n{name}\n".encode())
         digest.update(content)
     return digest.hexdigest()

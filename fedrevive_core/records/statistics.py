@@ -52,7 +52,7 @@ def summarise_arrivals(arrivals: Mapping[str, Any], config: RunConfig) -> dict[s
 
 def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Mean and half width of the 95% Student t interval over `values`, one per seed; half width NaN for one value."""
-    from scipy.special import stdtrit  # comes with scikit-learn
+    from scipy.special import stdtrit
 
     sample = np.asarray(values, dtype=float)
     if sample.size == 0:

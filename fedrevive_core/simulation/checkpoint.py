@@ -15,7 +15,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +28,8 @@ from torch import Tensor
 
 from fedrevive_core.config import NonNegativeInt, Section
 from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
-from fedrevive_core.files import lock, publish, work_directory
-from fedrevive_core.records import check_file, read_json
+from fedrevive_core.files import LOCK, lock, publish, remove_unfinished, work_directory
+from fedrevive_core.records import OTHER_CODE, changes, check_file, read_json
 
 FORMAT = 3  # raised when a change makes older checkpoints unreadable
 KEPT = 2
@@ -54,6 +54,9 @@ class Resumable(Protocol):
 
     def differences(self, identity: Mapping[str, Any]) -> list[str]:
         """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
+
+    def made_by(self) -> dict[str, Any]:
+        """The code, versions, device and threads that it goes on with."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to resume."""
@@ -90,12 +93,15 @@ class Manifest(Section):
 
 
 @contextmanager
-def kept(run: Resumable, directory: Path | None, every: int | str, keep_every: int) -> Iterator[Callable[[bool], None]]:
+def kept(
+    run: Resumable, directory: Path | None, every: int | str, keep_every: int, allow_other_code: bool = False
+) -> Iterator[Callable[[bool], None]]:
     """Lock `directory`, resume from its newest checkpoint, and give a function to call after every arrival.
 
     Call it with whether there is a new version. It writes a checkpoint when one is due (every N versions or, as
     '300s', seconds), keeps every `keep_every`-th version for good (0: none), and on SIGINT or SIGTERM writes one and
-    raises Interrupted. It does nothing if `directory` is None.
+    raises Interrupted. It does nothing if `directory` is None. The end of a run is kept too: if its record cannot be
+    saved, nothing is trained again.
     """
     versions, seconds = _interval(every)
     if keep_every < 0:
@@ -116,8 +122,14 @@ def kept(run: Resumable, directory: Path | None, every: int | str, keep_every: i
                 raise Interrupted(received[0], str(path))
 
     with lock(directory), stop_signals() as received:
-        restore(run, directory)
+        restore(run, directory, allow_other_code)
         yield keep
+        newest = list_checkpoints(directory)[:1]
+        if not newest or int(newest[0].name.partition("-")[0]) != run.num_processed:
+            try:
+                write(run, directory)
+            except ConfigError as error:  # the record may be smaller
+                warnings.warn(str(error), stacklevel=2)
 
 
 def _interval(every: int | str) -> tuple[int, float]:
@@ -147,6 +159,7 @@ def write(run: Resumable, directory: Path, *, stays: bool = False) -> Path:
                 "format": FORMAT,
                 "version": run.version,
                 "identity": run.identity(),
+                "made_by": run.made_by(),
                 "tensors": _sha256(work / TENSORS),
                 "state": values,
             }
@@ -169,11 +182,11 @@ def write(run: Resumable, directory: Path, *, stays: bool = False) -> Path:
     return path
 
 
-def restore(run: Resumable, directory: Path) -> bool:
+def restore(run: Resumable, directory: Path, allow_other_code: bool = False) -> bool:
     """Bring a fresh `run` to its newest good checkpoint below `directory`; False if there is none at all.
 
     A damaged checkpoint is passed over with a warning. Raises ConfigError if all are damaged, or if the one found
-    belongs to another run or has another format, naming what differs.
+    belongs to another run, has another format or (unless allowed) was made by other code, naming what differs.
     """
     paths = list_checkpoints(directory)
     for path in paths:
@@ -186,6 +199,8 @@ def restore(run: Resumable, directory: Path) -> bool:
         try:
             if differing := run.differences(manifest["identity"]):
                 raise ConfigError(f"{path} belongs to another run, which differs in {', '.join(differing)}")
+            if not allow_other_code and (changed := changes(manifest.get("made_by", {}), run.made_by())):
+                raise ConfigError(f"{path} was made by other code: {', '.join(changed)}; {OTHER_CODE}")
             # Copies, so that nothing points into the file, which a later checkpoint replaces.
             run.load_state_dict(_with_tensors(manifest["state"], {n: t.clone() for n, t in tensors.items()}))
         except ConfigError:
@@ -204,8 +219,18 @@ def list_checkpoints(directory: Path) -> list[Path]:
     if (directory / MANIFEST).exists():
         return [directory]
     homes = (directory, directory / STAYING)
-    paths = [path for home in homes for path in home.glob("*-*") if path.name[0].isdigit()]
+    paths = [path for home in homes for path in home.glob(f"{'[0-9]' * 9}-{'[0-9a-f]' * 64}")]
     return sorted(paths, key=lambda path: path.name, reverse=True)
+
+
+def remove(directory: Path) -> None:
+    """Remove the checkpoints in `directory`, and `directory` unless there is something in it that was not put by us."""
+    for path in list_checkpoints(directory):
+        shutil.rmtree(path, ignore_errors=True)
+    remove_unfinished(directory)
+    with suppress(OSError):
+        (directory / LOCK).unlink(missing_ok=True)
+        directory.rmdir()  # only if it is empty
 
 
 def at_version(directory: Path, version: int | None) -> tuple[Path, dict[str, Any]]:

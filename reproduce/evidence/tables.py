@@ -20,10 +20,11 @@ from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
 from reproduce.evidence.measured import PLUS, measure
-from reproduce.reports.claims import label, points
+from reproduce.reports.claims import label
 from reproduce.reports.report import Report, read_report, time_to
 from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.figures import lead
+from reproduce.sweeps.grid import points
 from reproduce.sweeps.results import collect
 
 RECORDS = Path(__file__).parents[1] / "results" / "records"

@@ -28,7 +28,7 @@ def repeat(record: Record, directory: Path, warn: Callable[[str], None]) -> Reco
 
     Args:
         directory: where `record` is stored, for messages.
-        warn: called before the run with a sentence for each package whose version is another.
+        warn: called before the run with a sentence that names the packages whose versions are others.
 
     Raises ConfigError for a branch, and for a run whose model run.json does not describe.
     """
@@ -41,11 +41,14 @@ def repeat(record: Record, directory: Path, warn: Callable[[str], None]) -> Reco
         raise ConfigError(
             f"{directory} has a custom model ({record.summary.get('model')}), which run.json cannot describe"
         )
-    now = provenance(then["device"], then["num_threads"])
-    for name, version in then["versions"].items():
-        if now["versions"].get(name) != version:
-            here = now["versions"].get(name) or "missing"
-            warn(f"{name} was {version} and is {here} here; bits may differ for this reason alone")
+    here = provenance(then["device"], then["num_threads"])["versions"]
+    others = [
+        f"{name} was {version} and is {here.get(name) or 'missing'} here"
+        for name, version in then["versions"].items()
+        if here.get(name) != version
+    ]
+    if others:
+        warn(f"{'; '.join(others)}: bits may differ for this reason alone")
     device = "cpu" if then["device"] == "cpu" else "cuda"
     again = run(config.model_copy(update={"device": device, "num_threads": then["num_threads"]}))
     return replace(again, config=config)

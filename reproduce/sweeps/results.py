@@ -9,8 +9,8 @@ A packed sweep holds what tables and figures need, and no records of single runs
     failures/                      as the sweep has them
 
 A packed sweep cannot prove itself. What its evaluations say is computed again when it is read (accuracies, times to a
-target), and its cells are those of `sweep.json`; the rest stands as it is: staleness, costs, seconds, provenance. Who
-doubts these runs the sweep again; `evidence --check` compares.
+target), and its cells are those of `sweep.json`; the rest is shown as stored: staleness, costs, seconds, provenance. If
+in doubt, run the sweep again: `evidence --check` compares.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fedrevive_core.records import Altered, Provenance, check_file, read_header,
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.sweeps.collection import Records, load_many
 from reproduce.sweeps.experiment import Experiment, ScaleName, load_experiment, scale_of
+from reproduce.sweeps.grid import columns
 from reproduce.sweeps.sweep import header, run_hash
 
 FAILURE_LIMIT = 2**20  # bytes of a file that says why a run failed
@@ -69,18 +70,22 @@ def collect(out: Path | str) -> SweepResults:
     """Read the sweep in `out`, packed or not. Raises ConfigError if there is none, or nothing is finished."""
     out = Path(out)
     described = header(out)
-    cells = [{"run": cell["run"], "arm": cell["arm"], **cell["grid"]} for cell in described["cells"]]
-    records = _with_cells(_unpacked(out) if is_packed(out) else load_many(out / "runs"), pd.DataFrame(cells))
+    experiment = load_experiment(out / "experiment.yaml")
+    scale = scale_of(experiment, described["scale"])
+    points = [cell["grid"] for cell in described["cells"]]
+    if lacking := set(experiment.grid_at(scale)) - set(points[0]):
+        raise ConfigError(f"{out}: sweep.json has no values of {', '.join(sorted(lacking))}, as experiment.yaml has")
+    cells = pd.DataFrame([{"run": cell["run"], "arm": cell["arm"]} for cell in described["cells"]])
+    cells = cells.join(columns(experiment.grid_at(scale), points))
+    records = _with_cells(_unpacked(out) if is_packed(out) else load_many(out / "runs"), cells)
+    if records.runs.empty:
+        raise ConfigError(f"{out} holds no finished run of its experiment")
     if not is_packed(out):
         _check_cells(described, out)
         records = records._replace(runs=with_costs(records.runs, out / "runs"))
-    failures = {cell["run"]: out / "failures" / f"{cell['run']}.txt" for cell in cells}
+    failures = {run: out / "failures" / f"{run}.txt" for run in cells["run"]}
     finished = set(records.runs["run"])
-    missing = [cell["run"] for cell in cells if cell["run"] not in finished]
-    experiment = load_experiment(out / "experiment.yaml")
-    scale = scale_of(experiment, described["scale"])
-    if lacking := set(experiment.grid_at(scale)) - set(cells[0]):
-        raise ConfigError(f"{out}: sweep.json has no values of {', '.join(sorted(lacking))}, as experiment.yaml has")
+    missing = [run for run in cells["run"] if run not in finished]
     return SweepResults(
         experiment, scale, records, missing, {run: _reason(path) for run, path in failures.items() if path.exists()}
     )
@@ -97,15 +102,15 @@ def _reason(path: Path) -> str:
 
 
 def _with_cells(records: Records, cells: pd.DataFrame) -> Records:
-    """`records` of the runs among `cells`, in their order: those that the experiment no longer has, or that were made
-    with other code, stay on disk and out of the tables."""
+    """`records` of the runs among `cells`, in their order, with the arm and the grid that `cells` have for each: runs
+    that the experiment no longer has, or that were made with other code, stay on disk and out of the tables."""
     lacking = [name for name in NUMBERS if name not in records.runs or records.runs[name].isna().any()]
     if lacking:
         raise ConfigError(f"runs lack {', '.join(lacking)}, so there is no table of them: run the sweep again")
     return Records(
         *(
             cells.merge(table.drop(columns=[name for name in cells if name != "run" and name in table]), on="run")
-            if len(table.columns)
+            if "run" in table
             else table
             for table in records
         )

@@ -257,7 +257,14 @@ def test_nested_and_dotted_names_say_the_same() -> None:
     assert flatten(nested) == {"a.b": 1, "a.c.d": (2, 3), "e": None}
     assert flatten(nested, " ", max_level=1) == {"a b": 1, "a c": {"d": [2, 3]}, "e": None}
     assert unflatten({"a.b": 1, "a.c.d": (2, 3), "e": None}) == {"a": {"b": 1, "c": {"d": (2, 3)}}, "e": None}
-    assert unflatten({"a": 0, "a.b": 1, "a.c": 2}) == {"a": {"b": 1, "c": 2}}
+    assert unflatten({"a": {"b": 1}, "a.c": 2}) == {"a": {"b": 1, "c": 2}}
+    for one, other in (("a", "a.b"), ("a.b", "a"), ("a.b", "a.b.c")):
+        with pytest.raises(ConfigError, match=f"{one} and {other} set the same thing"):
+            unflatten({one: 0, other: 1})
+    with pytest.raises(ConfigError, match=r"a and a\.b set the same thing"):
+        unflatten({"a": {"b": 1}, "a.b": 1})
+    with pytest.raises(ConfigError, match="no setting has more than"):
+        unflatten({".".join("a" * 5000): 1})
     for config in (build("cifar100", "fedrevive"), build("lab-text", "fedavg")):
         assert RunConfig.from_dict(unflatten(flatten(config.to_dict()))) == config
         assert set(flatten(config.to_dict())) == set(leaf_fields(RunConfig))

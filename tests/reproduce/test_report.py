@@ -27,7 +27,7 @@ from reproduce.cli.sweeps import publish
 from reproduce.reports.claims import judge_claims, times_table
 from reproduce.reports.report import read_report, write_report
 from reproduce.sweeps.experiment import Experiment
-from reproduce.sweeps.explorer import sweep_explorer
+from reproduce.sweeps.explorer import EVERY, sweep_explorer
 from reproduce.sweeps.figures import lead, plot_lead, plot_settings
 from reproduce.sweeps.results import pack
 from reproduce.sweeps.sweep import run_hash
@@ -311,20 +311,20 @@ def test_figures_of_sweeps_show_what_they_should(sweep: Path) -> None:
 def test_the_explorer_gives_a_colour_to_all_that_differs() -> None:
     panel = sweep_explorer(table_of_settings(), ["data.alpha"])
     for x in ("arm", "data.alpha"):
-        for arm in ("all", "a", "b"):
-            for alpha in ("all", 0.1, 1.0):
+        for arm in (EVERY, "a", "b"):
+            for alpha in (EVERY, 0.1, 1.0):
                 for name, value in {"x": x, "arm": arm, "data.alpha": alpha}.items():
                     panel.controls[name].value = value
                 assert "Not drawn" not in panel.status.value
     for x, colours in (("arm", ["0.1", "1.0"]), ("data.alpha", ["a", "b"])):
-        figure = panel.draw("mean_accuracy", x, **{"arm": "all", "data.alpha": "all"})
+        figure = panel.draw("mean_accuracy", x, **{"arm": EVERY, "data.alpha": EVERY})
         assert [text.get_text() for text in figure.legends[0].get_texts()] == colours
 
 
 def test_the_explorer_says_so_if_colours_cannot_be_told_apart() -> None:
     table = pd.concat([table_of_settings().assign(arm=f"arm {number}", seed=number) for number in range(9)])
     panel = sweep_explorer(table.drop_duplicates(["arm", "data.alpha"]), ["data.alpha"])
-    everything = {"metric": "mean_accuracy", "x": "data.alpha", "arm": "all", "data.alpha": "all"}
+    everything = {"metric": "mean_accuracy", "x": "data.alpha", "arm": EVERY, "data.alpha": EVERY}
     (words,) = panel.draw(**everything).texts
     assert words.get_text() == "9 colours cannot be told apart:\nshow only one value of arm"
     assert panel.draw(**everything | {"arm": "arm 3"}).axes
