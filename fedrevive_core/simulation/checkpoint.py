@@ -81,7 +81,9 @@ class Identity(Section):
 
 
 class Manifest(Section):
-    """What the manifest of a checkpoint holds."""
+    """What the manifest of a checkpoint holds; further entries may be added."""
+
+    model_config = ConfigDict(extra="allow")
 
     format: int
     version: NonNegativeInt
