@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
@@ -88,7 +88,7 @@ class Manifest(Section):
     format: int
     version: NonNegativeInt
     identity: Identity
-    made_by: dict[str, Any] = {}  # of which older ones say nothing
+    made_by: dict[str, Any] = Field({})  # of which older ones say nothing
     tensors: str
     state: dict[str, Any]
 
