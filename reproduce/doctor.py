@@ -70,7 +70,11 @@ def _device() -> list[dict[str, str]]:
 def _data() -> list[dict[str, str]]:
     from fedrevive_core.data import data_directory, load_images
 
-    rows = [_row("data directory", str(data_directory()), "set FEDREVIVE_DATA to use another")]
+    try:
+        directory = data_directory()
+    except ConfigError as error:
+        return [_row("data directory", "not usable", str(error))]
+    rows = [_row("data directory", str(directory), "set FEDREVIVE_DATA to use another")]
     for name in DATA_SETS:
         try:
             data = load_images(name, download=False)
@@ -81,7 +85,7 @@ def _data() -> list[dict[str, str]]:
                 ways += "; or, on Debian and Ubuntu: apt-get install dataset-fashion-mnist"
             rows.append(_row(f"data '{name}'", "missing", ways))
     for name, pattern in KEPT.items():
-        if any(data_directory().glob(pattern)):
+        if any(directory.glob(pattern)):
             rows.append(_row(f"data '{name}'", "available"))
         else:
             ways = "is read from the installed packages" if name == "docstrings" else "is downloaded"

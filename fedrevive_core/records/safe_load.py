@@ -150,7 +150,7 @@ def _check_columns(name: str, schema: pa.Schema, kinds: Mapping[str, str], optio
     for field in schema:
         kind = _kind(field.type)
         wanted = kinds.get(field.name, kind)
-        if not kind or (kind != wanted and not (wanted == "float" and kind in ("int", "empty"))):
+        if not kind or (kind != wanted and not (wanted == "float" and kind == "int")):
             raise ValueError(f"{name}: {field.name[:40]!r} is {field.type}, not {wanted or 'a type that we write'}")
 
 

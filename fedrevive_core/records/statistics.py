@@ -19,9 +19,11 @@ def summarise(evaluations: Mapping[str, Any], sim_time: float) -> dict[str, Any]
 
     final_accuracy: mean over evaluations in the last 5% of simulated time (the last one if there is none). last_,
     best_accuracy. mean_accuracy: over simulated time, each evaluation holding until the next. time_to: simulated time
-    of the first evaluation that reaches each of TARGETS, None if none does.
+    of the first evaluation that reaches each of TARGETS, None if none does. Raises ValueError for what is no curve.
     """
     time, accuracy = np.asarray(evaluations["sim_time"]), np.asarray(evaluations["accuracy"])
+    if not len(time) or not np.isfinite([*time, *accuracy, sim_time]).all() or (np.diff(time, prepend=0.0) < 0).any():
+        raise ValueError("evaluations: sim_time must begin at 0 or later and never decrease, and accuracy be a number")
     end = max(sim_time, time[-1])
     late = accuracy[time >= 0.95 * end]
     held = np.diff(np.append(time, end))

@@ -81,12 +81,14 @@ class Identity(Section):
 
 
 class Manifest(Section):
-    """What the manifest of a checkpoint holds."""
+    """What the manifest of a checkpoint holds; further entries may be added."""
+
+    model_config = ConfigDict(extra="allow")
 
     format: int
     version: NonNegativeInt
     identity: Identity
-    made_by: dict[str, Any] = Field(default_factory=dict)  # older versions did not say
+    made_by: dict[str, Any] = Field({})  # of which older ones say nothing
     tensors: str
     state: dict[str, Any]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperCommand
 
 from reproduce.cli.door import main
 from reproduce.cli.notebooks import notebook, pages
@@ -29,8 +32,21 @@ Start with `quickstart`: it needs no download and takes a few minutes on a lapto
 says what. Every command has a `--help` with an example; `--install-completion` makes your shell complete names.""",
 )
 
+
+class Command(TyperCommand):
+    """A command whose options may be given once each, unless they can be repeated: the first would be ignored."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises typer.BadParameter for an option that is given twice."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in order:
+            if parameter.param_type_name == "option" and not parameter.multiple and order.count(parameter) > 1:
+                raise typer.BadParameter("It may be given once.", ctx=ctx, param_hint=parameter.opts[0])
+        return super().parse_args(ctx, args)
+
+
 for group, commands in COMMANDS.items():
     for command in commands:
         # The value of the old spelling `notebook -p NAME VALUE` is an extra argument, and may begin with a minus sign.
         settings = {"allow_extra_args": True, "ignore_unknown_options": True} if command is notebook else None
-        app.command(rich_help_panel=group, context_settings=settings)(command)
+        app.command(cls=Command, rich_help_panel=group, context_settings=settings)(command)

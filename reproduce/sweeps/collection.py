@@ -45,7 +45,7 @@ def load_many(directory: Path | str) -> Records:
             seconds = {f"{row['part']}_seconds": row["seconds"] for row in found["timings"].to_pylist()}
         except Altered:
             raise
-        except (OSError, ValueError, ConfigError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path} does not hold a readable run: {error}") from None
         configs.append(flatten(config.to_dict()))
         summaries.append({**seconds, **flatten(header["summary"], " ")})

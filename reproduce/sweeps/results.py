@@ -80,6 +80,8 @@ def collect(out: Path | str) -> SweepResults:
     records = _with_cells(_unpacked(out) if is_packed(out) else load_many(out / "runs"), cells)
     if records.runs.empty:
         raise ConfigError(f"{out} holds no finished run of its experiment")
+    if lost := [name for name in NUMBERS if name not in records.runs or records.runs[name].isna().any()]:
+        raise ConfigError(f"{out}: a run lacks {', '.join(lost)}, so there is no table of them: run the sweep again")
     if not is_packed(out):
         _check_cells(described, out)
         records = records._replace(runs=with_costs(records.runs, out / "runs"))
@@ -104,9 +106,6 @@ def _reason(path: Path) -> str:
 def _with_cells(records: Records, cells: pd.DataFrame) -> Records:
     """`records` of the runs among `cells`, in their order, with the arm and the grid that `cells` have for each: runs
     that the experiment no longer has, or that were made with other code, stay on disk and out of the tables."""
-    lacking = [name for name in NUMBERS if name not in records.runs or records.runs[name].isna().any()]
-    if lacking:
-        raise ConfigError(f"runs lack {', '.join(lacking)}, so there is no table of them: run the sweep again")
     return Records(
         *(
             cells.merge(table.drop(columns=[name for name in cells if name != "run" and name in table]), on="run")
@@ -189,17 +188,18 @@ def _unpacked(directory: Path) -> Records:
     try:
         runs = read_table(directory / "runs.parquet", {**texts, **NUMBERS, **COSTS}).to_pandas()
         evaluations = read_table(directory / "evaluations.parquet", CURVES).to_pandas()
+        curves = dict(list(evaluations.groupby("run", sort=False)))
+        for row in runs.to_dict("records"):
+            if row["run"] not in curves:
+                raise Altered(f"{directory}: evaluations.parquet has no rows of {row['run']}")
+            again = flatten(summarise(curves[row["run"]], row["sim_time"]), " ")
+            for field, value in again.items():
+                if not _same(stated := row.get(field), value):
+                    raise Altered(f"{directory}: {row['run']} has {field} = {stated}, and its evaluations give {value}")
+    except Altered:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"{directory} does not hold a readable packed sweep: {error}") from None
-    curves = dict(list(evaluations.groupby("run", sort=False)))
-    for row in runs.to_dict("records"):
-        if row["run"] not in curves:
-            raise Altered(f"{directory}: evaluations.parquet has no rows of {row['run']}")
-        again = flatten(summarise(curves[row["run"]], row["sim_time"]), " ")
-        for field, value in again.items():
-            if not _same(row.get(field), value):
-                stated = row.get(field)
-                raise Altered(f"{directory}: {row['run']} has {field} = {stated}, and its evaluations give {value}")
     return Records(runs, evaluations, pd.DataFrame())
 
 

@@ -175,7 +175,7 @@ def header(out: Path) -> dict[str, Any]:
     try:
         values = read_json(out / "sweep.json")
         SweepFile.from_dict(values)
-    except (OSError, ValueError, ConfigError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{out} does not hold a readable sweep: {error}") from None
     return values
 
