@@ -14,6 +14,8 @@ from types import CodeType, FunctionType
 from typing import Any, Literal
 
 import numpy as np
+from IPython import get_ipython
+from IPython.display import display
 
 from fedrevive_core.errors import ConfigError
 
@@ -35,7 +37,8 @@ HINTS = {  # what Python, NumPy or PyTorch says: what it means here
     r"axis -?\d+ is out of bounds|Dimension out of range": (
         "An array has no such dimension. Dimensions are counted from 0, and -1 is the last one: print its .shape."
     ),
-    r"broadcast|must match the size|not aligned|cannot be multiplied|core dimension|inconsistent tensor|mismatch": (
+    "broadcast|must match the size|not aligned|cannot be multiplied|core dimension|inconsistent tensor|"
+    "mismatch|Expected (target size|input batch_size)": (
         "Two shapes do not fit together: print both, with .shape. From the last dimension on, sizes must be equal or 1."
     ),
     r"name '(np|torch|F|nn|cos|pi|math|StatisticProbe)' is not defined": UNDEFINED,
@@ -84,6 +87,18 @@ class _Judged(Exception):
         super().__init__(verdict.message)
         self.verdict = verdict
 
+
+def _tell_which_cell(shell: Any, kind: type, error: NameError, trace: Any, tb_offset: int | None = None) -> None:
+    """Show a NameError; where a check cell raised it, say that the exercise's cell was not run."""
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    while trace.tb_next:
+        trace = trace.tb_next
+    if any(name.startswith("check_") for name in trace.tb_frame.f_code.co_names):
+        display(Verdict("open", f"'{error.name}' has no value: run the exercise's cell above first, then this one."))
+
+
+if shell := get_ipython():
+    shell.set_custom_exc((NameError,), _tell_which_cell)
 
 Reader = Callable[[Any], Any]
 

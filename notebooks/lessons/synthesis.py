@@ -349,8 +349,10 @@ def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
     try:
         answered = answer(logits.clone(), labels.clone(), q.clone())
     except (RuntimeError, IndexError) as error:
-        asked = 'Without reduction="none", F.cross_entropy returns one number for a teacher, not one for each sample.'
-        return wrong(f"Your answer could not be used. {explained(error)} {asked}")
+        told = explained(error)
+        if "shapes" in told:
+            told += ' Without reduction="none", F.cross_entropy returns one number for all samples of a teacher.'
+        return wrong(f"Your answer could not be used. {told}")
     praise = "A teacher that never saw a class has no influence on what it should look like."
     verdict = diagnose(one_number(answered), loss(weights), mistakes, praise)
     return with_gradient(verdict, answered, loss(weights), trained)

@@ -46,10 +46,10 @@ KD = Answers(
     ],
     {
         "KL(student || teacher)": lambda t, s, T: kd(s, t, T),
-        "Did you divide the logits by T": lambda t, s, T: T**2 * kd(t, s, 1),
+        "T is only a factor": lambda t, s, T: T**2 * kd(t, s, 1),
         "no temperature": lambda t, s, T: kd(t, s, 1),
         "multiplied the logits": lambda t, s, T: T**4 * kd(t, s, 1 / T),
-        "divided probabilities": lambda t, s, T: (
+        "before the softmax": lambda t, s, T: (
             T**2 * (t.softmax(-1) / T * (t.log_softmax(-1) - s.log_softmax(-1))).sum(-1).mean()
         ),
         "factor T^2 is missing": lambda t, s, T: kd(t, s, T) / T**2,

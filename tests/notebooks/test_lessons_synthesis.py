@@ -131,7 +131,7 @@ LABEL = Answers(
         "number of classes, not": label_loss(scale=5 / 4),
         "gave it probabilities": label_loss(squash=True),
         'pass reduction="none"': without_none,
-        "one number for a teacher": without_none_stacked,
+        "one number for all samples of a teacher": without_none_stacked,
         "sign is wrong": label_loss(scale=-1),
         "last teacher's part": one_teacher(last=True),
         "`return` inside the loop": one_teacher(last=False),
