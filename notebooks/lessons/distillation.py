@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fedrevive_core import RunConfig, Simulation, StatisticProbe
 from fedrevive_core.evaluation import evaluate
@@ -308,6 +309,9 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
         * log_kl((teacher / T).log_softmax(0), (student / T).log_softmax(0))
         / count,
         "The sign is wrong: a KL divergence is never negative.": -(T**2) * cold / count,
+        "F.kl_div takes the student's *log*-probabilities first, not its probabilities.": T**2
+        * F.kl_div((student / T).softmax(-1), (teacher / T).softmax(-1), reduction="sum")
+        / count,
         "This compares logits by their mean square; the loss compares distributions.": [
             factor * (teacher - student).square().mean() for factor in (1, T**2, 1 / T**2)
         ],

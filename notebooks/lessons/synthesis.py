@@ -434,6 +434,9 @@ def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
             for logs in (teacher, student)
             for sign in (1, -1)
         ],
+        "F.kl_div takes the student's *log*-probabilities first, not its probabilities.": -(
+            w * agree * F.kl_div(student.softmax(1), teacher.softmax(1), reduction="none").sum(1)
+        ).mean(),
         "You divide by the sum of the weights; the loss divides by n.": -(w * agree * kl).sum() / w.sum(),
     }
     answered, expected = answer(teacher.clone(), student.clone(), w.clone()), -(w * agree * kl).mean()

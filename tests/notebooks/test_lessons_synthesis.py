@@ -223,6 +223,9 @@ ADVERSARIAL = Answers(
         "averaged over classes": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).mean() / 3,
         "divergence is missing": lambda t, s, w: -(w * agree(t, s)).mean(),
         "their difference": lambda t, s, w: (w * agree(t, s) * -(t.softmax(1) * s.log_softmax(1)).sum(1)).mean(),
+        "student's *log*": lambda t, s, w: (
+            -(w * agree(t, s) * F.kl_div(s.softmax(1), t.softmax(1), reduction="none").sum(1)).mean()
+        ),
         "sum of the weights": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).sum() / w.sum(),
         "never raw logits": lambda t, s, w: -(w * agree(t, s) * F.kl_div(s, t, reduction="none").sum(1)).mean(),
         "it is a float": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).mean().item(),
