@@ -26,6 +26,7 @@ from fedrevive_core.simulation.simulation import Simulation
 from reproduce.cli.tools import verify
 from reproduce.reports.report import read_report
 from reproduce.runs.branching import run_branch
+from reproduce.runs.output import OutputDirectory
 from reproduce.sweeps.collection import load_many
 from reproduce.sweeps.experiment import load_experiment
 from reproduce.sweeps.results import collect, pack, provenance
@@ -68,7 +69,7 @@ def readers(place: str) -> list[Callable[[Path], Any]]:
         fresh = Simulation(small("fedrevive", federation__max_versions=8, evaluation__every=4))
         return [
             lambda path: checkpoint.restore(fresh, path),
-            lambda path: run_branch(path, None, None, {"federation.max_versions": 8}),
+            lambda path: run_branch(path, None, None, {}, OutputDirectory(path / "out", None, 0, False, False)),
         ]
     return [collect, lambda path: provenance(path, read_report(path).records)]
 

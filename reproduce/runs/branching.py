@@ -36,8 +36,8 @@ def run_branch(
     before = RunConfig.from_dict(identity["config"])
     config = changed(before, method, settings)
     if (record := output.finished(config)) is not None:
-        branches = record.provenance["branches"]
-        began, wanted = branches[-1]["num_arrivals"] if branches else 0, int(path.name.partition("-")[0])
+        branches = record.provenance.get("branches")
+        began, wanted = branches[-1].get("num_arrivals", 0) if branches else 0, int(path.name.partition("-")[0])
         if began != wanted:
             raise ConfigError(
                 f"out = '{output.out}' already holds a run, which differs in the arrival after which it was branched: "

@@ -273,7 +273,6 @@ def test_what_cannot_be_branched_is_one_sentence(call, tmp_path):
         (["--method", "fedbuff"], "cannot differ in federation.buffer_size: 1 / 2"),
         (["--method", "fedbuf"], "did you mean 'fedbuff'"),
         (["--set", "training.lr=0.1"], "cannot differ in training.lr"),
-        (["--keep-every", "-1"], "keep_every = -1"),
         (["--checkpoint-every", "5m"], "checkpoint_every = 5m must be versions, such as 100, or seconds"),
     ):
         code, _, error = call("branch", out, "--out", tmp_path / "new", *more)
