@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,33 @@ def check_free(directory: Path | str) -> Path:
         kind = "already holds a run" if (directory / "run.json").exists() else "is not empty"
         raise ConfigError(f"out = '{directory}' {kind}: choose another directory, or remove this one first")
     return directory
+
+
+def refuse_links(directory: Path, names: Iterable[str] = ()) -> None:
+    """Raise ConfigError if what lies below `directory` could lead a reader or a writer out of it.
+
+    Files and directories alone are allowed; a link, a pipe or a device is not. Hidden entries are never opened, so they
+    are not looked at. `directory` itself may be a link. `names` are read from a file in it and must be plain names.
+    """
+    for name in names:
+        if name in ("", ".", "..") or set(name) & set("/\\:\0"):
+            raise ConfigError(
+                f"'{directory}' names something in it '{name}': a name without '/', '\\' or ':' is allowed"
+            )
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    refuse_links(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    kind = "a link" if entry.is_symlink() else "neither a file nor a directory"
+                    raise ConfigError(f"'{entry.path}' is {kind}, and is not opened: remove it, or copy its content")
+    except OSError as error:
+        raise ConfigError(
+            f"'{directory}' cannot be read ({error.strerror}): give the directory of a run or a sweep"
+        ) from None
 
 
 @contextmanager
