@@ -66,6 +66,8 @@ def sweep(
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
     described = load_experiment(experiment)
+    if report:  # a missing package or a misspelt name is reported before the work, not after it
+        notebook_runner().shows_sweep(described.notebook)
     at = scale_of(described, scale)
     executor = _executor(engine, out, jobs, address, described.scales[at])
     planned = plan(described, at, executor.device)
@@ -76,8 +78,6 @@ def sweep(
         _forecast(chosen, out, executor.slots)
         return
     check_out(planned, chosen, out, resume=resume)
-    if report:
-        notebook_runner()  # a missing package is reported before the work, not after it
     failed = run_sweep(planned, chosen, executor, out, Console(stderr=True))
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")
     if failed:

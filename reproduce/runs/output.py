@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import check_free
+from fedrevive_core.files import check_free, check_writable
 from reproduce.console import save_figure
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ class OutputDirectory:
     """
 
     def __init__(self, out: Path, checkpoint_every: str | None, keep_every: int, resume: bool) -> None:
-        self.out, self.partial = check_free(out), out.with_name(out.name + ".partial")
+        self.out = check_free(out)
+        named = out if out.name.strip(".") else Path(os.path.realpath(out))  # `.` has no name
+        self.partial = named.with_name(named.name + ".partial")
         self.every, self.keep_every = checkpoint_every, keep_every
         self.keeps = resume or checkpoint_every is not None or keep_every > 0
+        check_writable(self.partial)
         if self.partial.exists() and not resume:
             raise ConfigError(
                 f"'{self.partial}' holds an interrupted run: add --resume to continue it, or remove it to start again"
@@ -47,6 +50,6 @@ class OutputDirectory:
 
         record.save(self.out)
         if (self.partial / checkpoint.STAYING).exists():
-            os.replace(self.partial / checkpoint.STAYING, self.out / checkpoint.STAYING)
+            shutil.move(self.partial / checkpoint.STAYING, self.out)  # another file system if `out` is a mount point
         shutil.rmtree(self.partial, ignore_errors=True)
         save_figure(plot_accuracy([record]), self.out / "curves.png")

@@ -23,7 +23,15 @@ from rich.console import Console
 import fedrevive_core
 from fedrevive_core.config import DataConfig, RunConfig
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import atomic_directory, atomic_file, check_free, lock, remove_unfinished
+from fedrevive_core.files import (
+    atomic_directory,
+    check_free,
+    check_writable,
+    lock,
+    refuse_links,
+    remove_unfinished,
+    writing,
+)
 from fedrevive_core.records import Record
 from reproduce.sweeps.executors import Executor
 from reproduce.sweeps.experiment import Cell, Experiment, ScaleName, cells
@@ -105,19 +113,28 @@ def _fingerprint(data: DataConfig, num_clients: int) -> str:
 
 def check_out(sweep: Sweep, chosen: Iterable[CellRun], out: Path, *, resume: bool) -> None:
     """May this sweep be written to `out`? Raises ConfigError if not; changes nothing."""
-    if not (out / "sweep.json").exists():
+    with writing(out):
+        is_new = not (out / "sweep.json").exists()
+    if is_new:
         check_free(out)
         if resume:
             raise ConfigError(f"--resume: there is no sweep in '{out}' to resume; leave --resume out to start")
         return
+    _check_same(sweep, out)
+    check_writable(out)
+    if not resume and not all(run.is_finished(out) for run in chosen):
+        raise ConfigError(
+            f"out = '{out}' holds an unfinished sweep: add --resume to continue it, or choose another directory"
+        )
+
+
+def _check_same(sweep: Sweep, out: Path) -> None:
+    """Raise ConfigError if `out` holds another sweep."""
+    refuse_links(out)
     held = header(out)
     if (held["experiment"], held["scale"]) != (sweep.experiment.name, sweep.scale):
         raise ConfigError(
             f"out = '{out}' holds the sweep of {held['experiment']} at scale {held['scale']}: choose another directory"
-        )
-    if not resume and not all(run.is_finished(out) for run in chosen):
-        raise ConfigError(
-            f"out = '{out}' holds an unfinished sweep: add --resume to continue it, or choose another directory"
         )
 
 
@@ -131,7 +148,7 @@ def header(out: Path) -> dict[str, Any]:
 
 @contextmanager
 def opened(sweep: Sweep, out: Path) -> Iterator[None]:
-    """Hold `out` for this sweep: describe it, keep other processes out, remove what a killed one left half written.
+    """Hold `out` for this sweep: keep other processes out, describe it, remove what killed ones left half written.
 
     Raises ConfigError if it cannot be written or another process uses it.
     """
@@ -139,25 +156,22 @@ def opened(sweep: Sweep, out: Path) -> Iterator[None]:
         "experiment.yaml": yaml.safe_dump(sweep.experiment.model_dump(mode="json"), sort_keys=False),
         "sweep.json": json.dumps(sweep.header(), indent=2) + "\n",
     }
-    try:
-        if not (out / "sweep.json").exists():
-            with atomic_directory(out) as work:
+    with lock(out):
+        if (out / "sweep.json").exists():
+            _check_same(sweep, out)  # another process may have begun one since
+        with writing(out):
+            with atomic_directory(out, last="sweep.json") as work:
                 for name, text in files.items():
                     (work / name).write_text(text, encoding="utf-8")
-        with lock(out):
-            for name, text in files.items():
-                with atomic_file(out / name) as path:
-                    path.write_text(text, encoding="utf-8")
             for name in ("runs", "failures"):
                 (out / name).mkdir(exist_ok=True)
-            for directory in (out, out / "runs"):
-                remove_unfinished(directory)
-            for run in sweep.runs:
-                if run.is_finished(out):
-                    shutil.rmtree(run.partial_path(out), ignore_errors=True)
+        for run in sweep.runs:
+            if run.is_finished(out):
+                shutil.rmtree(run.partial_path(out), ignore_errors=True)
+        try:
             yield
-    except OSError as error:
-        raise ConfigError(f"out = '{out}' cannot be written ({error.strerror}): choose another directory") from None
+        finally:
+            remove_unfinished(out / "runs")  # of runs that were killed
 
 
 def siblings(out: Path) -> dict[str, Path]:
