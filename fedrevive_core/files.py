@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -59,8 +60,10 @@ def check_file(path: Path, *beside: Path) -> None:
 def _replaceable(path: Path) -> Path:
     """The file that `path` leads to, or will be. Raises OSError if it is a directory, a device or read-only."""
     path = Path(os.path.realpath(path))
-    if os.path.lexists(path) and not (path.is_file() and path.stat().st_mode & 0o200):
-        raise OSError(0, "it is read-only" if path.is_file() else "it is not a file")
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode  # of the link itself, if it leads to itself
+        if not (stat.S_ISREG(mode) and mode & stat.S_IWUSR):
+            raise OSError(0, "it is read-only" if stat.S_ISREG(mode) else "it is not a file")
     return path
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedrevive_core.config import PRESETS, TEXT_DATA, build, choices
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import atomic_file, writing
+from fedrevive_core.files import atomic_file, check_file, writing
 from reproduce.console import hint
 
 PROMPT = "The following is a short text about {}.\n\n"
@@ -35,6 +35,13 @@ def class_names(preset: str) -> list[str]:
         raise ConfigError(f"preset = '{preset}' is unknown or has no texts: {choices(preset, TEXT_PRESETS)}")
     config = build(preset, "fedrevive", overrides={"data.tokenizer": "words", "model": "labtext"})
     return list(load_federated(config.data, config.federation.num_clients, torch.device("cpu")).class_names)
+
+
+def check_new(out: Path) -> None:
+    """Raise ConfigError, before any work, if `out` exists or cannot be written."""
+    if out.exists():
+        raise ConfigError(f"--out {out} exists: choose another file, or remove this one first")
+    check_file(out)
 
 
 def write_seeds(model: str, class_names: list[str], per_class: int, out: Path, *, seed: int = 0) -> None:

@@ -142,4 +142,7 @@ def parse_seeds(text: str) -> list[int]:
     seeds = split(text, "seeds")
     if not all(seed.isdecimal() for seed in seeds):
         raise ConfigError(f"--seeds {text}: must be whole numbers >= 0, separated by commas")
-    return [int(seed) for seed in seeds]
+    numbers = [int(seed) for seed in seeds]
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--seeds {text}: each may be given once")
+    return numbers

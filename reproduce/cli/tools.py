@@ -14,7 +14,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_file, check_file, writing
 from reproduce.cli.options import DEVICES, DeviceOption, JsonOption, listed, one_of
 from reproduce.console import print_table, save_figure
-from reproduce.seed_texts import TEXT_PRESETS, class_names, write_seeds
+from reproduce.seed_texts import TEXT_PRESETS, check_new, class_names, write_seeds
 
 
 def bench(
@@ -143,8 +143,6 @@ def seed_texts(
     fedrevive seed-texts --model HuggingFaceTB/SmolLM2-360M --out seeds.jsonl
     ```
     """
-    if out.exists():
-        raise ConfigError(f"--out {out} exists: choose another file, or remove this one first")
-    check_file(out)
+    check_new(out)
     write_seeds(model, class_names(preset), per_class, out)
     print(f"Written: {out}")
