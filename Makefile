@@ -2,16 +2,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The exact versions that this release was tested with; /dev/null here takes the newest.
+CONSTRAINTS ?= constraints.txt
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-notebooks test-browser torture evidence-quick pages lab lint clean
+.PHONY: quickstart test test-notebooks test-browser test-lowest torture evidence-quick pages lab lint constraints clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
 
-test: $(VENV)/.test  ## lint, types, all tests
-	$(MAKE) --no-print-directory lint
+test: $(VENV)/.test  ## all tests but those below
 	$(PYTEST) -n 2
 
 test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and solved
@@ -19,6 +20,13 @@ test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and s
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
 	$(PYTEST) -m browser tests/notebooks/test_browser.py
+
+LOWEST := .venv-lowest
+test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2
 
 torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py
@@ -40,36 +48,35 @@ evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence (ten minute
 pages: $(VENV)/.notebooks  ## every notebook executed, as pages with an index
 	$(BIN)/python -m reproduce pages --out build/pages
 
-lint: $(VENV)/.test
+lint: $(VENV)/.lint  ## style and types, with the tools that pyproject.toml pins
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# PyTorch brings its own exact versions of CUDA and SymPy, and a machine may have an older PyTorch than ours: so it has
+# an upper bound, which a new environment gets, and what only PyTorch needs is left out.
+constraints: $(VENV)/.lint  ## write constraints.txt: what .venv holds, and what other systems need beside it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m pip freeze --exclude-editable | grep == > constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra browser --extra lint --universal --python-version 3.11 \
+		--fork-strategy fewest --no-annotate --quiet --custom-compile-command 'make constraints' --output-file constraints.txt
+	sed -E -i '/^(cuda-|nvidia-|triton|sympy|mpmath|networkx|setuptools)/d; s/^(torch|torchvision)==/\1<=/' constraints.txt
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(LOWEST) build *.egg-info
 
 # One stamp per set of packages; each also installs the project itself, editable.
+$(VENV)/.notebooks: EXTRAS := [notebooks]
+$(VENV)/.test: EXTRAS := [test]
+$(VENV)/.browser: EXTRAS := [test,browser]
+$(VENV)/.lint: EXTRAS := [test,browser,lint]
+$(VENV)/.base $(VENV)/.notebooks $(VENV)/.test $(VENV)/.browser $(VENV)/.lint: \
+		pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing (PyTorch is several GB, once) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.$(EXTRAS)'
+	@touch $@
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-
-$(VENV)/.base: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing (PyTorch is several GB, once) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
-	@touch $@
-
-$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing (PyTorch is several GB, once) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
-	@touch $@
-
-$(VENV)/.browser: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing (PyTorch is several GB, once) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,browser]'
-	@touch $@
-
-$(VENV)/.notebooks: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing (PyTorch is several GB, once) ..."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[notebooks]'
-	@touch $@

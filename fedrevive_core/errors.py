@@ -16,16 +16,28 @@ class Interrupted(Exception):
     """A run was told to stop by `signal` (its number); `checkpoint` holds all that is needed to resume it."""
 
     def __init__(self, signal: int, checkpoint: str) -> None:
-        super().__init__(f"stopped by signal {signal}; the same call resumes from {checkpoint}")
+        super().__init__(signal, checkpoint)  # its own arguments: a process that gets it from another makes it again
         self.signal, self.checkpoint = signal, checkpoint
+
+    def __str__(self) -> str:
+        return f"stopped by signal {self.signal}; the same call resumes from {self.checkpoint}"
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """While open, collect SIGINT and SIGTERM in a list instead of being ended by them (main thread only)."""
+def stop_signals(*, at_once: bool = False) -> Iterator[list[int]]:
+    """While open, collect SIGINT and SIGTERM in a list instead of being ended by them (main thread only).
+
+    at_once: raise KeyboardInterrupt too, for both.
+    """
     received: list[int] = []
+
+    def receive(number: int, _: object) -> None:
+        received.append(number)
+        if at_once:
+            raise KeyboardInterrupt
+
     caught = (SIGINT, SIGTERM) if current_thread() is main_thread() else ()
-    before = {number: signal(number, lambda number, _: received.append(number)) for number in caught}
+    before = {number: signal(number, receive) for number in caught}
     try:
         yield received
     finally:

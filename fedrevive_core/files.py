@@ -146,11 +146,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def work_directory(parent: Path, name: str = "") -> Iterator[Path]:
+def work_directory(parent: Path, name: str = "", seconds: float = 0) -> Iterator[Path]:
     """A new directory that is removed at the end with all that is still in it, and so is a `parent` that stays empty.
 
     `parent` is made if it is absent. With a `name`, only one process at a time can have the directory of that name;
-    raises ConfigError if another has it.
+    raises ConfigError if another has it for more than `seconds`.
     """
     parent = Path(os.path.realpath(parent))
     made = [path for path in (parent, *parent.parents) if not path.exists()]
@@ -163,10 +163,7 @@ def work_directory(parent: Path, name: str = "") -> Iterator[Path]:
         remove_unfinished(parent)
         if name:
             work = parent / f"{UNFINISHED}{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-            try:
-                work.mkdir()
-            except FileExistsError:
-                raise ConfigError(f"{parent} is in use by another process: wait, or choose another") from None
+            _wait_for(work, seconds)
         else:
             work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
         held = filelock.FileLock(work / LOCK)
@@ -185,12 +182,28 @@ def work_directory(parent: Path, name: str = "") -> Iterator[Path]:
                 path.rmdir()
 
 
+def _wait_for(work: Path, seconds: float) -> None:
+    """Make `work`, the work directory that another process may have."""
+    latest = time.monotonic() + seconds
+    while True:
+        try:
+            return work.mkdir()
+        except FileExistsError:
+            if time.monotonic() >= latest:
+                raise ConfigError(f"{work.parent} is in use by another process: wait, or choose another") from None
+            time.sleep(0.1)
+            remove_unfinished(work.parent)
+
+
 @contextmanager
-def lock(directory: Path) -> Iterator[None]:
-    """Keep other processes out of `directory`; a killed one leaves no lock. Raises ConfigError if it is taken."""
+def lock(directory: Path, seconds: float = 0) -> Iterator[None]:
+    """Keep other processes out of `directory`; a killed one leaves no lock.
+
+    Raises ConfigError if it is taken and not free within `seconds`.
+    """
     with ExitStack() as stack:
         with writing(directory):
-            stack.enter_context(work_directory(directory, "lock"))
+            stack.enter_context(work_directory(directory, "lock", seconds))
         yield
 
 

@@ -56,7 +56,8 @@ class Receipt:
     """What happened to an upload.
 
     beta: weight given by the rule; revived: whether a distilled update was blended in; rejected: why the upload, or its
-    distilled update, was left out ('' if it was not); metrics (len(METRICS),) on the device.
+    distilled update, was left out ('' if it was not); metrics (len(METRICS),) on the device; not_teaching: why the
+    guard on teachers refused the model ('' if it did not).
     """
 
     beta: float
@@ -64,6 +65,7 @@ class Receipt:
     rejected: str
     pool_size: int
     metrics: Tensor
+    not_teaching: str = ""
 
 
 class Server:
@@ -113,7 +115,9 @@ class Server:
             update, returned = self._clip(client_update, upload.returned, start)
             if self.reviver is not None:
                 teacher = Teacher(upload.client, returned)
-                revival = self.reviver.revive(self.num_received, teacher, weight, self.version, self.state)
+                revival = self.reviver.revive(
+                    self.num_received, teacher, client_update, weight, self.version, self.state
+                )
             if revival.update is not None and (fault := self._unusable(revival.update)):
                 rejected, revival.update = f"distilled update {fault}", None
             update = self._blend(update, revival.update, weight)
@@ -125,6 +129,7 @@ class Server:
             rejected=rejected,
             pool_size=len(self.reviver.pool) if self.reviver is not None else 0,
             metrics=self._metrics(client_update, revival),
+            not_teaching=revival.refused,
         )
         self.num_received += 1
         self.buffer.append(Entry(upload.client, upload.staleness, update, counts=accepted))

@@ -22,10 +22,6 @@ from fedrevive_core.models import StateLayout, seeded
 from fedrevive_core.seeding import stream
 from fedrevive_core.transforms import Preparation, channels_last
 
-# Stacking saves overhead, and overhead only matters for small models: a vectorised convolution is a grouped one, which
-# is slower than one model after the other once a model has more parameters (CPU measured, docs/SPEED.md; CUDA not yet).
-LARGEST_STACKED = {"cpu": 100_000, "cuda": 1_000_000}
-
 
 @dataclass(frozen=True)
 class Job:
@@ -48,8 +44,7 @@ class LocalTrainer:
     ) -> None:
         self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
         self.device = data.clients.labels.device
-        # Dropout draws for a whole stack at once, so a job's result would depend on which jobs it was trained with.
-        self.stacks = layout.num_parameters <= LARGEST_STACKED[self.device.type] and not layout.has_dropout
+        self.stacks = layout.stacks
 
     def train(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""

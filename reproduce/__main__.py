@@ -1,5 +1,5 @@
 """`python -m reproduce`."""
 
-from reproduce.cli.app import main
+from reproduce.cli.door import main
 
 main()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
+import platform
 import sys
+from pathlib import Path
 
-from packaging.requirements import Requirement  # comes with matplotlib
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.records import installed, requirements
 
-DEVELOPERS = ("test", "browser")  # extras that users do not need
+# Not there if the project was installed as a package, without its source.
+TESTED = Path(__file__).parents[1] / "constraints.txt"
 DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")
 KEPT = {"femnist": "femnist.npz", "newsgroups": "20news-bydate", "docstrings": "docstrings-*.npz"}
 
 
 def examine() -> list[dict[str, str]]:
     """Rows of `what`, `found`, `to do` (empty if nothing)."""
-    python = sys.version.split()[0]
+    python = platform.python_version()
     rows = [_row("Python", python, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")]
-    return rows + _packages() + _device() + _data()
+    return [*rows, _row("platform", platform.platform()), *_packages(), *_device(), *_data()]
 
 
 def _row(what: str, found: str, to_do: str = "") -> dict[str, str]:
@@ -27,27 +31,31 @@ def _row(what: str, found: str, to_do: str = "") -> dict[str, str]:
 
 
 def _packages() -> list[dict[str, str]]:
-    """A row for every package that this project requires, always or for an extra."""
-    try:
-        requirements = list(map(Requirement, importlib.metadata.requires("fedrevive") or []))
-    except importlib.metadata.PackageNotFoundError:
-        return [_row("fedrevive", "not installed", "pip install -e . (then this table also lists its packages)")]
-    rows: dict[str, dict[str, str]] = {}
-    for required in requirements:
-        extra = str(required.marker).split('"')[1] if required.marker else ""  # the marker is: extra == "notebooks"
-        if extra not in DEVELOPERS:
-            rows.setdefault(required.name, _package(required, extra))
-    return list(rows.values())
+    """A row for this project, and for every package that it requires, always or for an extra."""
+    own, tested = installed("fedrevive"), _tested()
+    rows = [_row("fedrevive", own or "not installed", "" if own else "pip install -e . (this also lists its packages)")]
+    return rows + [
+        _package(required, extra, tested.get(name, "")) for name, (required, extra) in requirements().items()
+    ]
 
 
-def _package(required: Requirement, extra: str) -> dict[str, str]:
+def _package(required: Requirement, extra: str, tested: str) -> dict[str, str]:
     remedy = f"only for {extra}: pip install -e '.[{extra}]'" if extra else "pip install -e ."
-    try:
-        version = importlib.metadata.version(required.name)
-    except importlib.metadata.PackageNotFoundError:
+    version = installed(required.name)
+    if version is None:
         return _row(required.name, "missing", remedy)
-    fits = required.specifier.contains(version, prereleases=True)
-    return _row(required.name, version, "" if fits else f"{required.specifier} is needed, {remedy}")
+    if not required.specifier.contains(version, prereleases=True):
+        return _row(required.name, version, f"{required.specifier} is needed, {remedy}")
+    same = not tested or SpecifierSet(f"=={tested}").contains(version, prereleases=True)
+    return _row(required.name, version, "" if same else f"may stay; this release was tested with {tested}")
+
+
+def _tested() -> dict[str, str]:
+    """The version of each package that this release was tested with on this system, if constraints.txt is there."""
+    lines = TESTED.read_text(encoding="utf-8").splitlines() if TESTED.exists() else []
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    here = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    return {pin.name: next(iter(pin.specifier)).version for pin in here}
 
 
 def _device() -> list[dict[str, str]]:
@@ -62,7 +70,11 @@ def _device() -> list[dict[str, str]]:
 def _data() -> list[dict[str, str]]:
     from fedrevive_core.data import data_directory, load_images
 
-    rows = [_row("data directory", str(data_directory()), "set FEDREVIVE_DATA to use another")]
+    try:
+        directory = data_directory()
+    except ConfigError as error:
+        return [_row("data directory", "not usable", str(error))]
+    rows = [_row("data directory", str(directory), "set FEDREVIVE_DATA to use another")]
     for name in DATA_SETS:
         try:
             data = load_images(name, download=False)
@@ -73,7 +85,7 @@ def _data() -> list[dict[str, str]]:
                 ways += "; or, on Debian and Ubuntu: apt-get install dataset-fashion-mnist"
             rows.append(_row(f"data '{name}'", "missing", ways))
     for name, pattern in KEPT.items():
-        if any(data_directory().glob(pattern)):
+        if any(directory.glob(pattern)):
             rows.append(_row(f"data '{name}'", "available"))
         else:
             ways = "is read from the installed packages" if name == "docstrings" else "is downloaded"

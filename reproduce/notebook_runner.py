@@ -3,7 +3,8 @@
 If a cell is tagged `picture`, its figure is saved beside the page, too.
 
 The kernel always runs this interpreter, whatever kernels are installed. It listens on socket files in a temporary
-directory, so that two kernels cannot race for a port; on Windows, which has no such files for Jupyter, on TCP ports.
+directory, so that two kernels cannot race for a port; on TCP ports on Windows, which has no such files for Jupyter, and
+where the name of that directory is too long for them. A kernel ends by itself when the command that started it is gone.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from __future__ import annotations
 import ast
 import base64
 import io
-import json
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
@@ -30,9 +34,9 @@ from PIL import Image
 from traitlets.config import Config
 
 import fedrevive_core
-from fedrevive_core.config import choices
-from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import atomic_file, check_file, publish, work_directory, writing
+from fedrevive_core.config import choices, parse_value
+from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
+from fedrevive_core.files import atomic_file, check_file, lock, publish, work_directory, writing
 from fedrevive_core.simulation import LINES
 from reproduce.reports.html import document
 from reproduce.reports.notebook_html import title, to_html, write_notebook_page
@@ -40,7 +44,9 @@ from reproduce.reports.notebook_html import title, to_html, write_notebook_page
 FOLDER = Path(__file__).parent.parent / "notebooks"
 START_SECONDS = 120  # a kernel that is not ready by then is started again
 STARTS = 3
-TRANSPORT = "tcp" if os.name == "nt" else "ipc"
+KERNEL = "fedrevive-kernel-"  # names of directories with the files of one kernel begin with this
+SOCKET_LIMIT = 104 - len("/kernel-ipc-1")  # bytes that a system may allow for the directory of a socket file
+CELL_SECONDS = 3600  # a cell that takes longer hangs
 TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list, as JSON"}
 
 
@@ -62,26 +68,38 @@ def find(name: str) -> Path:
 
 
 def defaults(notebook: Path) -> dict[str, Any]:
-    """Names and default values in the cell tagged `parameters`; empty without one."""
+    """Names and default values in the cell tagged `parameters`; empty without one.
+
+    Magics, and whatever is no assignment, are passed over. Raises ConfigError if a default is no plain value.
+    """
     for cell in _read(notebook).cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
-            assigned = [statement for statement in ast.parse(cell.source).body if isinstance(statement, ast.Assign)]
-            return {ast.unparse(statement.targets[0]): ast.literal_eval(statement.value) for statement in assigned}
+            try:
+                body = ast.parse(TransformerManager().transform_cell(cell.source)).body
+                return {
+                    ast.unparse(target): ast.literal_eval(part.value)
+                    for part in body
+                    if isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None
+                    for target in (part.targets if isinstance(part, ast.Assign) else [part.target])
+                }
+            except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+                raise ConfigError(
+                    f"the parameters of {notebook.name} cannot be read ({' '.join(str(error).split())[:200]}): "
+                    "the cell tagged 'parameters' must assign plain values, such as n = 1"
+                ) from None
     return {}
 
 
-def parse(notebook: Path, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def parse(notebook: Path, given: Mapping[str, str]) -> dict[str, Any]:
     """Convert parameters given as text to the types of their defaults.
 
-    Raises ConfigError for an unknown name, a name given twice, and a value of another type.
+    Raises ConfigError for an unknown name and a value of another type.
     """
-    allowed = defaults(notebook)
+    allowed = defaults(notebook) if given else {}
     parsed: dict[str, Any] = {}
-    for name, text in given:
+    for name, text in given.items():
         if name not in allowed:
             raise ConfigError(f"{notebook.stem} has no parameter '{name}': {choices(name, allowed)}")
-        if name in parsed:
-            raise ConfigError(f"parameter {name} is given twice")
         parsed[name] = _value(name, text, allowed[name])
     return parsed
 
@@ -89,26 +107,32 @@ def parse(notebook: Path, given: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def _value(name: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
-    try:
-        value = json.loads(text.lower() if text in ("True", "False", "None") else text)
-    except json.JSONDecodeError:
-        value = text
+    value = parse_value(text.lower() if text in ("True", "False") else "null" if text == "None" else text)
     kind = list if isinstance(default, tuple) else type(default)
-    if default is None or type(value) is kind:
-        return value
-    if kind is float and type(value) is int:
+    if kind is float and type(value) in (int, float) and abs(value) < 1e300:
         return float(value)
+    if default is None or (type(value) is kind and kind is not float):
+        return value
     raise ConfigError(f"parameter {name} = {text}: must be {TYPES.get(kind, kind.__name__)}, such as {default!r}")
 
 
-def execute(notebook: Path, out: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True) -> Path:
+def execute(
+    notebook: Path,
+    out: Path,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    progress: bool = True,
+    cell_seconds: int = CELL_SECONDS,
+) -> Path:
     """Execute `notebook` in its directory, write the executed copy to `out` and return the path of its page (.html).
 
     Args:
         parameters: values by name, as `parse` returns them.
         progress: show a bar on a terminal, elsewhere a line per code cell, on standard error.
+        cell_seconds: a cell that takes longer fails; 0: no limit.
 
     Raises ConfigError for an `out` that cannot be written, NotebookFailed if a cell fails: the copy then shows where.
+    Raises Interrupted on SIGINT or SIGTERM; there is no copy then.
     """
     out = out.resolve()
     check_copy(notebook, out)
@@ -117,7 +141,11 @@ def execute(notebook: Path, out: Path, parameters: Mapping[str, Any] | None = No
     with work_directory(out.parent) as work:
         copy = work / out.name
         try:
-            _start_and_run(notebook, copy, dict(parameters or {}), num_cells, progress)
+            with stop_signals(at_once=True) as received:
+                _start_and_run(notebook, copy, dict(parameters or {}), num_cells, progress, cell_seconds)
+        except KeyboardInterrupt:
+            copy.unlink(missing_ok=True)
+            raise Interrupted(received[0] if received else signal.SIGINT, str(notebook)) from None
         except PapermillExecutionError as error:
             line = _first_line(error.source)
             raise NotebookFailed(
@@ -152,12 +180,15 @@ def _write_picture(notebook: Any, path: Path) -> None:
                 drawn.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], num_cells: int, progress: bool) -> None:
+def _start_and_run(
+    notebook: Path, out: Path, parameters: dict[str, Any], num_cells: int, progress: bool, cell_seconds: int
+) -> None:
     """One papermill execution; a kernel that does not start is started again, a notebook is never run twice."""
     bar = progress and sys.stderr.isatty()
     for attempt in range(1, STARTS + 1):
         cells = _Cells(notebook.stem, num_cells, show=progress and not bar)
-        with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+        with _kernel_directory() as folder:
+            manager = {"transport": _transport(folder), "connection_file": f"{folder}/kernel.json"}
             try:
                 papermill.execute_notebook(
                     notebook,
@@ -167,15 +198,19 @@ def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], num_ce
                     language="python",
                     progress_bar={"desc": notebook.stem} if bar else False,
                     start_timeout=START_SECONDS,
+                    execution_timeout=cell_seconds or None,
                     kernel_manager_class=ThisInterpreter,
-                    config=Config(
-                        AsyncKernelManager={"transport": TRANSPORT, "connection_file": f"{folder}/kernel.json"}
-                    ),
+                    config=Config(AsyncKernelManager=manager),
                     resources={"metadata": {"path": str(notebook.parent)}},
                     on_cell_execute=cells,
                     shutdown_kernel="immediate",  # asked politely, an idle kernel prints that it was interrupted
                 )
                 return
+            except TimeoutError:
+                raise NotebookFailed(
+                    f"{notebook.stem}: cell {cells.number} (`{cells.line}`) took more than {cell_seconds} seconds; "
+                    f"--cell-seconds allows more; what ran is in {out}"
+                ) from None
             except RuntimeError as error:  # as nbclient reports a kernel that died or did not answer
                 if cells.number:
                     raise NotebookFailed(
@@ -186,6 +221,23 @@ def _start_and_run(notebook: Path, out: Path, parameters: dict[str, Any], num_ce
                     raise NotebookFailed(f"{notebook.stem}: no kernel started in {STARTS} attempts: {error}") from None
                 print(f"{notebook.stem}: the kernel did not start ({error}); starting another", file=sys.stderr)
         time.sleep(2 * attempt)
+
+
+def _transport(folder: str) -> str:
+    return "tcp" if os.name == "nt" or len(os.fsencode(folder)) > SOCKET_LIMIT else "ipc"
+
+
+@contextmanager
+def _kernel_directory() -> Iterator[str]:
+    """A new directory for the files of one kernel, under lock; those that killed commands left are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{KERNEL}*"):
+        with suppress(ConfigError, OSError):
+            # One that another command has just made may not be locked yet.
+            if left.is_dir() and not left.is_symlink() and time.time() - left.stat().st_mtime > START_SECONDS:
+                with lock(left):
+                    shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=KERNEL, ignore_cleanup_errors=True) as folder, lock(Path(folder)):
+        yield folder
 
 
 class _Cells:
@@ -248,8 +300,8 @@ def shows_sweep(notebook: str) -> Path:
     return path
 
 
-def write_pages(out: Path) -> tuple[Path, list[str]]:
-    """Execute every notebook of the course into `out`.
+def write_pages(out: Path, cell_seconds: int = CELL_SECONDS) -> tuple[Path, list[str]]:
+    """Execute every notebook of the course into `out`; a cell that takes longer than `cell_seconds` fails.
 
     Returns the index of their pages, and a sentence for each notebook that failed.
     """
@@ -263,7 +315,7 @@ def write_pages(out: Path) -> tuple[Path, list[str]]:
     for path in map(find, shipped()):
         started, problem = time.monotonic(), ""
         try:
-            execute(path, out / path.name)
+            execute(path, out / path.name, cell_seconds=cell_seconds)
         except NotebookFailed as error:
             problem = str(error)
             failures.append(problem)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 import torch
 
-from reproduce.cli import app as cli
+from reproduce.cli import door
+
+os.environ[door.TRACEBACK] = "1"  # mistakes of ours show themselves, here and in processes that tests start
 
 
 @pytest.fixture
@@ -18,7 +21,7 @@ def call(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["reproduce", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            door.main()
         except SystemExit as end:
             code = int(end.code or 0)
         captured = capsys.readouterr()

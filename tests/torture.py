@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import random
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import fuzz_commands
 import numpy as np
 import pandas as pd
 import torch
@@ -37,8 +39,7 @@ from fedrevive_core.files import UNFINISHED
 from fedrevive_core.records.record import Record
 from fedrevive_core.simulation import checkpoint
 from fedrevive_core.simulation.simulation import Simulation, run
-from reproduce.cli import app as cli
-from reproduce.cli import options
+from reproduce.cli import door, options
 
 RESULTS = Path(__file__).parent / "results" / "torture.json"
 ARRIVALS = 60
@@ -51,7 +52,7 @@ def call(*arguments: object) -> tuple[int, str]:
     error = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error):
         try:
-            cli.main()
+            door.main()
         except SystemExit as end:
             return int(end.code or 0), error.getvalue()
     return 0, error.getvalue()
@@ -207,7 +208,7 @@ class Attempts:
 
     def __init__(self, directory: Path) -> None:
         self.record, self.out = directory / "record", directory / "out"
-        self.counts = dict.fromkeys(("configurations", "options", "files"), 0)
+        self.counts = dict.fromkeys(("configurations", "options", "files", "commands"), 0)
         self.wrong: list[str] = []
 
     def _refused(self, kind: str, error: str, *, well: bool) -> None:
@@ -228,6 +229,22 @@ class Attempts:
         except ConfigError:
             code, error = call("run", "--out", self.out, f"--set={setting}")
             self._refused("options", error, well=code == 2 and one_sentence(error))
+
+    def command(self, seed: int) -> None:
+        """Any command with hostile options, in a directory of its own, which it must leave as it is."""
+        directory = self.out.with_name("commands")
+        if not directory.exists():
+            directory.mkdir()
+            fuzz_commands.prepare(directory)
+        line = fuzz_commands.command_line(random.Random(seed))
+        with contextlib.chdir(directory):
+            before = fuzz_commands.snapshot(directory)
+            code, error = call(*line)
+            wrong = fuzz_commands.complaint(code, error)
+            wrong += "" if fuzz_commands.snapshot(directory) == before else " something was written"
+        self.counts["commands"] += 1
+        if wrong:
+            self.wrong.append(f"{[word[:40] for word in line]}: {wrong}: {error[-300:]}")
 
     def file(self, content: bytes) -> None:
         (self.record / "run.json").write_bytes(content)
@@ -257,16 +274,18 @@ def malformed(directory: Path, number: int) -> dict[str, Any]:
     valid = small("fedrevive").to_dict()
     run(small("fedbuff"), progress=False).save(directory / "record")
     header = (directory / "record" / "run.json").read_bytes()
-    before = sorted(directory.iterdir())
     attempts = Attempts(directory)
+    attempts.command(0)
+    before = sorted(directory.iterdir())
     inputs = st.tuples(
-        st.sampled_from(["leaf", "section", "unknown", "root", "option", "file", "file_value"]),
+        st.sampled_from(["leaf", "section", "unknown", "root", "option", "file", "file_value", "command"]),
         st.sampled_from(names),
         st.sampled_from(sections),
         NONSENSE,
         st.text(min_size=1, max_size=8),
         st.integers(0, len(header) - 1),
         st.binary(max_size=20),
+        st.integers(0, 2**32),
     )
 
     # Some of what is drawn is a valid configuration after all.
@@ -275,7 +294,7 @@ def malformed(directory: Path, number: int) -> dict[str, Any]:
     def attempt(drawn: tuple[Any, ...]) -> None:
         if sum(attempts.counts.values()) == number:
             return
-        kind, name, section, value, unknown, cut, inserted = drawn
+        kind, name, section, value, unknown, cut, inserted, seed = drawn
         try:
             if kind == "leaf":
                 attempts.configuration(put(valid, name.split("."), value))
@@ -287,6 +306,8 @@ def malformed(directory: Path, number: int) -> dict[str, Any]:
                 attempts.configuration(value)
             elif kind == "option":
                 attempts.option(name, value)
+            elif kind == "command":
+                attempts.command(seed)
             elif kind == "file_value":
                 attempts.file(json.dumps(json.loads(header) | {"config": put(valid, name.split("."), value)}).encode())
             else:

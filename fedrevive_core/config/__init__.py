@@ -14,6 +14,8 @@ from fedrevive_core.config.base import (
     choices,
     flatten,
     leaf_fields,
+    merge,
+    parse_value,
     sentences,
     unflatten,
 )
@@ -22,6 +24,7 @@ from fedrevive_core.config.faults import CRASH, DROP_OUT, DUPLICATE, FAULTS, NEV
 from fedrevive_core.config.federation import SCHEDULES, Delay, FederationConfig, Schedule
 from fedrevive_core.config.methods import METHODS, Method, method_title
 from fedrevive_core.config.presets import PRESETS, build
+from fedrevive_core.config.price import check_jobs, check_price, counted, price
 from fedrevive_core.config.run import (
     DistillationConfig,
     RevivalConfig,
@@ -64,10 +67,16 @@ __all__ = [
     "SynthesisConfig",
     "TrainingConfig",
     "build",
+    "check_jobs",
+    "check_price",
     "choices",
+    "counted",
     "flatten",
     "leaf_fields",
+    "merge",
     "method_title",
+    "parse_value",
+    "price",
     "sentences",
     "unflatten",
 ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Annotated, Any, Self
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +19,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Fraction = Annotated[float, Field(ge=0, le=1, strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
+DEPTH = 10  # parts of a dotted name, at most
 
 
 class Section(BaseModel):
@@ -32,6 +34,33 @@ class Section(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(sentences(cls, error)) from None
+
+
+def parse_value(text: str) -> Any:
+    """A value as it is written on the command line: JSON, or else a plain word.
+
+    Raises ConfigError if it is too long or nested too deeply, or an object has a key twice.
+    """
+    if len(text) > 10_000 or text.count("[") + text.count("{") > 100:
+        raise ConfigError(f"'{text[:40]}...' is too long or nested too deeply: at most 10,000 letters and 100 brackets")
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+    except ConfigError:
+        raise
+    except ValueError:  # not JSON, or a number of thousands of digits
+        return text
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    repeated = next((key for key in keys if keys.count(key) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"'{repeated}' is given twice in one object: give it once")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
 
 
 def choices(given: str, allowed: Any) -> str:
@@ -64,14 +93,27 @@ def _sentence(model: type[BaseModel], item: Any) -> str:
     location = ".".join(str(part) for part in item["loc"])
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        section = "".join(f"{part}." for part in item["loc"][:-1])
-        below = [name.removeprefix(section) for name in leaf_fields(model) if name.startswith(section)]
-        return f"{location} is unknown: {choices(item['loc'][-1], dict.fromkeys(name.split('.')[0] for name in below))}"
+        return f"{location} is unknown: {choices(item['loc'][-1], _section_at(model, item['loc'][:-1]).model_fields)}"
     if item["type"] == "missing":
         return f"{location} is missing"
     if item["type"] == "value_error":
         return f"{location}: {message}" if location else message
     return f"{location} = {item['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _section_at(model: type[BaseModel], location: Sequence[str | int]) -> type[BaseModel]:
+    """The section that an error is about: fields, keys of dictionaries and places in tuples lead to it."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_sections_in(model.model_fields[part].annotation), model)
+    return model
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections_in(inner)
 
 
 def merge(*settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,9 +145,24 @@ def flatten(nested: Mapping[str, Any], separator: str = ".", max_level: int | No
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by dotted name as nested dictionaries: {"a.b": 1} -> {"a": {"b": 1}}. Later names win."""
+    """Values by dotted name as nested dictionaries: {"a.b": 1} -> {"a": {"b": 1}}.
+
+    Raises ConfigError if two names set the same thing, as "a" and "a.b" do, or a name has too many parts.
+    """
     nested: dict[str, Any] = {}
+    set_by: dict[str, str] = {}  # the name that was given, by every name that it sets
+    above: dict[str, str] = {}  # the same, by every section that it sets something in
     for name, value in flat.items():
+        if name.count(".") >= DEPTH:
+            raise ConfigError(f"{name} is unknown: no setting has more than {DEPTH} parts")
+        for leaf in flatten({name: value}):
+            sections = [leaf[:place] for place, letter in enumerate(leaf) if letter == "."]
+            others = [set_by[part] for part in (*sections, leaf) if part in set_by]
+            others += [above[leaf]] if leaf in above else []
+            if others:
+                raise ConfigError(f"{others[0]} and {name} set the same thing: give one of them")
+            set_by[leaf] = name
+            above |= dict.fromkeys(sections, name)
         for part in reversed(name.split(".")):
             value = {part: value}
         nested = merge(nested, value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedrevive_core.config.base import choices, merge, unflatten
+from fedrevive_core.config.base import choices, flatten, merge, unflatten
 from fedrevive_core.config.federation import SCHEDULES
 from fedrevive_core.config.methods import METHODS
 from fedrevive_core.config.preset_base import Preset
@@ -35,12 +35,18 @@ def build(
         schedule: 'default', 'shifted' or 'stragglers'; also sets the preset's budget in simulated time for it.
         overrides: values by dotted name, such as {"server.lr": 0.05}.
 
-    Raises ConfigError for unknown names and values that are not allowed.
+    Raises ConfigError for unknown names, values that are not allowed and overrides that set the same thing twice.
     """
     names = {"preset": (preset, [*PRESETS]), "method": (method, [*METHODS]), "schedule": (schedule, [*SCHEDULES])}
     for field, (name, allowed) in names.items():
         if name not in allowed:
             raise ConfigError(f"{field} = '{name}' is unknown: {choices(name, allowed)}")
+    changes = unflatten(overrides or {})
+    for field in ("preset", "method", *(["seed"] if seed else [])):
+        if field in changes:
+            raise ConfigError(f"{field} = {changes[field]!r} cannot be changed as a setting: give it as the {field}")
+    if schedule != "default" and "federation.schedule" in flatten(changes, max_level=1):
+        raise ConfigError(f"schedule = '{schedule}' and federation.schedule set the same thing: give one of them")
     chosen = PRESETS[preset]
     sim_time = chosen.sim_time.get(schedule, chosen.sim_time["default"])
     return RunConfig.from_dict(
@@ -50,6 +56,6 @@ def build(
             METHODS[method].settings,
             chosen.methods.get(method, {}),
             {"federation": {"schedule": schedule, "max_sim_time": sim_time}},
-            unflatten(overrides or {}),
+            changes,
         )
     )

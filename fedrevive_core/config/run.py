@@ -115,6 +115,21 @@ class RevivalConfig(Section):
         description="what is blended in before distillation: the client's update [ours] or zero [authors]",
     )
     guard: Switch = Field(True, description="skip losses that are not finite or far above their recent mean [authors]")
+    teacher_norm_factor: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = Field(
+        None,
+        description="an upload teaches only if its update is at most so many times longer or shorter than the median "
+        "of the last 100; unset: any length [ours]",
+    )
+    teacher_agreement: Fraction | None = Field(
+        None,
+        description="an upload teaches only if it gives so large a share of the pool's samples of its client's classes "
+        "their label; unset: any model [ours]",
+    )
+
+    @property
+    def guards_teachers(self) -> bool:
+        """Whether an upload can be refused as a teacher."""
+        return self.teacher_norm_factor is not None or self.teacher_agreement is not None
 
 
 SEEDS = ("random-tokens", "class-words")
@@ -194,7 +209,7 @@ class RunConfig(Section):
     offload: Switch = Field(
         False, description="keep waiting versions and returned models in pinned host memory, not on the GPU [ours]"
     )
-    num_threads: PositiveInt | None = Field(
+    num_threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = Field(
         None, description="CPU threads, recorded; unset takes PyTorch's choice [ours]"
     )
     model: Literal["labnet", "convnet", "resnet18", "labtext", "encoder"] = Field(

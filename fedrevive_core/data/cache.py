@@ -16,11 +16,26 @@ from fedrevive_core.files import atomic_file
 
 
 def data_directory() -> Path:
-    """The directory in which data sets are looked for and saved: $FEDREVIVE_DATA, or the user's cache folder."""
-    if os.environ.get("FEDREVIVE_DATA"):
-        return Path(os.environ["FEDREVIVE_DATA"]).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "fedrevive"
+    """The directory in which data sets are looked for and saved: $FEDREVIVE_DATA, or the user's cache folder.
+
+    Raises ConfigError if $FEDREVIVE_DATA is not the absolute path of a directory, there or yet to be made.
+    """
+    given = os.environ.get("FEDREVIVE_DATA")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        if not given:
+            return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "fedrevive"
+        directory = Path(given).expanduser()
+        # Notebooks run in another directory, where a relative path would lead elsewhere.
+        good = directory.is_absolute() and (directory.is_dir() or not directory.exists())
+    except (OSError, RuntimeError, ValueError):  # a name that is too long; a home that is not known
+        good = False
+    if not good:
+        raise ConfigError(
+            f"FEDREVIVE_DATA = '{given or ''}': must be the absolute path of a directory for data sets, "
+            "which is made if it does not exist"
+        )
+    return directory
 
 
 def reason(error: Exception) -> str:

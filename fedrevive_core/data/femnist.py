@@ -55,7 +55,7 @@ def _make_cache(path: Path, *, download: bool) -> None:
         import datasets
     except ImportError:
         raise ConfigError(
-            "data.name = 'femnist' needs the package datasets, once: pip install 'fedrevive[femnist]'"
+            "data.name = 'femnist' needs the package datasets, once: pip install -e '.[femnist]'"
         ) from None
     try:
         with tempfile.TemporaryDirectory() as work:  # for the library's copy of local files, which nobody needs

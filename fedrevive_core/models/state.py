@@ -20,6 +20,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fedrevive_core.models.probes import StatisticProbe
 
+# Stacking saves overhead, and overhead only matters for small models: a vectorised convolution is a grouped one, which
+# is slower than one model after the other once a model has more parameters (CPU measured, docs/SPEED.md; CUDA not yet).
+LARGEST_STACKED = {"cpu": 100_000, "cuda": 1_000_000}
+
 
 @contextmanager
 def seeded(rng: np.random.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
@@ -51,6 +55,8 @@ class StateLayout:
         self.has_dropout = any(
             isinstance(m, _DropoutNd) and m.p > 0 for m in self.template.modules()
         )  # in training mode
+        # Dropout draws for a whole stack at once, so a job's result would depend on which jobs it was trained with.
+        self.stacks = self.num_parameters <= LARGEST_STACKED[self.device.type] and not self.has_dropout
         self._mode: tuple[bool, bool] | None = None
         probes = {name: m for name, m in self.template.named_modules() if isinstance(m, StatisticProbe)}
         self._probes = list(probes.values())

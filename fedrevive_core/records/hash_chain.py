@@ -9,97 +9,73 @@ the run is detected.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fedrevive_core.records.record import Record
+OPTIONAL = ("not_teaching",)  # columns of text that only those arrivals have in which something was noted there
 
 
 def link(previous: str, row: Mapping[str, Any], arrivals: pd.DataFrame) -> str:
-    """SHA-256, in hexadecimal, of the `previous` link, of named values and of the rows of `arrivals`."""
+    """SHA-256, in hexadecimal, of the `previous` link, of named values and of the rows of `arrivals`.
+
+    A column of OPTIONAL that is empty in these rows is as if it were not there.
+    """
+    return _link(previous, [(name, canonical(values)) for name, values in [*row.items(), *arrivals.items()]])
+
+
+def _link(previous: str, values: Iterable[tuple[Any, bytes]]) -> str:
     digest = hashlib.sha256(previous.encode())
-    for name, values in [*row.items(), *arrivals.items()]:
+    for name, content in values:
+        if name in OPTIONAL and not content.strip(b"\n"):
+            continue
         digest.update(f"\n{name}\n".encode())
-        digest.update(_canonical(values))
+        digest.update(content)
     return digest.hexdigest()
 
 
-def _canonical(values: Any) -> bytes:
+def canonical(values: Any) -> bytes:
     """The same bytes for the same values, in memory and read from a file."""
     array = np.atleast_1d(np.asarray(values))
     if array.dtype.kind in "biuf":
-        numbers = array.astype("<f8")
-        numbers[np.isnan(numbers)] = np.nan  # of many kinds
-        return numbers.tobytes()
+        return _numbers(array).tobytes()
     return "\n".join(map(str, array)).encode()
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Where two runs part: after `num_arrivals`, at `version`, and in which `quantity`, with both values."""
-
-    num_arrivals: int
-    version: int
-    quantity: str
-    one: Any
-    other: Any
-
-    def __str__(self) -> str:
-        return f"at version {self.version} in {self.quantity}: {self.one} / {self.other}"
+def _numbers(array: np.ndarray) -> np.ndarray:
+    numbers = array.astype("<f8")
+    numbers[np.isnan(numbers)] = np.nan  # of many kinds
+    return numbers
 
 
-def broken_link(record: Record) -> str | None:
-    """What in `record` is not what the run left there, or None if its tables and model fit its certificate."""
+def broken_link(evaluations: Mapping[str, Any], arrivals: Mapping[str, Any], summary: Mapping[str, Any]) -> str | None:
+    """What in the tables (as columns) or the final hash is not what the run left; None if all fits the certificate."""
+    rows, jobs = ({name: _rows(table[name]) for name in table} for table in (evaluations, arrivals))
+    del rows["chain"]
     previous, first = "", 0
-    for row in record.evaluations.to_dict("records"):
-        stated = row.pop("chain")
-        previous = link(previous, row, record.arrivals[first : row["num_arrivals"]])
+    for number, (last, stated) in enumerate(zip(evaluations["num_arrivals"], evaluations["chain"], strict=True)):
+        since = [(name, of(first, last)) for name, of in jobs.items()]
+        previous = _link(previous, [*((name, of(number, number + 1)) for name, of in rows.items()), *since])
         if previous != stated:
-            return f"evaluations or arrivals up to version {row['version']}"
-        first = row["num_arrivals"]
-    state = record.summary["state_sha256"]
-    if link(previous, {"state_sha256": state}, record.arrivals[first:]) != record.summary["certificate"]:
+            return f"evaluations or arrivals up to version {evaluations['version'][number]}"
+        first = last
+    since = [(name, of(first, None)) for name, of in jobs.items()]
+    if _link(previous, [("state_sha256", summary["state_sha256"].encode()), *since]) != summary["certificate"]:
         return "arrivals after the last evaluation, or the hash of the final state"
     return None
 
 
-def first_difference(one: Record, other: Record) -> Difference | None:
-    """Where two runs first differ; None if they have the same certificate."""
-    if one.summary["certificate"] == other.summary["certificate"]:
-        return None
-    differences = []
-    for name in ("arrivals", "evaluations"):
-        tables = getattr(one, name), getattr(other, name)
-        row, column = _first_cell(*tables)
-        if column is not None:
-            here, there = (table.iloc[row] for table in tables)
-            after = row + 1 if name == "arrivals" else int(here["num_arrivals"])
-            differences.append(Difference(after, int(here["version"]), column, here[column], there[column]))
-    if differences:  # an arrival and the evaluation after it: the arrival comes first
-        return min(differences, key=lambda difference: difference.num_arrivals)
-    ends = [record.summary for record in (one, other)]
-    names = ("num_arrivals", "num_versions", "state_sha256", "certificate")
-    name = next(name for name in names if ends[0][name] != ends[1][name])
-    common = [min(end[count] for end in ends) for count in names[:2]]
-    return Difference(common[0], common[1], name, ends[0][name], ends[1][name])
-
-
-def _first_cell(one: pd.DataFrame, other: pd.DataFrame) -> tuple[int, str | None]:
-    """The first row in which two tables differ, as far as both go, and there the first column."""
-    first, column = min(len(one), len(other)), None
-    for name in one.columns.intersection(other.columns):
-        here, there = one[name].to_numpy()[:first], other[name].to_numpy()[:first]
-        if here.dtype.kind in "biuf" and there.dtype.kind in "biuf":
-            same = (here == there) | (np.isnan(here) & np.isnan(there))
-        else:
-            same = np.array([_canonical(a) == _canonical(b) for a, b in zip(here, there, strict=True)], dtype=bool)
-        if not same.all():
-            first, column = int(same.argmin()), str(name)
-    return first, column
+def _rows(values: Any) -> Callable[[int, int | None], bytes]:
+    """The canonical bytes of some rows of a column, which is converted once; of a column of lists, of one row."""
+    array = np.asarray(values)
+    if array.dtype.kind in "biuf":
+        rows = _numbers(array)
+        return lambda first, last: rows[first:last].tobytes()
+    if len(array) and isinstance(array[0], np.ndarray | list | tuple):
+        return lambda first, last: canonical(array[first])
+    return lambda first, last: "\n".join(map(str, array[first:last])).encode()
 
 
 def state_sha256(state: np.ndarray) -> str:

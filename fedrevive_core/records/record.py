@@ -1,15 +1,18 @@
 """What a run leaves behind: tables, samples, the final model and where it all came from; in memory and on disk.
 
 A record on disk is a directory that any tool can read: JSON, parquet, npz without objects, safetensors. Never pickle.
+What is read is what the run wrote, or it is refused: the tables must fit the hash chain, the summary is computed from
+them again, the model must have the hash that the chain ends with, and the header names the hashes of all files.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +20,29 @@ import pandas as pd
 from fedrevive_core.config import RunConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, check_free
-from fedrevive_core.records.safe_load import check_file, read_json
+from fedrevive_core.records.hash_chain import broken_link, state_sha256
+from fedrevive_core.records.header import Altered, check_seal, file_sha256, read_header, seal
+from fedrevive_core.records.safe_load import read_arrays, read_table, read_tensors
+from fedrevive_core.records.statistics import summarise, summarise_arrivals
 
-TABLES = ("evaluations", "arrivals", "timings")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLES: dict[str, dict[str, str]] = {
+    "evaluations": {
+        "version": "int", "sim_time": "float", "num_arrivals": "int", "accuracy": "float", "loss": "float",
+        "class_accuracy": "floats", "state_sha256": "text", "chain": "text",
+    },
+    "arrivals": {
+        "job": "int", "client": "int", "sim_time": "float", "version": "int", "staleness": "int", "beta": "float",
+        "revived": "bool", "fault": "text", "rejected": "text", "pool_size": "int",
+        "client_norm": "float", "distilled_norm": "float", "cosine": "float", "feature_loss": "float",
+        "label_loss": "float", "adversarial_loss": "float", "distillation_loss": "float", "rejected_terms": "float",
+    },
+    "timings": {"part": "text", "seconds": "float", "calls": "int"},
+}  # fmt: skip
+OLDER = ("state_sha256", "chain", "fault")  # columns that older records lack
+ARRAYS = {"version": ("i", 1), "labels": ("i", 2), "images": ("u", 5), "texts": ("U", 2)}
 
 
 @dataclass(frozen=True)
@@ -59,29 +82,100 @@ class Record:
                 np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
                 if with_model and self.model:
                     save_file(self.model, work / "model.safetensors")
-                header = {"config": self.config.to_dict(), "summary": self.summary, "provenance": self.provenance}
+                header = {
+                    "config": self.config.to_dict(),
+                    "summary": self.summary,
+                    "provenance": self.provenance,
+                    "tensors": list(self.model),
+                    "files": {path.name: file_sha256(path) for path in sorted(work.iterdir())},
+                }
+                header["seal"] = seal(header)
                 (work / "run.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"no record could be written to {directory} ({error}): make room or free it") from None
 
     @classmethod
     def load(cls, directory: Path | str) -> Record:
-        """Read a record that `save` wrote. Raises ConfigError if it is not one."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        """Read a record that `save` wrote.
 
+        Raises Altered if something in it changed since, ConfigError if it is none.
+        """
         directory = Path(directory)
         try:
-            header = read_json(directory / "run.json")
+            config, header, tables = load_tables(directory)
+            samples = read_arrays(directory / "samples.npz", ARRAYS)
+            _check_samples(samples)
             stored = directory / "model.safetensors"
-            optional = [stored.name] if stored.exists() else []
-            for name in (*(f"{table}.parquet" for table in TABLES), "samples.npz", *optional):
-                check_file(directory / name)
-            tables = {name: pd.read_parquet(directory / f"{name}.parquet") for name in TABLES}
-            with np.load(directory / "samples.npz", allow_pickle=False) as archive:
-                samples = dict(archive)
-            model = load_file(stored) if optional else {}
-            config = RunConfig.from_dict(header["config"])
-            return cls(config, header["summary"], header["provenance"], **tables, samples=samples, model=model)
-        except (OSError, KeyError, TypeError, ValueError, BadZipFile, SafetensorError) as error:
+            model = read_tensors(stored) if stored.exists() else {}
+            if model and (names := header.get("tensors")):
+                state = np.concatenate([model[name].ravel() for name in names if name in model] or [np.empty(0)])
+                if sorted(names) != sorted(model) or state_sha256(state) != header["summary"].get("state_sha256"):
+                    raise Altered(f"{directory} is not what its run left: {stored.name} changed since")
+                model = {name: model[name] for name in names}
+            check_seal(directory, header, ["samples.npz"])
+            frames = {name: table.to_pandas() for name, table in tables.items()}
+            return cls(config, header["summary"], header["provenance"], **frames, samples=samples, model=model)
+        except Altered:
+            raise
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{directory} does not hold a readable run: {error}") from None
+
+
+def load_tables(directory: Path) -> tuple[RunConfig, dict[str, Any], dict[str, pa.Table]]:
+    """The configuration, the header and the tables of the record in `directory`, checked against each other.
+
+    Raises Altered, ConfigError, ValueError or OSError.
+    """
+    config, header = read_header(directory)
+    tables = {name: read_table(directory / f"{name}.parquet", kinds, OLDER) for name, kinds in TABLES.items()}
+    evaluations, arrivals = (
+        {column: tables[name][column].to_numpy() for column in tables[name].column_names}
+        for name in ("evaluations", "arrivals")
+    )
+    wrong = _wrong(config, header["summary"], evaluations, arrivals)
+    if wrong:
+        raise Altered(f"{directory} is not what its run left: {wrong}")
+    check_seal(directory, header, [f"{name}.parquet" for name in TABLES])
+    return config, header, tables
+
+
+def _wrong(
+    config: RunConfig, summary: Mapping[str, Any], evaluations: Mapping[str, Any], arrivals: Mapping[str, Any]
+) -> str:
+    """What in the tables does not fit the certificate, or in the summary does not fit the tables; '' if all fits."""
+    time = evaluations["sim_time"]
+    if not len(time):
+        raise ValueError("evaluations.parquet has no rows")
+    if "certificate" in summary:
+        changed = broken_link(evaluations, arrivals, summary)
+        if changed:
+            return f"{changed} changed since"
+    end, budget = summary.get("sim_time", time[-1]), config.federation.max_sim_time
+    if end not in (time[-1], budget):
+        return f"its summary says sim_time = {end}, and the run lasted {time[-1]:g}" + (f" or {budget}" * bool(budget))
+    again = {**summarise(evaluations, end), **summarise_arrivals(arrivals, config)}
+    if names := summary.get("class_accuracy"):
+        again["class_accuracy"] = dict(zip(names, map(float, evaluations["class_accuracy"][-1]), strict=True))
+    for field, value in again.items():
+        if field in summary and not _same(summary[field], value):
+            return f"its summary says {field} = {summary[field]}, and its tables give {value}"
+    return ""
+
+
+def _same(stated: Any, computed: Any) -> bool:
+    """Equal, but for the last bits of a sum, which may differ between versions of NumPy."""
+    if isinstance(stated, dict) and isinstance(computed, dict):
+        return stated.keys() == computed.keys() and all(_same(stated[name], computed[name]) for name in stated)
+    if isinstance(computed, float) and isinstance(stated, int | float):
+        return math.isclose(stated, computed, rel_tol=1e-9) or (math.isnan(stated) and math.isnan(computed))
+    return type(stated) is type(computed) and stated == computed
+
+
+def _check_samples(samples: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError unless all arrays are there and belong to the same versions and numbers of samples."""
+    shown = samples.keys() & {"images", "texts"}
+    if len(shown) != 1 or samples.keys() - shown != {"version", "labels"}:
+        raise ValueError(f"samples.npz holds {', '.join(samples)}, not version, labels, and images or texts")
+    labels, kept = samples["labels"].shape, samples[shown.pop()].shape
+    if kept[:2] != labels or samples["version"].shape != labels[:1]:
+        raise ValueError(f"samples.npz: {len(samples['version'])} versions, labels {labels} and samples {kept[:2]}")

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from fedrevive_core.config import RunConfig
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def summarise(evaluations: pd.DataFrame, sim_time: float) -> dict[str, Any]:
-    """Numbers that compare runs, from the table of evaluations and the run's length in simulated time.
+def summarise(evaluations: Mapping[str, Any], sim_time: float) -> dict[str, Any]:
+    """Numbers that compare runs, from the columns of evaluations and the run's length in simulated time.
 
     final_accuracy: mean over evaluations in the last 5% of simulated time (the last one if there is none). last_,
     best_accuracy. mean_accuracy: over simulated time, each evaluation holding until the next. time_to: simulated time
-    of the first evaluation that reaches each of TARGETS, None if none does.
+    of the first evaluation that reaches each of TARGETS, None if none does. Raises ValueError for what is no curve.
     """
-    time, accuracy = evaluations["sim_time"].to_numpy(), evaluations["accuracy"].to_numpy()
+    time, accuracy = np.asarray(evaluations["sim_time"]), np.asarray(evaluations["accuracy"])
+    if not len(time) or not np.isfinite([*time, *accuracy, sim_time]).all() or (np.diff(time, prepend=0.0) < 0).any():
+        raise ValueError("evaluations: sim_time must begin at 0 or later and never decrease, and accuracy be a number")
     end = max(sim_time, time[-1])
     late = accuracy[time >= 0.95 * end]
     held = np.diff(np.append(time, end))
@@ -33,9 +37,24 @@ def summarise(evaluations: pd.DataFrame, sim_time: float) -> dict[str, Any]:
     }
 
 
+def summarise_arrivals(arrivals: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Numbers about a run of `config`, from the columns of its arrivals."""
+    staleness, norms, terms = (np.asarray(arrivals[name]) for name in ("staleness", "client_norm", "rejected_terms"))
+    rejected = Counter(reason for reason in arrivals["rejected"] if reason)
+    return {
+        "num_versions": len(staleness) // config.federation.buffer_size,
+        "num_arrivals": len(staleness),
+        "mean_staleness": float(staleness.mean()) if len(staleness) else math.nan,
+        "rejected_uploads": rejected.total(),
+        "rejected": dict(rejected.most_common()),
+        "clipped_updates": int((norms > (config.server.clip_norm or np.inf)).sum()),
+        "rejected_terms": int(np.nansum(terms)),
+    }
+
+
 def confidence_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Mean and half width of the 95% Student t interval over `values`, one per seed; half width NaN for one value."""
-    from scipy.special import stdtrit  # comes with scikit-learn
+    from scipy.special import stdtrit
 
     sample = np.asarray(values, dtype=float)
     if sample.size == 0:

@@ -19,6 +19,7 @@ from fedrevive_core.models import seeded
 from fedrevive_core.revival.distillation import Distiller
 from fedrevive_core.revival.pool import SamplePool
 from fedrevive_core.revival.synthesis import Synthesizer
+from fedrevive_core.revival.teacher_guard import TeacherGuard
 from fedrevive_core.revival.teachers import ClassProportions, Teacher, TeacherBuffer, teacher_weights
 from fedrevive_core.seeding import stream
 
@@ -27,10 +28,12 @@ from fedrevive_core.seeding import stream
 class Revival:
     """What revival gives for one arrival.
 
-    update (size,) or None if the client's update stays whole; metrics: 0-d tensors on the device, by name.
+    update (size,) or None if the client's update stays whole; refused: why the client's model does not teach, '' if it
+    does; metrics: 0-d tensors on the device, by name.
     """
 
     update: Tensor | None = None
+    refused: str = ""
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -51,6 +54,7 @@ class Reviver:
         self.proportions, self.pool = proportions, pool
         self.synthesizer, self.distiller = synthesizer, distiller
         self.buffer = TeacherBuffer(config.num_teachers)
+        self.guard = TeacherGuard(distiller.layout, distiller.prepare, config) if config.guards_teachers else None
 
     def state_dict(self) -> dict[str, Any]:
         """What lasts between arrivals. A pool that is not synthesised is not part of it: it never changes."""
@@ -62,6 +66,8 @@ class Reviver:
         }
         if self.synthesizer is not None:
             state |= {"pool": self.pool.state_dict(), "synthesizer": self.synthesizer.state_dict()}
+        if self.guard is not None:
+            state["teacher_guard"] = self.guard.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -72,18 +78,27 @@ class Reviver:
         if self.synthesizer is not None:
             self.pool.load_state_dict(state["pool"])
             self.synthesizer.load_state_dict(state["synthesizer"])
+        if self.guard is not None:
+            self.guard.load_state_dict(state["teacher_guard"])
 
-    def revive(self, arrival: int, teacher: Teacher, beta: float, version: int, global_state: Tensor) -> Revival:
-        """Take the arriving model in and, where the schedule says so, synthesise and distil.
+    def revive(
+        self, arrival: int, teacher: Teacher, update: Tensor, beta: float, version: int, global_state: Tensor
+    ) -> Revival:
+        """Take the model in unless the guard refuses it; where the schedule says so, synthesise and distil.
 
         Args:
-            arrival: its number, which names the random streams. beta: weight in [0, 1] of the wanted update.
-            version: current version, whose state is `global_state` (size,).
+            arrival: its number, which names the random streams. update: (size,) of the client, before clipping.
+            beta: weight in [0, 1] of the wanted update. version: current version, whose state is `global_state`
+            (size,).
         """
-        self.buffer.add(teacher)
-        self.proportions.observe(arrival, teacher)
         revival = Revival()
-        if beta == 0 or version < self.config.freeze:
+        if self.guard is not None:
+            known = self.proportions.known(teacher.client)
+            revival.refused = self.guard.refusal(teacher.state, update, known, self.pool)
+        if not revival.refused:
+            self.buffer.add(teacher)
+            self.proportions.observe(arrival, teacher)
+        if beta == 0 or version < self.config.freeze or len(self.buffer) == 0:
             return revival
         # Newest first. A client's newest estimate also serves for its older models in the buffer.
         states = [teacher.state for teacher in self.buffer]

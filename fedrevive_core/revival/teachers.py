@@ -69,6 +69,10 @@ class ClassProportions:
         """Current estimate for a client that was observed, (C,) float64 summing to 1."""
         return self.true[client] if self.true is not None else np.mean(self.estimates[client], axis=0)
 
+    def known(self, client: int) -> np.ndarray | None:
+        """`of`, or None for a client of which nothing is known yet."""
+        return self.of(client) if self.true is not None or self.estimates.get(client) else None
+
     @torch.no_grad()
     def _probe(self, arrival: int, state: Tensor) -> np.ndarray:
         rng = stream(self.seed, "probing", arrival)

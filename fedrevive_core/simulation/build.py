@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fedrevive_core.config import RunConfig
+from fedrevive_core.config import RunConfig, check_price
 from fedrevive_core.data import FederatedData, encoder_path, load_federated
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import StateLayout, build_model, build_text_model, check_model, seeded
@@ -23,7 +23,7 @@ from fedrevive_core.simulation.progress import Timer
 from fedrevive_core.simulation.recorder import Recorder
 from fedrevive_core.staleness import tabulate
 from fedrevive_core.timeline import Timeline, simulate_timeline
-from fedrevive_core.training import LocalTrainer
+from fedrevive_core.training import LocalTrainer, batch_sizes
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def build_components(
 ) -> Components:
     """The parts of the run that `config` describes, with a given `model`, `data` or rule `beta` where there is one.
 
-    Raises ConfigError if they do not fit together.
+    Raises ConfigError if they do not fit together, or if the run would take more than the limits allow.
     """
+    check_price(config)
     device = pick_device(config.device)
     with timer("timeline"):
         timeline = simulate_timeline(config.federation, config.seed)
@@ -62,7 +63,14 @@ def build_components(
     with timer("data"):
         federated = _federated(config, data, device)
     network = _initialised(config, federated) if model is None else model
-    check_model(network, federated.sample_shape, federated.num_classes, federated.clients.inputs.dtype)
+    check_model(
+        network,
+        federated.sample_shape,
+        federated.num_classes,
+        federated.clients.inputs.dtype,
+        smallest_batch=_smallest_batch(config, federated),
+        synthesises=config.revival.source == "synthetic",
+    )
     layout = StateLayout(network, device)
     modality = build_modality(config, federated, layout.template, device)
     reviver = _reviver(config, layout, federated, modality, device)
@@ -114,6 +122,12 @@ def _federated(config: RunConfig, data: FederatedData | None, device: torch.devi
             f"federation.num_clients = {num_clients}, but your data has {len(data.shards)} shards: one for each client"
         )
     return data.to(device)
+
+
+def _smallest_batch(config: RunConfig, data: FederatedData) -> int:
+    """Return the number of samples in the smallest batch of local training."""
+    steps, size = config.training.steps, config.training.batch_size
+    return min(min(batch_sizes(shard, steps, size)) for shard in {len(shard) for shard in data.shards})
 
 
 def _initialised(config: RunConfig, data: FederatedData) -> nn.Module:

@@ -15,19 +15,21 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fedrevive_core.config import NonNegativeInt, Section
 from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
-from fedrevive_core.files import lock, publish, work_directory
-from fedrevive_core.records import check_file, read_json
+from fedrevive_core.files import LOCK, lock, publish, remove_unfinished, work_directory
+from fedrevive_core.records import OTHER_CODE, changes, check_file, read_json
 
 FORMAT = 3  # raised when a change makes older checkpoints unreadable
 KEPT = 2
@@ -53,6 +55,9 @@ class Resumable(Protocol):
     def differences(self, identity: Mapping[str, Any]) -> list[str]:
         """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
 
+    def made_by(self) -> dict[str, Any]:
+        """The code, versions, device and threads that it goes on with."""
+
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to resume."""
 
@@ -64,13 +69,40 @@ class Damaged(Exception):
     """A checkpoint whose files are not what was written."""
 
 
+class Identity(Section):
+    """Of which run a checkpoint is; what a run adds is compared by the run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    config: dict[str, Any]
+    data: str
+    custom: dict[str, str]
+    branches: list[dict[str, Any]]
+
+
+class Manifest(Section):
+    """What the manifest of a checkpoint holds; further entries may be added."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int
+    version: NonNegativeInt
+    identity: Identity
+    made_by: dict[str, Any] = Field({})  # of which older ones say nothing
+    tensors: str
+    state: dict[str, Any]
+
+
 @contextmanager
-def kept(run: Resumable, directory: Path | None, every: int | str, keep_every: int) -> Iterator[Callable[[bool], None]]:
+def kept(
+    run: Resumable, directory: Path | None, every: int | str, keep_every: int, allow_other_code: bool = False
+) -> Iterator[Callable[[bool], None]]:
     """Lock `directory`, resume from its newest checkpoint, and give a function to call after every arrival.
 
     Call it with whether there is a new version. It writes a checkpoint when one is due (every N versions or, as
     '300s', seconds), keeps every `keep_every`-th version for good (0: none), and on SIGINT or SIGTERM writes one and
-    raises Interrupted. It does nothing if `directory` is None.
+    raises Interrupted. It does nothing if `directory` is None. The end of a run is kept too: if its record cannot be
+    saved, nothing is trained again.
     """
     versions, seconds = _interval(every)
     if keep_every < 0:
@@ -91,8 +123,14 @@ def kept(run: Resumable, directory: Path | None, every: int | str, keep_every: i
                 raise Interrupted(received[0], str(path))
 
     with lock(directory), stop_signals() as received:
-        restore(run, directory)
+        restore(run, directory, allow_other_code)
         yield keep
+        newest = list_checkpoints(directory)[:1]
+        if not newest or int(newest[0].name.partition("-")[0]) != run.num_processed:
+            try:
+                write(run, directory)
+            except ConfigError as error:  # the record may be smaller
+                warnings.warn(str(error), stacklevel=2)
 
 
 def _interval(every: int | str) -> tuple[int, float]:
@@ -122,6 +160,7 @@ def write(run: Resumable, directory: Path, *, stays: bool = False) -> Path:
                 "format": FORMAT,
                 "version": run.version,
                 "identity": run.identity(),
+                "made_by": run.made_by(),
                 "tensors": _sha256(work / TENSORS),
                 "state": values,
             }
@@ -144,11 +183,11 @@ def write(run: Resumable, directory: Path, *, stays: bool = False) -> Path:
     return path
 
 
-def restore(run: Resumable, directory: Path) -> bool:
+def restore(run: Resumable, directory: Path, allow_other_code: bool = False) -> bool:
     """Bring a fresh `run` to its newest good checkpoint below `directory`; False if there is none at all.
 
     A damaged checkpoint is passed over with a warning. Raises ConfigError if all are damaged, or if the one found
-    belongs to another run or has another format, naming what differs.
+    belongs to another run, has another format or (unless allowed) was made by other code, naming what differs.
     """
     paths = list_checkpoints(directory)
     for path in paths:
@@ -161,11 +200,13 @@ def restore(run: Resumable, directory: Path) -> bool:
         try:
             if differing := run.differences(manifest["identity"]):
                 raise ConfigError(f"{path} belongs to another run, which differs in {', '.join(differing)}")
+            if not allow_other_code and (changed := changes(manifest.get("made_by", {}), run.made_by())):
+                raise ConfigError(f"{path} was made by other code: {', '.join(changed)}; {OTHER_CODE}")
             # Copies, so that nothing points into the file, which a later checkpoint replaces.
             run.load_state_dict(_with_tensors(manifest["state"], {n: t.clone() for n, t in tensors.items()}))
         except ConfigError:
             raise
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ConfigError(f"{path} does not match this run: {error!r}") from None
         run.num_resumed += 1
         return True
@@ -179,8 +220,18 @@ def list_checkpoints(directory: Path) -> list[Path]:
     if (directory / MANIFEST).exists():
         return [directory]
     homes = (directory, directory / STAYING)
-    paths = [path for home in homes for path in home.glob("*-*") if path.name[0].isdigit()]
+    paths = [path for home in homes for path in home.glob(f"{'[0-9]' * 9}-{'[0-9a-f]' * 64}")]
     return sorted(paths, key=lambda path: path.name, reverse=True)
+
+
+def remove(directory: Path) -> None:
+    """Remove the checkpoints in `directory`, and `directory` unless there is something in it that was not put by us."""
+    for path in list_checkpoints(directory):
+        shutil.rmtree(path, ignore_errors=True)
+    remove_unfinished(directory)
+    with suppress(OSError):
+        (directory / LOCK).unlink(missing_ok=True)
+        directory.rmdir()  # only if it is empty
 
 
 def at_version(directory: Path, version: int | None) -> tuple[Path, dict[str, Any]]:
@@ -231,6 +282,11 @@ def _manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path / MANIFEST, MANIFEST_LIMIT)
     if _sha256(path / MANIFEST) != path.name.partition("-")[2]:
         raise Damaged(f"{MANIFEST} has changed")
+    if manifest.get("format") == FORMAT:  # of another one, only the number is used
+        try:
+            Manifest.from_dict(manifest)
+        except ConfigError as error:
+            raise Damaged(str(error)) from None
     return manifest
 
 
@@ -238,7 +294,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     manifest = _manifest(path)
     # A tensor takes as many bytes in memory as in the file, whatever the file says.
     check_file(path / TENSORS, psutil.virtual_memory().available)
-    if _sha256(path / TENSORS) != manifest["tensors"]:
+    if _sha256(path / TENSORS) != manifest.get("tensors"):
         raise Damaged(f"{TENSORS} has changed")
     return manifest, load_file(path / TENSORS)
 

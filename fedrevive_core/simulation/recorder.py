@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.records import Record, link, provenance, state_sha256, summarise
+from fedrevive_core.records import Record, link, state_sha256, summarise, summarise_arrivals
 from fedrevive_core.revival import SamplePool
 from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.simulation.modality import Modality
@@ -73,6 +73,7 @@ class Recorder:
         timeline, last = self.timeline, len(self.receipts)
         jobs, receipts = timeline.arrivals[first:last], self.receipts[first:]
         metrics = self.metrics[first:last].cpu().numpy()
+        refused = [receipt.not_teaching for receipt in receipts]
         return pd.DataFrame(
             {
                 "job": jobs,
@@ -86,6 +87,7 @@ class Recorder:
                 "rejected": [receipt.rejected for receipt in receipts],
                 "pool_size": [receipt.pool_size for receipt in receipts],
                 **{name: metrics[:, column] for column, name in enumerate(METRICS)},
+                **({"not_teaching": refused} if any(refused) else {}),
             }
         )
 
@@ -93,7 +95,7 @@ class Recorder:
         """The record so far; the metrics are shared and never changed."""
         return {
             "evaluations": list(self.evaluations),
-            "receipts": [[r.beta, r.revived, r.rejected, r.pool_size] for r in self.receipts],
+            "receipts": [[r.beta, r.revived, r.rejected, r.pool_size, r.not_teaching] for r in self.receipts],
             "metrics": self.metrics[: len(self.receipts)],
             "samples": [
                 {"version": version, "shown": torch.from_numpy(shown), "labels": torch.from_numpy(labels)}
@@ -109,8 +111,11 @@ class Recorder:
         self.metrics[:count] = state["metrics"]
         self.evaluations = list(state["evaluations"])
         self.receipts = [
-            Receipt(float(beta), bool(revived), str(rejected), int(pool_size), row)
-            for (beta, revived, rejected, pool_size), row in zip(state["receipts"], self.metrics, strict=False)
+            Receipt(float(beta), bool(revived), str(rejected), int(pool_size), row, str(*refused))
+            # What an older version saved has no fifth entry.
+            for (beta, revived, rejected, pool_size, *refused), row in zip(
+                state["receipts"], self.metrics, strict=False
+            )
         ]
         self.samples = [
             (kept["version"], kept["shown"].cpu().numpy(), kept["labels"].cpu().numpy()) for kept in state["samples"]
@@ -132,29 +137,27 @@ class Recorder:
 
         Args:
             state: (size,) of the global model, whose named tensors are `model`. stopped: why the run ended early.
-            summary: what else is said about the run. origin: where it came from, added to the provenance.
+            summary: what else is said about the run. origin: its provenance.
         """
         timeline, count = self.timeline, len(self.receipts)
         evaluated, arrivals = pd.DataFrame(self.evaluations), self.arrivals_table()
-        num_versions = count // timeline.federation.buffer_size
+        counted = summarise_arrivals(arrivals, config)
         # A run that its budget in time ended lasts until then; any other, until its last version.
         out_of_time = (
-            count == len(timeline.arrivals) and num_versions != config.federation.max_versions and not timeline.ran_dry
+            count == len(timeline.arrivals)
+            and counted["num_versions"] != config.federation.max_versions
+            and not timeline.ran_dry
         )
         sim_time = float((out_of_time and config.federation.max_sim_time) or evaluated["sim_time"].iloc[-1])
         class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
         per_client = data.class_proportions @ np.nan_to_num(class_accuracy)
-        rejected = arrivals.loc[arrivals["rejected"] != "", "rejected"]
         last_hash = state_sha256(state.cpu().numpy())
-        device = torch.cuda.get_device_name() if self.metrics.device.type == "cuda" else "cpu"
         return Record(
             config=config,
             summary={
                 **summarise(evaluated, sim_time),
-                "num_versions": num_versions,
-                "num_arrivals": count,
                 "sim_time": sim_time,
-                "mean_staleness": float(arrivals["staleness"].mean()),
+                **counted,
                 "class_accuracy": dict(zip(data.class_names, class_accuracy.tolist(), strict=True)),
                 # Expected test accuracy of a client: class accuracies weighted by its class proportions.
                 "speed_group_accuracy": {
@@ -163,15 +166,11 @@ class Recorder:
                 },
                 "stopped": stopped,
                 "faults": timeline.fault_counts(count),
-                "rejected_uploads": len(rejected),
-                "rejected": rejected.value_counts().to_dict(),
-                "clipped_updates": int((arrivals["client_norm"] > (config.server.clip_norm or np.inf)).sum()),
-                "rejected_terms": int(np.nansum(arrivals["rejected_terms"])),
                 **summary,
                 "state_sha256": last_hash,
                 "certificate": self.link({"state_sha256": last_hash}),
             },
-            provenance=provenance(device, config.num_threads or torch.get_num_threads()) | dict(origin),
+            provenance=dict(origin),
             evaluations=evaluated,
             arrivals=arrivals,
             timings=timings,

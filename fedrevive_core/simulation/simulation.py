@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.evaluation import diverged, evaluate
-from fedrevive_core.records import Record, state_sha256
+from fedrevive_core.records import Record, code_hash, made_by, state_sha256
 from fedrevive_core.server import Upload
 from fedrevive_core.simulation import checkpoint
 from fedrevive_core.simulation.branch import FIXED, branched_state
@@ -36,6 +37,7 @@ def run(
     checkpoints: Path | None = None,
     checkpoint_every: int | str = 100,
     keep_every: int = 0,
+    allow_other_code: bool = False,
 ) -> Record:
     """Make one run and return its record.
 
@@ -52,7 +54,11 @@ def run(
     before any training if the configuration cannot work, Interrupted after a signal.
     """
     return Simulation(config, model, data, beta).run(
-        progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every, keep_every=keep_every
+        progress=progress,
+        checkpoints=checkpoints,
+        checkpoint_every=checkpoint_every,
+        keep_every=keep_every,
+        allow_other_code=allow_other_code,
     )
 
 
@@ -84,6 +90,10 @@ class Simulation:
         self.users = self._users(0)
         self.num_processed = self.num_resumed = 0
         self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
+        # Parts of the run that are done, oldest first, and the number of the first arrival of the present one.
+        self.past_segments: list[dict[str, Any]] = []
+        self.first_arrival = 0
+        code_hash()  # now, because the files may change while the run lasts
 
     @property
     def version(self) -> int:
@@ -103,13 +113,14 @@ class Simulation:
         checkpoints: Path | None = None,
         checkpoint_every: int | str = 100,
         keep_every: int = 0,
+        allow_other_code: bool = False,
     ) -> Record:
         """Process every arrival that is left and return the record; see `run` above for the arguments."""
         config, timeline = self.config, self.timeline
         title = f"{config.preset}/{config.method}/seed {config.seed}"
         with (
             num_threads(config.num_threads),
-            checkpoint.kept(self, checkpoints, checkpoint_every, keep_every) as keep,
+            checkpoint.kept(self, checkpoints, checkpoint_every, keep_every, allow_other_code) as keep,
             Progress(title, timeline.num_versions, show=progress) as bar,
         ):
             for is_new in self.steps():
@@ -210,6 +221,8 @@ class Simulation:
             stopped=self.reason_to_stop(),
             summary={"model": self.model_name, "num_parameters": self.layout.num_parameters},
             origin={
+                **self.made_by(),
+                "segments": self.segments(),
                 "own": self.custom,
                 "data_sha256": self.data.fingerprint,
                 "num_resumed": self.num_resumed,
@@ -218,11 +231,23 @@ class Simulation:
             timings=self.timer.table(),
         )
 
+    def made_by(self) -> dict[str, Any]:
+        """The code, versions, device and threads that make the run from here on."""
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return made_by(device, self.config.num_threads or torch.get_num_threads())
+
+    def segments(self) -> list[dict[str, Any]]:
+        """The parts of the run, oldest first: the number of the first arrival of each, and what made it."""
+        now = {"first_arrival": self.first_arrival, **self.made_by()}
+        is_new = not self.past_segments or {**self.past_segments[-1], "first_arrival": self.first_arrival} != now
+        return [*self.past_segments, now] if is_new else self.past_segments
+
     def state_dict(self) -> dict[str, Any]:
         """All that cannot be computed again from the configuration, between two arrivals; tensors are shared."""
         return {
             "num_processed": self.num_processed,
             "num_resumed": self.num_resumed,
+            "segments": self.segments(),
             "server": self.server.state_dict(),
             "snapshots": self.snapshots.state_dict(),
             "returned": self.returned.state_dict(),
@@ -236,6 +261,9 @@ class Simulation:
         if state["num_processed"] != len(self.recorder.receipts):
             raise ValueError(f"{len(self.recorder.receipts)} uploads are recorded, not {state['num_processed']}")
         self.num_processed, self.num_resumed = state["num_processed"], state["num_resumed"]
+        # A version that did not name its code wrote no segments.
+        self.past_segments = state.get("segments") or [{"first_arrival": 0}]
+        self.first_arrival = self.num_processed
         self.server.load_state_dict(state["server"])
         self.snapshots.load_state_dict(state["snapshots"])
         self.returned.load_state_dict(state["returned"])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fedrevive_core.config import CRASH, DROP_OUT, DUPLICATE, NEVER_RETURN, FederationConfig
+from fedrevive_core.config import CRASH, DROP_OUT, DUPLICATE, NEVER_RETURN, FederationConfig, check_jobs, counted
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.seeding import stream
 from fedrevive_core.timeline.delays import blocks, delay_draws, fault_draws
@@ -19,9 +19,12 @@ def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
     """Simulate the federation with delays and clients drawn from `seed`.
 
     The draws depend on (N, K, schedule, seed) and are used in order of dispatch: methods with refill_size 1 and the
-    same seed see identical arrivals for every buffer size. Raises ConfigError if the budget allows no version.
+    same seed see identical arrivals for every buffer size. Raises ConfigError if the budget allows no version, or more
+    jobs than the limit (see `config.price`).
     """
+    check_jobs(federation)
     mean_of, duration = delay_draws(federation, seed)
+    duration = counted(duration)
     uniform = blocks(stream(seed, "selection").random)
     if not any(federation.faults.probabilities):
         return play(federation, duration, uniform, mean_of)

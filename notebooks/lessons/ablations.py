@@ -10,7 +10,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from fedrevive_core.records import confidence_interval
-from lessons.exercise import Verdict, check, right, wrong
+from lessons.exercise import Verdict, a_number, a_whole_number, check, right, wrong
 from lessons.reproduction import RECORDS, table
 from reproduce.reports.report import Report, read_report
 from reproduce.sweeps.experiment import load_experiment, shipped
@@ -102,23 +102,27 @@ def absent(sweeps: dict[str, Report]) -> Markdown:
     return table(rows) if rows else Markdown("*Nothing is missing.*")
 
 
-@check
+@check(a_number)
 def check_one_teacher(answer: float, kept: float | None) -> Verdict:
     """Judge the percentage of the lead over down-weighting that one teacher keeps, to within 15."""
     if kept is None:
         return wrong("The two sweeps of this exercise are not among these records: leave `records` empty.")
-    if 0 < answer < 1:
+    if 0 < answer < 1 and abs(answer - kept) > 0.1:
         return wrong("Give your answer in percent.")
     if abs(answer - kept) <= 15:
         return right(f"{kept:.0f}%: one teacher knows only its client's few classes and pulls the model towards them.")
+    if answer > 100:
+        return wrong("More than 100% would mean that one teacher is better than eight.")
+    if abs(answer - (100 - kept)) <= 15:
+        return wrong("This is about the part that is lost without the other teachers; the question is what is left.")
     if answer > 80:
         return wrong("This would mean that any one recent model knows what eight know. How many classes has a client?")
-    return wrong(
-        "Look in the table of leads what each halving of the number of teachers costs, and at down-weighting's row."
-    )
+    if answer < 0:
+        return wrong("Less than 0% would mean that one teacher is worse than none. Compare the two rows again.")
+    return wrong("Compare two rows in the tables of leads: that of `down-weighting`, and that of `teachers-1`.")
 
 
-@check
+@check(a_whole_number)
 def check_clear(answer: int, rows: pd.DataFrame) -> Verdict:
     """Judge how many leads in `rows` have an interval that excludes zero."""
     clear = int((rows["clear"] == "yes").sum())
@@ -126,22 +130,37 @@ def check_clear(answer: int, rows: pd.DataFrame) -> Verdict:
         return right(f"All {clear}: here the leads are so large that few seeds are enough to see them.")
     if answer == clear:
         return right(f"{clear} of {len(rows)}. The other leads are small, or these seeds are too few to tell.")
+    if not 0 <= answer <= len(rows):
+        return wrong(f"There are {len(rows)} leads: give a number from 0 to {len(rows)}.")
     if answer == len(rows):
         return wrong("All arms differ by something, but so would two repetitions of the same arm with other seeds.")
+    if answer == len(rows) - clear:
+        return wrong("This counts the leads that are not clear, whose interval contains zero.")
     if answer == int((rows["lead"] < 0).sum()):
         return wrong("This counts the leads below zero, however wide their interval.")
+    if answer == int((rows["lead"] > 0).sum()):
+        return wrong("This counts the leads above zero, however wide their interval.")
     return wrong("Count the rows whose half width is smaller than the absolute value of the lead.")
 
 
-@check
+@check(a_number)
 def check_false_alarms(answer: float) -> Verdict:
     """Judge how many of COMPARISONS 95% intervals exclude zero on average if nothing matters at all."""
+    some = 1 - 0.95**COMPARISONS
     if math.isclose(answer, COMPARISONS * 0.05):
         return right("One in twenty, by chance alone. If you try enough ablations, you find one that 'matters'.")
     if answer == 0:
         return wrong("An interval misses the truth in 5% of all cases, even if the truth is zero.")
     if math.isclose(answer, 0.05):
         return wrong("This is for one comparison.")
+    if math.isclose(answer, 5):
+        return wrong("5 is the percentage: 5% of the comparisons are fewer.")
+    if math.isclose(answer, COMPARISONS * 0.025):
+        return wrong("An interval excludes zero on either side, each with 2.5%: take both.")
     if math.isclose(answer, COMPARISONS * 0.95):
         return wrong("This is how many contain zero.")
+    if math.isclose(answer, COMPARISONS):
+        return wrong("Not all: an interval of 95% contains the truth in most cases.")
+    if abs(answer - some) < 0.01 or abs(answer - 100 * some) < 1:
+        return wrong("This is the probability that at least one excludes zero. How many do, on average?")
     return wrong(f"Each of the {COMPARISONS} misses zero with probability 0.05.")

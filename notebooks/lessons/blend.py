@@ -19,7 +19,8 @@ from fedrevive_core import Record, RunConfig, Simulation, build, run
 from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import beta
-from lessons.exercise import Verdict, check, one_number, right, wrong
+from lessons.exercise import Verdict, a_function, a_number, a_whole_number, check, diagnose, one_number, right, wrong
+from lessons.quick_tour import judge_lost
 
 SHOWN = ("fedrevive", "dd-fedrevive", "afl-dw", "fedbuff", "fedasync-poly")
 
@@ -93,13 +94,13 @@ def what_the_directions_say(record: Record) -> str:
     )
 
 
-@check
+@check(a_function)
 def check_blend(answer: Callable[..., Any]) -> Verdict:
     """Judge `answer(client, distilled, beta)`: the update that the server applies."""
     client, distilled = torch.tensor([4.0, 0.0, -2.0]), torch.tensor([0.0, 8.0, 2.0])
     kept = client.clone(), distilled.clone()
     weight = 0.25
-    result = torch.as_tensor(answer(client, distilled, weight), dtype=torch.float32)
+    result = answer(client, distilled, weight)
     if not (torch.equal(client, kept[0]) and torch.equal(distilled, kept[1])):
         return wrong("Your function changes the updates that it gets. They are needed later: make a new tensor.")
     mistakes = {
@@ -110,92 +111,106 @@ def check_blend(answer: Callable[..., Any]) -> Verdict:
         "This is down-weighting (AFL-DW): fill what is taken from the client's update.": (1 - weight) * client,
         "beta weighs the distilled update, too: its weight is beta, not 1.": (1 - weight) * client + distilled,
         "This is a plain mean: use beta.": (client + distilled) / 2,
+        "This is a plain sum: use beta.": client + distilled,
+        "This is the client's update alone.": client,
+        "This is the distilled update alone.": distilled,
+        "Both updates have the weight 1 - beta; the distilled one gets beta.": (1 - weight) * (client + distilled),
+        "Both updates have the weight beta; the client's keeps 1 - beta.": weight * (client + distilled),
+        "The distilled update is subtracted; add it.": (1 - weight) * client - weight * distilled,
+        "You divide by 2, but the weights 1 - beta and beta already sum to 1.": (
+            (1 - weight) * client + weight * distilled
+        )
+        / 2,
     }
-    return _judge(
+    return diagnose(
         result,
         (1 - weight) * client + weight * distilled,
         mistakes,
         "At beta = 0 it is the client's update alone, at beta = 1 the distilled one: the staler, the more distilled.",
+        otherwise="This is not the formula above. Try it on paper: client = 4, distilled = 0, beta = 0.25 must give 3.",
     )
 
 
-def _judge(result: torch.Tensor, expected: torch.Tensor, mistakes: dict[str, torch.Tensor], praise: str) -> Verdict:
-    if result.shape != expected.shape:
-        return wrong(f"The result has shape {tuple(result.shape)}, not {tuple(expected.shape)}.")
-    if torch.allclose(result, expected, atol=1e-5):
-        return right(praise)
-    for text, mistake in mistakes.items():
-        if torch.allclose(result, mistake, atol=1e-5):
-            return wrong(text)
-    return wrong("This is not the formula above. Try it on paper: client = 4, distilled = 0, beta = 0.25 must give 3.")
-
-
-@check
+@check(a_function)
 def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig) -> Verdict:
     """Judge `answer(tau, s_max)`: beta of the cosine rule."""
     s_max = 40.0
     taus = np.arange(0, 200, 5.0)
     rule = config.staleness.model_copy(update={"rule": "cosine", "s_max": s_max})
-    expected = [beta(tau, rule, config.federation) for tau in taus.tolist()]
-    result = [one_number(answer(tau, s_max)) for tau in taus.tolist()]
-
-    def same(formula: Callable[[float], float]) -> bool:
-        return bool(np.allclose(result, [formula(tau) for tau in taus.tolist()], atol=1e-6))
-
-    if np.allclose(result, expected, atol=1e-6):
-        return right(
-            f"beta is 1/2 at s_max and 1 from 2 s_max on, so at s_max = {s_max:g} both updates have equal weight."
-        )
-    if same(lambda tau: (1 - math.cos(math.pi * tau / (2 * s_max))) / 2):
-        return wrong("Right up to 2 s_max; then the cosine turns back, and a very late update would count fully again.")
-    if same(lambda tau: (1 - math.cos(math.pi * tau / s_max)) / 2 if tau < s_max else 1.0):
-        return wrong("Your rule reaches 1 at s_max: the denominator is 2 s_max.")
-    if same(lambda tau: 1 - math.cos(math.pi * tau / (2 * s_max))) or max(result) > 1.5:
-        return wrong("beta exceeds 1: the half in front is missing.")
-    if same(lambda tau: 1 - beta(tau, rule, config.federation)):
-        return wrong("This is what the client keeps, 1 - beta: a fresh update (tau = 0) must have beta = 0.")
-    if same(lambda tau: (1 - math.cos(math.radians(math.pi * tau / (2 * s_max)))) / 2):
-        return wrong("cos already takes radians: do not convert the angle.")
-    if same(lambda tau: 1.0 if tau >= 2 * s_max else (1 - math.cos(math.pi * tau / 2 * s_max)) / 2):
-        return wrong("/ 2 * s_max divides by 2 and multiplies by s_max: put 2 * s_max in parentheses.")
-    first = int(np.argmin(np.isclose(result, expected, atol=1e-6)))
-    return wrong(
-        f"With s_max = 40, beta({taus[first]:g}) should be {expected[first]:.3g}; yours is {result[first]:.3g}."
+    expected = np.array([beta(tau, rule, config.federation) for tau in taus.tolist()])
+    result = np.array([one_number(answer(tau, s_max)) for tau in taus.tolist()])
+    angle = math.pi * taus / (2 * s_max)
+    late, swing = taus >= 2 * s_max, (1 - np.cos(angle)) / 2
+    mistakes = {
+        "Right up to 2 s_max; then the cosine turns back, and a very late update would count fully again.": swing,
+        "Your rule reaches 1 at s_max: the denominator is 2 s_max.": [
+            np.where(taus >= s_max, 1.0, (1 - np.cos(2 * angle)) / 2),
+            (1 - np.cos(2 * angle)) / 2,
+        ],
+        "Your rule jumps to 1 at s_max: the cosine goes on to 2 s_max.": np.where(taus >= s_max, 1.0, swing),
+        "The half in front is missing.": [
+            2 * swing,
+            2 * expected,
+            np.minimum(1, 2 * swing),
+            np.where(late, 1, 2 * swing),
+        ],
+        "This is what the client keeps, 1 - beta: at tau = 0, beta must be 0.": [
+            1 - expected,
+            1 - swing,
+        ],
+        "cos already takes radians: do not convert the angle.": [
+            (1 - np.cos(np.radians(angle))) / 2,
+            np.where(late, 1.0, (1 - np.cos(np.radians(angle))) / 2),
+        ],
+        "/ 2 * s_max divides by 2 and multiplies by s_max: put 2 * s_max in parentheses.": np.where(
+            late, 1.0, (1 - np.cos(math.pi * taus / 2 * s_max)) / 2
+        ),
+        "This takes 0 beyond 2 s_max; the latest updates are to be replaced entirely: beta is 1.": np.where(
+            late, 0.0, swing
+        ),
+        "This is a straight line; the rule is a cosine.": np.minimum(1, taus / (2 * s_max)),
+        "1 - cos(...) / 2 halves the cosine alone: put 1 - cos(...) in parentheses.": [
+            1 - np.cos(angle) / 2,
+            np.where(late, 1.0, 1 - np.cos(angle) / 2),
+        ],
+        "This is a sine; take the cosine.": [np.sin(angle), np.where(late, 1.0, (1 - np.sin(angle)) / 2)],
+    }
+    first = int(np.argmin(np.isclose(result, expected, atol=1e-5)))
+    return diagnose(
+        result,
+        expected,
+        mistakes,
+        f"beta is 1/2 at s_max and 1 from 2 s_max on, so at s_max = {s_max:g} both updates have equal weight.",
+        otherwise=f"With s_max = 40, beta({taus[first]:g}) should be {expected[first]:.3g}; yours is "
+        f"{result[first]:.3g}.",
     )
 
 
-@check
+@check(a_whole_number)
 def check_downloaded(answer: int, record: Record, number: int) -> Verdict:
     """Judge the version from which the client of arrival `number` started."""
     row = record.arrivals.iloc[number]
     version, staleness = int(row["version"]), int(row["staleness"])
     if answer == version - staleness:
         return right(f"Staleness counts the versions made between download and arrival: {version} - {staleness}.")
-    if answer == version + staleness:
-        return wrong("A client cannot start from a version that is not made yet: count back from the arrival.")
     if answer == version:
         return wrong("This is the version that the server had at the arrival; the client downloaded earlier.")
+    if answer == version + staleness:
+        return wrong("A client cannot start from a version that is not made yet: count back from the arrival.")
     if answer in (version - staleness - 1, version - staleness + 1):
         return wrong("Off by one: an update that arrives before any new version is made has staleness 0.")
+    if answer == staleness:
+        return wrong("This is the staleness: how many versions were made since the download, not which one it was.")
+    if answer == staleness - version:
+        return wrong("The sign is wrong: take the version at the arrival minus the staleness.")
+    if not 0 <= answer <= version:
+        return wrong(f"At the arrival the server has version {version}: the client started from one of 0 to {version}.")
     return wrong("version is the server's at the arrival; staleness is the number of versions made since the download.")
 
 
-@check
+@check(a_number)
 def check_lost(answer: float, record: Record) -> Verdict:
-    """Judge the mean weight taken from the updates of a run, to within a percentage point."""
-    weights = record.arrivals["beta"]
-    mean_tau = float(record.arrivals["staleness"].mean())
-    at_mean = beta(mean_tau, record.config.staleness, record.config.federation)
-    if 1 < answer <= 100:
-        return wrong("Give a fraction from 0 to 1.")
-    if abs(answer - float(weights.mean())) < 0.01:
-        return right(
-            f"{weights.mean():.0%} of all weight is taken from the clients. AFL-DW leaves it empty, FedRevive fills it."
-        )
-    if abs(answer - at_mean) < 0.01:
-        return wrong("This is beta of the mean staleness. beta is curved: take the mean of the betas.")
-    if abs(answer - float(1 - weights.mean())) < 0.01:
-        return wrong("This is what the clients keep; the rest is taken from them.")
-    if abs(answer - float((weights > 0).mean())) < 0.01:
-        return wrong("This counts the updates that lose something; the question is how much they lose.")
-    return wrong("Take the mean of one column of record.arrivals.")
+    """Judge the mean weight taken from the updates of a run."""
+    config, staleness = record.config, record.arrivals["staleness"].to_numpy()
+    praise = "{lost} of all weight is taken from the clients. AFL-DW leaves it empty, FedRevive fills it."
+    return judge_lost(answer, staleness, config.staleness, config.federation, praise)

@@ -22,7 +22,17 @@ from fedrevive_core.records import confidence_interval
 from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
 from fedrevive_core.seeding import stream
 from fedrevive_core.simulation import num_threads
-from lessons.exercise import Verdict, check, one_number, right, wrong
+from lessons.exercise import (
+    Verdict,
+    a_function,
+    a_whole_number,
+    check,
+    diagnose,
+    one_number,
+    right,
+    with_gradient,
+    wrong,
+)
 
 BEFORE, AFTER = "#b8b8b8", "#D55E00"
 
@@ -207,44 +217,59 @@ def plot_gains(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
     return figure
 
 
-@check
+@check(a_function)
 def check_weights(answer: Callable[[np.ndarray], Any]) -> Verdict:
     """Judge `answer(q)`: teacher weights (M, C) of class proportions (M, C)."""
     q = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     given = q.copy()
-    result = np.asarray(answer(q), dtype=float)
+    result = answer(q)
     if not np.array_equal(q, given):
         return wrong("Your function changes q, which is needed later: make a new array.")
-    if result.shape != q.shape:
-        return wrong(f"The weights have shape {result.shape}; they need one for each teacher and class, {q.shape}.")
-    if np.allclose(result, teacher_weights(q)):
-        return right("Each column sums to 1: for every class the teachers share one vote.")
-    if np.allclose(result, q / q.sum(axis=1, keepdims=True)):
-        return wrong(
-            "You divided by the sum over classes, which is 1 already. Divide by the sum over teachers (axis 0)."
-        )
-    if np.allclose(result, q / q.sum()):
-        return wrong("You divided by the sum over everything; divide each class by its sum over teachers.")
-    if np.allclose(result, 0.5):
-        return wrong("This gives every teacher the same vote, also on classes that it has never seen.")
-    if np.allclose(result, np.exp(q) / np.exp(q).sum(axis=0)):
-        return wrong("This is a softmax over teachers: a teacher without the class would still get a vote.")
-    return wrong("For class 0 the two teachers have 0.6 and 0.2, so the first should get 0.75.")
+    mistakes = {
+        "You divided by the sum over classes, which is 1 already. Divide by the sum over teachers (axis 0).": (
+            q / q.sum(axis=1, keepdims=True)
+        ),
+        "You divided by the sum over everything; divide each class by its sum over teachers.": q / q.sum(),
+        "This gives every teacher the same vote, also on classes that it has never seen.": np.full_like(q, 0.5),
+        "This is a softmax over teachers: a teacher without the class would still get a vote.": (
+            np.exp(q) / np.exp(q).sum(axis=0)
+        ),
+        "This is a softmax over classes; the weights of a class are shares among the teachers.": (
+            np.exp(q) / np.exp(q).sum(axis=1, keepdims=True)
+        ),
+        "You divided by the largest of the teachers; divide by their sum.": q / q.max(axis=0),
+        "You divided by the mean of the teachers; divide by their sum.": q / q.mean(axis=0),
+        "It is upside down: you divided the sum by q.": q.sum(axis=0) / q,
+        "The teacher who knows most gets the whole vote; the weights are shares.": (q == q.max(axis=0)).astype(float),
+    }
+    praise = "Each column sums to 1: for every class the teachers share one vote."
+    otherwise = "For class 0 the two teachers have 0.6 and 0.2, so the first should get 0.75."
+    return diagnose(result, teacher_weights(q), mistakes, praise, otherwise=otherwise)
 
 
-@check
+@check(a_function)
 def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
     """Judge `answer(teacher_logits, student_logits, T)` with logits (M, n, C): the loss of one step, a number."""
     generator = torch.Generator().manual_seed(0)
     teacher, student = (2 * torch.randn(3, 4, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+    student.requires_grad_()
     T, count = 3.0, 12
 
-    def kl(first: Tensor, second: Tensor) -> Tensor:
-        return (first.softmax(-1) * (first.log_softmax(-1) - second.log_softmax(-1))).sum()
+    def log_kl(first: Tensor, second: Tensor) -> Tensor:
+        """The sum of KL(first || second) over all samples, from log-probabilities."""
+        return (first.exp() * (first - second)).expand(3, 4, 2).sum()
 
-    result = one_number(answer(teacher.clone(), student.clone(), T))
+    def kl(first: Tensor, second: Tensor) -> Tensor:
+        return log_kl(first.log_softmax(-1), second.log_softmax(-1))
+
+    def jointly(logits: Tensor) -> Tensor:
+        """Logarithms of the probabilities' mean over teachers."""
+        return (logits / T).softmax(-1).mean(0).log()
+
     cold = kl(teacher / T, student / T)
     entropy = -((teacher / T).softmax(-1) * (teacher / T).log_softmax(-1)).sum()
+    at_t = (student / T).log_softmax(-1)
+    each = "each teacher has samples of its own, and the student answers each of them."
     mistakes = {
         "This is KL(student || teacher). The teacher's distribution comes first: it weighs the logarithms.": (
             T**2 * kl(student / T, teacher / T) / count
@@ -253,8 +278,14 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
         * kl(teacher, student)
         / count,
         "Your loss contains no temperature: it does not use T.": kl(teacher, student) / count,
+        "You multiplied the logits by T: divide them.": T**2 * kl(teacher * T, student * T) / count,
+        "You divided probabilities by T; divide the logits, before the softmax.": T**2
+        * kl(teacher, student)
+        / count
+        / T,
         "The factor T^2 is missing: without it the gradients shrink as 1/T^2.": cold / count,
         "You used T instead of T^2: one T for each of the two logits that are divided.": T * cold / count,
+        "You divided by T^2; multiply by it.": cold / count / T**2,
         "Only the teacher's logits are divided by T; divide the student's too.": (
             T**2 * kl(teacher / T, student) / count
         ),
@@ -264,17 +295,38 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
         "You divided by the number of teachers alone, as F.kl_div's 'batchmean' does here.": T**2 * cold / 3,
         "This also divides by the number of classes, as F.kl_div does with reduction='mean'.": T**2 * cold / count / 2,
         "This is the cross-entropy: it still contains the teacher's entropy.": T**2 * (cold + entropy) / count,
+        f"You averaged the teachers' logits first: {each}": (
+            T**2 * log_kl((teacher.mean(0) / T).log_softmax(-1), at_t) / count
+        ),
+        f"You averaged the logits of teachers and of student first: {each}": (
+            T**2 * kl(teacher.mean(0) / T, student.mean(0) / T) / count
+        ),
+        f"You averaged the teachers' probabilities first: {each}": T**2 * log_kl(jointly(teacher), at_t) / count,
+        f"You averaged the probabilities of teachers and of student first: {each}": (
+            T**2 * log_kl(jointly(teacher), jointly(student)) / count
+        ),
+        "The softmax runs over samples; it must run over classes, dim=-1.": T**2
+        * log_kl((teacher / T).log_softmax(1), (student / T).log_softmax(1))
+        / count,
+        "The softmax runs over teachers; it must run over classes, dim=-1.": T**2
+        * log_kl((teacher / T).log_softmax(0), (student / T).log_softmax(0))
+        / count,
+        "The sign is wrong: a KL divergence is never negative.": -(T**2) * cold / count,
+        "This compares logits by their mean square; the loss compares distributions.": [
+            factor * (teacher - student).square().mean() for factor in (1, T**2, 1 / T**2)
+        ],
     }
-    if abs(result - float(T**2 * cold / count)) < 1e-6:
-        return right(
-            "It is zero exactly where student and teacher agree, and its gradient keeps its size when T changes."
+    answered, expected = answer(teacher.clone(), student.clone(), T), T**2 * cold / count
+    praise = "It is zero exactly where student and teacher agree, and its gradient keeps its size when T changes."
+    verdict = diagnose(one_number(answered), expected, mistakes, praise, otherwise="unknown")
+    if verdict.message == "unknown":
+        equal = one_number(answer(teacher.clone(), teacher.clone(), T))
+        said = "and so it is" if abs(equal) < 1e-6 else f"yours is {equal:.4g}"
+        return wrong(
+            f"If the student answers exactly what the teacher answers, the loss must be 0, {said}. On the check's "
+            f"logits yours is {one_number(answered):.4g}, not {float(expected):.4g}. Look at the mean and at T again."
         )
-    for text, value in mistakes.items():
-        if abs(result - float(value)) < 1e-6:
-            return wrong(text)
-    if result < 0:
-        return wrong("A KL divergence is never negative: check the sign, and which logarithm is subtracted.")
-    return wrong("Try teacher_logits = student_logits: the loss must be 0. Then check the mean and T again.")
+    return with_gradient(verdict, answered, expected, {"student_logits": student})
 
 
 class Watched(nn.Module):
@@ -288,7 +340,7 @@ class Watched(nn.Module):
         return self.head(self.drop(self.probe(x)))
 
 
-@check
+@check(a_function)
 def check_teacher(answer: Callable[[nn.Module, Tensor], Any]) -> Verdict:
     """Judge `answer(teacher, x)`: the logits of a frozen teacher."""
     with torch.random.fork_rng():
@@ -296,27 +348,45 @@ def check_teacher(answer: Callable[[nn.Module, Tensor], Any]) -> Verdict:
         teacher, x = Watched().train(), torch.randn(16, 4) + 3
         frozen = copy.deepcopy(teacher).eval()
         expected, before = frozen(x).detach(), copy.deepcopy(teacher.state_dict())
+        given = x.clone()
         result = answer(teacher, x)
     if not isinstance(result, Tensor) or result.shape != expected.shape:
         return wrong(f"Return the logits, a tensor of shape {tuple(expected.shape)}.")
-    if torch.allclose(result, expected.softmax(dim=1), atol=1e-5):
-        return wrong("These are probabilities. The loss divides logits by T, so return the logits.")
-    if any(not torch.equal(before[name], value) for name, value in teacher.state_dict().items()):
+    if not torch.equal(x, given):
+        return wrong("Your function changes the batch x. It is needed later: make a new tensor.")
+    for squashed, name in (
+        (expected.softmax(dim=1), "probabilities"),
+        (expected.log_softmax(dim=1), "log-probabilities"),
+    ):
+        if torch.allclose(result, squashed, atol=1e-5):
+            return wrong(f"These are {name}. The loss divides logits by T, so return the logits.")
+    state = teacher.state_dict()
+    if any(not torch.equal(before[name], state[name]) for name in before if "running" in name):
         return wrong("The teacher is in training mode: its probe's statistics have moved. Call teacher.eval() first.")
+    if any(not torch.equal(before[name], value) for name, value in state.items()):
+        return wrong("Your function changes the teacher's parameters: a teacher only answers.")
     if not torch.allclose(result, expected, atol=1e-5):
-        return wrong("The teacher is in training mode: dropout makes its answers random. Call teacher.eval() first.")
+        if teacher.drop.training:
+            return wrong(
+                "The teacher is in training mode: dropout makes its answers random. Call teacher.eval() first."
+            )
+        return wrong("These are not the teacher's logits on x: return teacher(x), in evaluation mode.")
     if result.requires_grad:
         return wrong(
             "The answers are right, but they carry a gradient graph: use torch.no_grad() to save time and memory."
         )
-    return right("A teacher only answers: evaluation mode, no gradient, and nothing in the teacher changes.")
+    if not all(parameter.requires_grad for parameter in teacher.parameters()):
+        return wrong("The answers are right, but the teacher's parameters stay frozen: use torch.no_grad() instead.")
+    return right("A teacher only answers: evaluation mode, no gradient, the same parameters and statistics as before.")
 
 
-@check
+@check(a_whole_number)
 def check_weakest(answer: int, scene: Scene, after: np.ndarray, before: np.ndarray) -> Verdict:
     """Judge the class of which the teachers together have least."""
     known = coverage(scene)
     least = int(known.argmin())
+    if not 0 <= answer < len(known):
+        return wrong(f"Give the number of a class, 0 to {len(known) - 1}.")
     if answer == least:
         return right(
             f"The teachers together have {known[least]:.2f} of class {least}, the least of all. Its accuracy "
@@ -324,7 +394,7 @@ def check_weakest(answer: int, scene: Scene, after: np.ndarray, before: np.ndarr
         )
     if answer == int(known.argmax()):
         return wrong("This is the class that the teachers know best; the question is which one they know least.")
-    if answer == int(np.argmin(before)) or before[answer] == before.min():
+    if before[answer] == np.nanmin(before):
         return wrong("This is where the student is weak now. What it can learn depends on the teachers.")
     return wrong(
         f"The teachers together have {known[answer]:.2f} of that class, and less of another. Sum over teachers."

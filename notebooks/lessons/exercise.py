@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import dis
 import html
+import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Literal
 
 import numpy as np
 
+from fedrevive_core.errors import ConfigError
+
 SIGNS = {"open": "&#9711; Not answered yet.", "wrong": "&#10007; Not yet.", "right": "&#10003; Right."}
+
+NOT_FINITE = (
+    "Usual causes: the logarithm of zero or of a negative number (F.kl_div takes log-probabilities first and then "
+    "probabilities, never raw logits), 0 times infinity (use masked_fill or where, not a product), or a division by 0."
+)
+UNDEFINED = "Run the notebook's first code cell again, which imports it."
+HINTS = {  # what Python, NumPy or PyTorch says: what it means here
+    r"bitwise_|unsupported operand type\(s\) for [&|^]|bad operand type for unary ~|'invert'": (
+        "`&`, `|` and `~` come before `<` and `>`: put each comparison in parentheses, (a < b) & (b < c)."
+    ),
+    r"truth value of an array|Boolean value of Tensor": (
+        "`and`, `or`, `not`, `if`, `max` and a < b < c look at one value, not at an array. Write (a < b) & (b < c), "
+        "with `|` for or and `~` for not, and np.where or torch.where for if."
+    ),
+    r"axis -?\d+ is out of bounds|Dimension out of range": (
+        "An array has no such dimension. Dimensions are counted from 0, and -1 is the last one: print its .shape."
+    ),
+    r"broadcast|must match the size|not aligned|cannot be multiplied|core dimension|inconsistent tensor|mismatch": (
+        "Two shapes do not fit together: print both, with .shape. From the last dimension on, sizes must be equal or 1."
+    ),
+    r"name '(np|torch|F|nn|cos|pi|math|StatisticProbe)' is not defined": UNDEFINED,
+    r"is not defined|referenced before assignment|not associated with a value": (
+        "Your function uses a name that has no value: is it written as in the `def` line?"
+    ),
+    r"unexpected keyword argument '(axis|keepdims|dim|keepdim)'": (
+        "NumPy has axis and keepdims, torch has dim and keepdim: use the functions of what your function gets."
+    ),
+    r"call numpy\(\) on Tensor": "NumPy cannot follow gradients: use the functions of torch.",
+    r"leaf Variable": "Do not change an argument in place (x -= ..., x[...] = ...): make a new tensor.",
+    r"must be Tensor, not|expected Tensor": "A function of torch takes tensors: convert by torch.as_tensor.",
+    r"maximum recursion depth": "Your function calls itself without end: has it the name of a function that it needs?",
+    r"object is not callable": "Something that is no function is called, with ( ) after its name.",
+}
 
 
 @dataclass(frozen=True)
@@ -47,68 +85,201 @@ class _Judged(Exception):
         self.verdict = verdict
 
 
-def check(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
-    """Decorate a check: a missing answer is open, and an answer that cannot be judged says why.
+Reader = Callable[[Any], Any]
 
-    Missing are None, ... and functions that return one of these.
+
+def check(reader: Reader) -> Callable[[Callable[..., Verdict]], Callable[..., Verdict]]:
+    """Decorate a check: a missing answer is open, `reader` makes of an answer what is judged, and errors are explained.
+
+    reader: `a_number`, `a_whole_number`, `a_function`, or what `a_word` returns.
     """
 
-    @wraps(judge)
-    def judged(answer: Any, *given: Any, **named: Any) -> Verdict:
-        if answer is None or answer is ...:
-            return Verdict("open", "Replace None with your answer and run both cells again.")
-        if np.ndim(answer) and hasattr(answer, "shape"):
-            shape = tuple(np.shape(answer))
-            return wrong(f"This is an array of shape {shape}; the task asks for one number, or for a function.")
-        try:
-            return judge(_returning(answer) if isinstance(answer, FunctionType) else answer, *given, **named)
-        except _Judged as ended:
-            return ended.verdict
-        except Exception as error:  # a student's function may raise anything
-            return wrong(f"Your answer could not be used: {type(error).__name__}: {error}")
+    def decorate(judge: Callable[..., Verdict]) -> Callable[..., Verdict]:
+        @wraps(judge)
+        def judged(answer: Any, *given: Any, **named: Any) -> Verdict:
+            if answer is None or answer is ...:
+                return Verdict("open", "Replace None with your answer and run both cells again.")
+            try:
+                return judge(reader(answer), *given, **named)
+            except _Judged as ended:
+                return ended.verdict
+            except Exception as error:  # a student's function may raise anything
+                return wrong(f"Your answer could not be used. {explained(error)}")
 
-    return judged
+        return judged
+
+    return decorate
 
 
-def _returning(answer: FunctionType) -> Callable[..., Any]:
+def explained(error: Exception) -> str:
+    """Say what `error` means in plain words, where it is a usual one, and what Python says."""
+    if isinstance(error, ConfigError):
+        return f"{error}."
+    said = f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    hint = next((hint for pattern, hint in HINTS.items() if re.search(pattern, said)), "")
+    return f"{hint} Python says: {said}".strip()
+
+
+def a_number(answer: Any) -> float:
+    """Read one real number, of Python, NumPy or PyTorch, or alone in an array."""
+    if callable(answer):
+        raise _Judged(wrong("This is a function; give a number. Are the parentheses of a call missing, as in .mean()?"))
+    if isinstance(answer, str | bool | np.bool_):
+        raise _Judged(wrong(f"Give a number without quotation marks, not {answer!r}."))
+    if (count := int(np.size(_values(answer)))) != 1:
+        raise _Judged(wrong(f"These are {count} values; give one number. Is a mean or a sum missing?"))
+    value = float(_values(answer).reshape(()))
+    if not math.isfinite(value):
+        raise _Judged(wrong(f"Your answer is {value}: give a finite number. {NOT_FINITE}"))
+    return value
+
+
+def a_whole_number(answer: Any) -> int:
+    """Read one whole number."""
+    value = a_number(answer)
+    if not value.is_integer():
+        raise _Judged(wrong(f"Give a whole number, not {value:g}."))
+    return int(value)
+
+
+def a_word(*allowed: str) -> Reader:
+    """Return the reader of one of the words that are `allowed`."""
+
+    def read(answer: Any) -> str:
+        said = answer.strip().lower() if isinstance(answer, str) else None
+        if said not in allowed:
+            choice = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
+            raise _Judged(wrong(f"Answer {choice}, with quotation marks."))
+        return said
+
+    return read
+
+
+def a_function(answer: Any) -> Callable[..., Any]:
+    """Read a function. Calls of it end the check if they do not fit its arguments, or if it returns nothing."""
+    if not callable(answer):
+        raise _Judged(wrong(f"Give a function: def name(...): ... return ...; this is a {type(answer).__name__}."))
+    if not isinstance(answer, FunctionType):
+        return answer  # type: ignore[no-any-return]
+
     def called(*given: Any) -> Any:
+        try:
+            inspect.signature(answer).bind(*given)
+        except TypeError:
+            asked = f"{len(given)} argument{'s' * (len(given) != 1)}"
+            raise _Judged(
+                wrong(f"Your function is called with {asked}: write its `def` line as the exercise has it.")
+            ) from None
         result = answer(*given)
         if result is None or result is ...:
-            raise _Judged(Verdict("open", "Your function returns None: write its `return`, and run both cells again."))
+            raise _Judged(_NO_RETURN if _returns_a_value(answer.__code__) else _OPEN)
         return result
 
     return called
 
 
+_OPEN = Verdict("open", "Your function returns None: write its `return`, and run both cells again.")
+_NO_RETURN = wrong(
+    "Your function has a `return`, but here it gave None. Is the `return` inside an `if` or a loop that ended "
+    "without it? Or does it return what print() or a method such as .sort() gives, which is None?"
+)
+
+
+def _returns_a_value(code: CodeType) -> bool:
+    """Tell whether a `return` in `code` returns something else than the constants None and ... ."""
+    before = None
+    for step in dis.get_instructions(code):
+        if step.opname == "RETURN_CONST" and step.argval not in (None, ...):
+            return True
+        if step.opname == "RETURN_VALUE" and not (before and before.opname == "LOAD_CONST" and _nothing(before.argval)):
+            return True
+        before = step
+    return False
+
+
+def _nothing(value: Any) -> bool:
+    return value is None or value is ...
+
+
+def _values(result: Any) -> np.ndarray:
+    """Return a number, array or tensor as an array of floats."""
+    return np.asarray(result.detach() if hasattr(result, "detach") else result, dtype=float)
+
+
 def one_number(result: Any) -> float:
     """Return what a student's function returned as one number; several numbers end the check with a verdict."""
-    shape = tuple(np.shape(result))
-    if math.prod(shape) != 1:
-        raise _Judged(wrong(f"Your function returns shape {shape} instead of one number: is a sum or mean missing?"))
-    return float(result.item() if hasattr(result, "item") else result)
+    values = _values(result)
+    if values.size != 1:
+        raise _Judged(
+            wrong(f"Your function returns shape {values.shape} instead of one number: is a sum or mean missing?")
+        )
+    return float(values.reshape(()))
 
 
-def diagnose(result: Any, expected: Any, mistakes: Mapping[str, Any], praise: str) -> Verdict:
+def diagnose(
+    result: Any,
+    expected: Any,
+    mistakes: Mapping[str, Any],
+    praise: str,
+    *,
+    tolerance: float = 1e-5,
+    otherwise: str = "",
+) -> Verdict:
     """Compare the result of an answer with the right value and with the values of usual mistakes (by message).
 
-    result, expected and the mistakes' values are numbers or arrays. They agree within 1e-5 (relative above 1).
-    A list holds several values of one mistake.
+    result, expected and the mistakes' values are numbers or arrays; a list holds several values of one mistake. The
+    nearest of them decides, if it is at most `tolerance` away (relative above 1). otherwise: the message if none is.
     """
-    result, expected = np.asarray(result, dtype=float), np.asarray(expected, dtype=float)
+    result, expected = _values(result), _values(expected)
     if result.shape != expected.shape:
         return wrong(f"Your answer has shape {result.shape}, not {expected.shape}.")
+    if not np.isfinite(result).all():
+        some = "There are NaNs or infinities in your result." if result.ndim else f"Your result is {result}."
+        return wrong(f"{some} {NOT_FINITE}")
 
-    def close(value: Any) -> bool:
-        return bool(np.allclose(result, np.asarray(value, dtype=float), rtol=1e-5, atol=1e-5))
+    def distance(value: Any) -> float:
+        value = _values(value)
+        return float(np.max(np.abs(result - value) / np.maximum(1, np.abs(value)), initial=0))
 
-    if close(expected):
-        return right(praise)
-    for message, value in mistakes.items():
-        if any(map(close, value if isinstance(value, list) else [value])):
-            return wrong(message)
+    verdicts = [(distance(expected), right(praise))]
+    for message, values in mistakes.items():
+        verdicts += [(distance(v), wrong(message)) for v in (values if isinstance(values, list) else [values])]
+    nearest, verdict = min(verdicts, key=lambda pair: pair[0])  # the first of equals, so the right value
+    if nearest <= tolerance:
+        return verdict
     return wrong(
-        f"The right value is {_short(expected)}, yours is {_short(result)}; this check does not know this mistake."
+        otherwise
+        or f"The right value is {_short(expected)}, yours is {_short(result)}; this check does not know this mistake."
     )
+
+
+def with_gradient(verdict: Verdict, result: Any, expected: Any, trained: Mapping[str, Any]) -> Verdict:
+    """Return `verdict`, but "wrong" if a right `result` does not pass the gradient of `expected` to what is `trained`.
+
+    result, expected: a loss as it was answered, and as it should be, of the leaves in `trained` (by name).
+    """
+    if verdict.kind != "right":
+        return verdict
+    if not getattr(result, "requires_grad", False):
+        return wrong(
+            f"The value is right, but it has no gradient (it is a {type(result).__name__}), so nothing could be "
+            "trained. Return the tensor itself: leave out .item(), float(), .numpy(), .detach() and torch.no_grad()."
+        )
+    found, wanted = _gradients(result, trained), _gradients(expected, trained)
+    for name in trained:
+        if not np.allclose(found[name], wanted[name], rtol=1e-3, atol=1e-5):
+            return wrong(
+                f"The value is right, but not its gradient by {name}: a part of the calculation is cut off from it "
+                "(.detach(), .data, .item(), torch.tensor(...), NumPy), so training would go another way."
+            )
+    return verdict
+
+
+def _gradients(loss: Any, trained: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    for leaf in trained.values():
+        leaf.grad = None
+    loss.sum().backward(retain_graph=True)
+    return {name: _values(0 if leaf.grad is None else leaf.grad) for name, leaf in trained.items()}
 
 
 def _short(value: np.ndarray) -> str:

@@ -14,9 +14,9 @@ from fedrevive_core import ConfigError, Images, StatisticProbe
 from fedrevive_core.models import check_model
 from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import tabulate
-from lessons.exercise import Verdict, check, right, wrong
+from lessons.exercise import NOT_FINITE, Verdict, a_function, check, right, wrong
 
-LONGEST = 300  # a rule is tried up to this staleness
+LONGEST = 2000  # a rule is tried up to this staleness
 
 
 @mpl.rc_context(STYLE)
@@ -32,15 +32,22 @@ def plot_images(images: Images, names: tuple[str, ...], count: int = 8) -> Figur
     return figure
 
 
-@check
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+@check(a_function)
 def check_rule(answer: Callable[[int], float]) -> Verdict:
     """Judge `answer(staleness)`, a staleness rule."""
     try:
         weights = np.array(tabulate(answer, LONGEST))
     except ConfigError as error:
-        if hasattr(first := answer(0), "item") and not isinstance(first, int | float):
+        first = next(value for value in map(answer, range(LONGEST + 1)) if not _is_weight(value))
+        if not isinstance(first, int | float):
             return wrong(f"Your rule returns a {type(first).__name__}; return a Python number instead: float(...).")
-        return wrong(f"{error}. min(1, ...) or max(0, ...) keeps it in range.")
+        return wrong(f"{error}. " + ("min(1, ...) or max(0, ...) keeps it in range." if first == first else NOT_FINITE))
+    if any(answer(tau) != weight for tau, weight in enumerate(weights)):
+        return wrong("Your rule gives two different numbers for one staleness: leave out what is random or remembered.")
     if np.ptp(weights) == 0:
         return wrong(f"beta is {weights[0]:g} whatever the staleness: your rule treats late updates like fresh ones.")
     if weights[0] > weights[-1]:
@@ -61,7 +68,7 @@ def check_rule(answer: Callable[[int], float]) -> Verdict:
     return right(f"From 0 to 1 and never falling; {reached}.")
 
 
-@check
+@check(a_function)
 def check_own_model(answer: Callable[[], nn.Module], image_shape: tuple[int, ...], num_classes: int) -> Verdict:
     """Judge `answer()`, which returns a new model with probes."""
     if isinstance(answer, nn.Module):
@@ -69,8 +76,10 @@ def check_own_model(answer: Callable[[], nn.Module], image_shape: tuple[int, ...
     model = answer()
     if not isinstance(model, nn.Module):
         return wrong(f"Return a torch.nn.Module, not a {type(model).__name__}.")
+    if answer() is model:
+        return wrong("Your function returns the same model each time: make a new one in it.")
     try:
-        check_model(model, image_shape, num_classes)
+        check_model(model, image_shape, num_classes, synthesises=True)
     except ConfigError as error:
         return wrong(f"{error}.")
     modules = list(model.modules())

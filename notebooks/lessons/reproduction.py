@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 import reproduce
 from fedrevive_core.plots import plot_curves
 from fedrevive_core.records import confidence_interval, summarise
-from lessons.exercise import Verdict, check, one_number, right, wrong
+from lessons.exercise import Verdict, a_function, a_number, check, diagnose, one_number
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.report import Report
 from reproduce.reports.report import tables as report_tables
@@ -109,73 +109,96 @@ def figure(report: Report, metric: str = "mean_accuracy") -> Figure:
     return plot_settings(runs, metric, fields[0])
 
 
-@check
+@check(a_number)
 def check_half_width(answer: float) -> Verdict:
-    """Judge the half width of the 95% interval of A's lead over B in SEEDS, paired by seed."""
+    """Judge the half width of the 95% interval of A's lead over B in SEEDS, paired by seed, to within 0.15."""
     leads = (SEEDS["A"] - SEEDS["B"]).to_numpy()
     _, paired = confidence_interval(leads)
-    spread = math.sqrt((SEEDS["A"].var() + SEEDS["B"].var()) / 3)
-    named = {
-        float(stdtrit(4, 0.975))
-        * spread: "This treats A and B as if their seeds differed. Take differences within a seed first.",
-        1.96
-        * leads.std(ddof=1)
-        / math.sqrt(3): "1.96 is for many seeds; with three, Student's t has 2 degrees of freedom.",
-        float(stdtrit(2, 0.975))
-        * leads.std()
-        / math.sqrt(3): "Divide the sum of squares by n - 1: the mean was estimated too.",
-        float(stdtrit(2, 0.975))
-        * leads.std(ddof=1): "This is for one single seed, not for the mean: divide by sqrt(3).",
-        leads.std(ddof=1): "This is the standard deviation; an interval needs Student's t and sqrt(3).",
-        float(leads.mean()): "This is the lead itself; give the half width of its interval.",
+    deviation, t = float(leads.std(ddof=1)), float(stdtrit(2, 0.975))
+    spread, t4 = math.sqrt((SEEDS["A"].var() + SEEDS["B"].var()) / 3), float(stdtrit(4, 0.975))
+    mistakes = {
+        "This treats A and B as if their seeds differed. Take differences within a seed first.": [
+            t4 * spread,
+            t * spread,
+            1.96 * spread,
+        ],
+        "1.96 is for many seeds; with three, Student's t has 2 degrees of freedom.": [
+            1.96 * deviation / math.sqrt(3),
+            2 * deviation / math.sqrt(3),
+        ],
+        "Student's t with 4 degrees of freedom is for two groups; three differences have 2.": t4
+        * deviation
+        / math.sqrt(3),
+        "Divide the sum of squares by n - 1: the mean was estimated too.": t * float(leads.std()) / math.sqrt(3),
+        "This is for one single seed, not for the mean: divide by sqrt(3).": t * deviation,
+        "You divide by 3; the mean of three has the standard error s / sqrt(3).": t * deviation / 3,
+        "This is the standard deviation; an interval needs Student's t and sqrt(3).": deviation,
+        "This is the standard error; an interval multiplies it by Student's t.": deviation / math.sqrt(3),
+        "This is the lead itself; give the half width of its interval.": float(leads.mean()),
+        "This is the whole width; give half of it.": 2 * paired,
     }
-    for value, message in named.items():
-        if abs(answer - value) < max(0.02, 0.01 * value):
-            return wrong(message)
-    if abs(answer - paired) < 0.02:
-        return right(
-            "Seeds differ by 17 points, leads by 1.5: within a seed both arms have the same clients and delays."
-        )
-    return wrong("This is not the paired interval, nor one of the usual mistakes. The three leads are 3, 4 and 2.5.")
+    return diagnose(
+        paired if abs(answer - paired) <= 0.15 else answer,
+        paired,
+        mistakes,
+        f"It is {paired:.2f}. Seeds differ by {np.ptp(SEEDS['A']):.0f} points, leads by {np.ptp(leads):.1f}: within a "
+        "seed both arms have the same clients and delays.",
+        tolerance=0.02,
+        otherwise=f"This is not the paired interval, nor one of the usual mistakes. The three leads are "
+        f"{', '.join(f'{lead:g}' for lead in leads)}.",
+    )
 
 
-@check
+@check(a_function)
 def check_final(answer: Callable[[np.ndarray, np.ndarray], float]) -> Verdict:
     """Judge a function (sim_time, accuracy) that returns the mean accuracy over the last 5% of simulated time."""
     time, accuracy = CURVE["sim_time"].to_numpy(), CURVE["accuracy"].to_numpy()
     given = one_number(answer(time.copy(), accuracy.copy()))
     wanted = summarise(CURVE, time[-1])
-    named = {
-        wanted[
+    late, best = time >= 0.95 * time[-1], wanted["best_accuracy"] - wanted["final_accuracy"]
+    mistakes = {
+        "This is the best evaluation. It picks the luckiest one, and more evaluations make it higher.": wanted[
             "best_accuracy"
-        ]: "This is the best evaluation. It picks the luckiest one, and more evaluations make it higher.",
-        wanted["last_accuracy"]: "This is the last evaluation alone: one point of a curve that goes up and down.",
-        float(accuracy.mean()): "This is the mean over all evaluations, the beginning included.",
-        float(
-            accuracy[-2:].mean()
-        ): "The last 5% of what? Evaluations may be dense; take those with sim_time >= 0.95 of the end.",
+        ],
+        "This is the last evaluation alone: one point of a curve that goes up and down.": wanted["last_accuracy"],
+        "This is the mean over all evaluations, the beginning included.": float(accuracy.mean()),
+        "The last 5% of what? Evaluations may be dense; take those with sim_time >= 0.95 of the end.": [
+            float(accuracy[-2:].mean()),
+            float(accuracy[-3:].mean()),
+        ],
+        "The comparison is the wrong way round: this is the mean over all times but the last 5%.": float(
+            accuracy[~late].mean()
+        ),
+        "This leaves out the first 5%; take only the last 5%.": float(accuracy[time >= 0.05 * time[-1]].mean()),
+        "This is the best of the last 5%; take their mean.": float(accuracy[late].max()),
+        "This is the median of the last 5%; take their mean.": float(np.median(accuracy[late])),
+        "This is a sum; divide by the number of evaluations in it.": float(accuracy[late].sum()),
+        "This is a percentage; give a number between 0 and 1.": 100 * wanted["final_accuracy"],
+        "You divide by the number of all evaluations; divide by those in the last 5%.": float(
+            accuracy[late].sum() / len(accuracy)
+        ),
     }
-    for value, message in named.items():
-        if abs(given - value) < 1e-6:
-            return wrong(message)
-    if abs(given - wanted["final_accuracy"]) < 1e-6:
-        best = wanted["best_accuracy"] - wanted["final_accuracy"]
-        return right(
-            f"The best evaluation says {100 * best:.0f} points more, at a time nobody could have chosen in advance."
-        )
-    return wrong(f"For the curve of the exercise this gives {given:.3f}; look at the evaluations from 28.03 on.")
+    praise = f"The best evaluation says {100 * best:.0f} points more, at a time nobody could have chosen in advance."
+    start = f"{0.95 * time[-1]:.3f}"
+    otherwise = f"For the curve of the exercise this gives {given:.3f}; look at the evaluations from {start} on."
+    return diagnose(given, wanted["final_accuracy"], mistakes, praise, otherwise=otherwise)
 
 
-@check
+@check(a_number)
 def check_mean_time(answer: float) -> Verdict:
     """Judge the mean time to the target of TIMES, restricted to END."""
     reached = [time for time in TIMES if time is not None]
-    if abs(answer - sum(reached) / len(reached)) < 0.01:
-        return wrong("This drops the run that failed: the method that fails most would look fastest.")
-    if abs(answer - sum(reached) / len(TIMES)) < 0.01:
-        return wrong("This counts the run that never reached the target as if it had taken no time at all.")
-    if abs(answer - (sum(reached) + END) / len(TIMES)) < 0.01:
-        return right(
-            "The third run counts with its end. The true mean is later still, so say '> 14.5, 3 of 4 reached'."
-        )
-    return wrong("Let the third run count with the last time at which you know that it had not reached the target.")
+    known = [END if time is None else time for time in TIMES]
+    expected = sum(known) / len(TIMES)
+    mistakes = {
+        "This drops the run that failed: the method that fails most would look fastest.": sum(reached) / len(reached),
+        "This counts the run that never reached the target as if it had taken no time at all.": sum(reached)
+        / len(TIMES),
+        "This is the median; the question is the mean.": [float(np.median(known)), float(np.median(reached))],
+        "This is a sum; divide it by the number of runs.": [sum(known), sum(reached)],
+        "This divides the time of all four runs by three.": sum(known) / len(reached),
+        "This is the end of the runs; three of them were faster.": END,
+    }
+    praise = f"The third run counts with its end. The true mean is later: say '> {expected:g}, 3 of 4 reached'."
+    otherwise = "Let the third run count with the last time at which you know that it had not reached the target."
+    return diagnose(answer, expected, mistakes, praise, tolerance=0.01, otherwise=otherwise)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,7 +24,8 @@ from fedrevive_core.simulation import num_threads
 from fedrevive_core.staleness import beta
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
-from lessons.exercise import Verdict, check, diagnose, one_number, right, wrong
+from lessons.exercise import Verdict, a_function, a_number, check, diagnose, one_number, right, wrong
+from lessons.quick_tour import judge_lost
 
 STEP = 0.5  # of the mean update whose effect on the loss is measured; ten updates at a server rate of 0.05 go as far
 WORKED = 1_000_000  # number of the first job trained only for measuring; jobs of the run have smaller numbers
@@ -291,15 +293,18 @@ def plot_delayed(steps: Sequence[float], staleness: int) -> Figure:
     return figure
 
 
-@check
-def check_alignment(answer: Callable[..., float]) -> Verdict:
-    """Judge a function of (returned, downloaded, current, fresh): the cosine of the update with the fresh one."""
+@check(a_function)
+def check_alignment(answer: Callable[..., Any]) -> Verdict:
+    """Judge a function of (returned, downloaded, current, fresh): the cosine of the update with the fresh one.
+
+    It may be written for NumPy arrays or for tensors.
+    """
     returned, downloaded, current, fresh = np.random.default_rng(0).normal(size=(4, 6))
     update = returned - downloaded
     norms = np.linalg.norm(update), np.linalg.norm(fresh)
 
-    def cosine(vector: np.ndarray) -> float:
-        return vector @ fresh / np.linalg.norm(vector) / norms[1]
+    def cosine(vector: np.ndarray, other: np.ndarray = fresh) -> float:
+        return vector @ other / np.linalg.norm(vector) / np.linalg.norm(other)
 
     product = update @ fresh
     mistakes = {
@@ -311,47 +316,60 @@ def check_alignment(answer: Callable[..., float]) -> Verdict:
         "This is the inner product. Divide by both norms, or long updates will look well aligned.": product,
         "You divide by only one norm; the update's is missing.": product / norms[1],
         "You divide by only one norm; the fresh update's is missing.": product / norms[0],
+        "You multiply by the second norm: a / b * c is (a / b) * c. Put b * c in parentheses, or divide twice.": [
+            product / norms[0] * norms[1],
+            product / norms[1] * norms[0],
+        ],
+        "You divide by squared norms: is the square root missing?": product / (norms[0] * norms[1]) ** 2,
+        "This is 1 minus the cosine, a distance.": 1 - cosine(update),
+        "This is the angle itself; the question is its cosine.": math.acos(cosine(update)),
+        "This compares two models, not two updates.": [cosine(returned, downloaded), cosine(returned, current)],
+        "You subtract something from the fresh update; it is an update already.": cosine(update, fresh - downloaded),
     }
-    result = one_number(answer(returned, downloaded, current, fresh))
+    vectors = returned, downloaded, current, fresh
+    try:
+        result = answer(*(vector.copy() for vector in vectors))
+    except Exception as of_arrays:  # perhaps it is written for tensors
+        try:
+            result = answer(*(torch.from_numpy(vector.copy()) for vector in vectors))
+        except Exception as of_tensors:
+            raise (of_tensors if "Tensor" in str(of_arrays) else of_arrays) from None
     praise = "You compare directions only: the client's progress, whatever the server did meanwhile."
-    return diagnose(result, cosine(update), mistakes, praise)
+    return diagnose(one_number(result), cosine(update), mistakes, praise)
 
 
-@check
+@check(a_number)
 def check_share_lost(answer: float, timeline: Timeline, rule: StalenessConfig) -> Verdict:
     """Judge the mean of beta(tau) over arrivals."""
-    staleness = timeline.staleness[timeline.arrivals]
-    answer, lost = float(answer), thrown_away(timeline, rule)["all"]
+    staleness, federation = timeline.staleness[timeline.arrivals], timeline.federation
+    every = [beta(tau, rule, federation) for tau in timeline.staleness.tolist()]  # with those that never arrive
 
-    def close(value: float) -> bool:
-        return abs(answer - value) < 0.005
+    def swing(denominator: float) -> float:
+        return float(np.mean((1 - np.cos(np.pi * staleness / denominator)) / 2))
 
-    at_mean = beta(float(staleness.mean()), rule, timeline.federation)
-    if close(lost):
-        return right(f"{lost:.1%} of all updates: clients computed and sent them, and the server did not use them.")
-    if close(100 * lost) or answer > 1:
-        return wrong("A share lies between 0 and 1.")
-    if close(1 - lost):
-        return wrong("This is what is kept; beta is what is taken away.")
-    if close(at_mean):
-        return wrong(
-            "This is beta of the mean staleness. The rule is no straight line: take the mean of beta over the arrivals."
-        )
-    if close(float(np.mean((1 - np.cos(np.pi * staleness / rule.s_max)) / 2))):
-        return wrong(
-            "Your cosine turns back too early: its argument is pi tau / (2 s_max), and beyond 2 s_max beta stays 1."
-        )
-    if close(float(np.mean((1 - np.cos(np.pi * staleness / (2 * rule.s_max))) / 2))):
-        return wrong("Beyond 2 s_max beta stays at 1; your cosine comes back down.")
-    if close(float(np.mean(np.array([beta(tau, rule, timeline.federation) for tau in timeline.staleness.tolist()])))):
-        return wrong("Jobs that never arrive are in your mean (their staleness is -1): take timeline.arrivals.")
-    return wrong("This is not the mean of beta(tau) over the arrivals, nor a mistake that this check knows.")
+    mistakes = {
+        "Your cosine turns back too early: its argument is pi tau / (2 s_max), and beyond 2 s_max beta stays 1.": swing(
+            rule.s_max
+        ),
+        "Beyond 2 s_max beta stays at 1; your cosine comes back down.": swing(2 * rule.s_max),
+        "Your rule reaches 1 at s_max already; it must do so at 2 s_max.": float(
+            np.mean(np.where(staleness >= rule.s_max, 1, (1 - np.cos(np.pi * staleness / rule.s_max)) / 2))
+        ),
+        "This takes the straight line tau / (2 s_max); the rule is a cosine.": float(
+            np.mean(np.minimum(1, staleness / (2 * rule.s_max)))
+        ),
+        "Jobs that never arrive are in your mean (their staleness is -1): take timeline.arrivals.": float(
+            np.mean(every)
+        ),
+    }
+    praise = "{lost} of all updates: clients computed and sent them, and the server did not use them."
+    return judge_lost(answer, staleness, rule, federation, praise, mistakes)
 
 
-@check
+@check(a_number)
 def check_largest_step(answer: float, staleness: int) -> Verdict:
     """Judge the largest step with which delayed descent on w^2 / 2 still converges: 2 sin(pi / (4 tau + 2))."""
-    answer, limit = float(answer), 2 * math.sin(math.pi / (4 * staleness + 2))
+    limit = 2 * math.sin(math.pi / (4 * staleness + 2))
     if 0.95 * limit <= answer <= 1.0001 * limit:
         return right(
             f"The limit is 2 sin(pi / (4 tau + 2)) = {limit:.3f}, {limit / 2:.0%} of what fresh gradients allow (2). "
@@ -362,8 +380,10 @@ def check_largest_step(answer: float, staleness: int) -> Verdict:
     if answer <= 0:
         return wrong("A step is positive; with 0 nothing is learned.")
     if answer > limit:
-        distance = delayed_descent(answer, staleness, 2000)[-1]
-        return wrong(f"With {answer:g} the distance is {distance:.2g} after 2,000 versions, and growing.")
+        distance = delayed_descent(answer, staleness, 2000)
+        if (far := distance > 1e6).any():
+            return wrong(f"With {answer:g} the distance exceeds a million after {np.argmax(far)} versions.")
+        return wrong(f"With {answer:g} the distance is {distance[-50:].max():.2g} after 2,000 versions, and growing.")
     return wrong(
         f"{answer:g} converges, but a larger step does too: try larger ones until the swings no longer die out."
     )

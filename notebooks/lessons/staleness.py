@@ -11,9 +11,21 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from fedrevive_core.config import FederationConfig
+from fedrevive_core.errors import ConfigError
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, times_of_versions
 from fedrevive_core.timeline import Timeline, expected_staleness, simulate_timeline
-from lessons.exercise import Verdict, check, one_number, right, wrong
+from lessons.exercise import (
+    Verdict,
+    a_function,
+    a_number,
+    a_whole_number,
+    a_word,
+    check,
+    diagnose,
+    one_number,
+    right,
+    wrong,
+)
 
 BLUE, ORANGE = TITLE_COLOURS[:2]
 LABELS = {
@@ -135,6 +147,9 @@ MISTAKES: dict[str, Counting] = {
     "This is the version that the job starts from. How many more were made before it arrived?": lambda d, a, v: np.sum(
         v <= d
     ),
+    "This counts all versions of the run, for every job. Count those that were made while the job ran.": (
+        lambda d, a, v: len(v)
+    ),
     "This is how long the job took in simulated time. Staleness counts versions.": lambda d, a, v: a - d,
     "The sign is wrong: take versions at arrival minus versions at dispatch.": lambda d, a, v: (
         -np.sum((v > d) & (v < a))
@@ -142,80 +157,96 @@ MISTAKES: dict[str, Counting] = {
 }
 
 
-@check
+@check(a_function)
 def check_counting(answer: Counting, timeline: Timeline) -> Verdict:
     """Judge exercise 1: a function (dispatch_time, arrival_time, version_times) that counts what the package counts."""
-    if not callable(answer):
-        return wrong("Give a function of dispatch_time, arrival_time and version_times.")
     given, truth = _of_job(timeline, answer), timeline.staleness[timeline.arrivals]
-    if np.array_equal(given, truth):
-        return right(f"It agrees with the package on all {len(truth)} arrivals.")
-    for message, mistake in MISTAKES.items():
-        if np.allclose(given, _of_job(timeline, mistake)):
-            return wrong(message)
-    first = int(np.flatnonzero(given != truth)[0])
-    return wrong(
-        f"{np.mean(given == truth):.0%} of the arrivals agree. Look at job {timeline.arrivals[first]}: you say "
-        f"{given[first]:g}, but {truth[first]} versions were made while it ran."
+    first = int(np.argmax(given != truth))
+    return diagnose(
+        given,
+        truth,
+        {message: _of_job(timeline, mistake) for message, mistake in MISTAKES.items()},
+        f"It agrees with the package on all {len(truth)} arrivals.",
+        otherwise=f"{np.mean(given == truth):.0%} of the arrivals agree. Look at job {timeline.arrivals[first]}: you "
+        f"say {given[first]:g}, but {truth[first]} versions were made while it ran.",
     )
 
 
-@check
+@check(a_number)
 def check_prediction(answer: float, federation: FederationConfig, seed: int) -> Verdict:
     """Judge exercise 2: the mean staleness of `federation`, to within 3% of the law."""
     expected = expected_staleness(federation)
     num_clients, k, b = federation.num_clients, federation.concurrency, federation.buffer_size
-    if abs(answer - expected) <= 0.03 * expected:
-        return right(
-            f"A run of {federation.max_versions} versions has {mean_staleness(federation, seed):.3g}, close to the law."
-        )
-    usual = {
-        k / b: "Nearly. While a job runs, the other jobs arrive. How many others are there?",
-        k - 1: "This is the number of uploads that arrive while a job runs. But how many of them make one version?",
-        k: "Two things are missing: the job itself does not count, and the server needs B uploads for one version.",
-        (k - 1) * b: "A larger buffer makes fewer versions, so fewer are missed: divide by B.",
-        k * b: "A larger buffer makes fewer versions, so fewer are missed: divide by B.",
-        (num_clients - 1) / b: "Clients that wait for work delay nobody: count the jobs in flight, not the clients.",
-        num_clients / b: "Clients that wait for work delay nobody: count the jobs in flight, not the clients.",
+    waiting = "Clients that wait for work delay nobody: count the jobs in flight, not the clients."
+    buffered = "A larger buffer makes fewer versions, so fewer are missed: divide by B."
+    mistakes = {
+        "Nearly. While a job runs, the other jobs arrive. How many others are there?": k / b,
+        "This is the number of uploads that arrive while a job runs. But how many of them make one version?": k - 1,
+        "Two things are missing: the job itself does not count, and the server needs B uploads for one version.": k,
+        buffered: [(k - 1) * b, k * b],
+        waiting: [(num_clients - 1) / b, num_clients / b, num_clients - 1, num_clients],
+        "This is the other way round: more jobs in flight make updates staler, a larger buffer less so.": b / (k - 1),
     }
-    for value, message in usual.items():
-        if abs(answer - value) <= 0.01 * value:
-            return wrong(message)
-    return wrong(f"Your answer is too {'large' if answer > expected else 'small'}. Start from Little's law above.")
+    measured = f"{mean_staleness(federation, seed):.3g}"
+    praise = f"A run of {federation.max_versions} versions has {measured}; the law says {expected:.3g}."
+    otherwise = f"Your answer is too {'large' if answer > expected else 'small'}. Start from Little's law above."
+    return diagnose(answer, expected, mistakes, praise, tolerance=0.03, otherwise=otherwise)
 
 
-@check
+VERSIONS = 10  # that a run must make at least before it shows that no update is stale
+
+
+def pair(answer: Any) -> tuple[int, int]:
+    """Read (B, O)."""
+    try:
+        buffer_size, refill_size = answer
+    except TypeError:
+        raise ConfigError("Give two whole numbers in parentheses, (B, O)") from None
+    except ValueError:
+        raise ConfigError(f"Give two whole numbers in parentheses, (B, O), not {len(answer)} things") from None
+    sizes = a_whole_number(buffer_size), a_whole_number(refill_size)
+    if min(sizes) < 1:
+        raise ConfigError(f"B = {sizes[0]} and O = {sizes[1]} must be at least 1")
+    return sizes
+
+
+@check(pair)
 def check_zero(answer: tuple[int, int], federation: FederationConfig, num_arrivals: int, seed: int) -> Verdict:
     """Judge exercise 3: values of B and O with which no update is ever stale."""
-    if not (isinstance(answer, tuple | list) and len(answer) == 2):
-        return wrong("Give two whole numbers in parentheses, (B, O).")
     buffer_size, refill_size = answer
-    chosen = changed(federation, num_arrivals, buffer_size=buffer_size, refill_size=refill_size)
+    if buffer_size > num_arrivals:
+        return wrong(
+            f"With B = {buffer_size} the {num_arrivals} uploads of a run make no version at all, so nothing is "
+            "learned. Choose a B with which a run makes versions."
+        )
+    enough = max(num_arrivals, VERSIONS * buffer_size)
+    chosen = changed(federation, enough, buffer_size=buffer_size, refill_size=refill_size)
     staleness = simulate_timeline(chosen, seed).summary()
     k = chosen.concurrency
     if staleness["max_staleness"] == 0:
         rounds = f", {buffer_size // k} of them for a version" if buffer_size > k else ": this is FedAvg"
         return right(
-            f"All {k} jobs start together, and the server waits for all of them. These are synchronous rounds{rounds}."
+            f"All {k} jobs start together, and the server waits for all of them. These are synchronous rounds{rounds}. "
+            f"In {chosen.max_versions} versions no update was stale."
         )
     measured = f"The mean is {staleness['mean_staleness']:.3g} with B = {buffer_size} and O = {refill_size}."
-    if refill_size == k:
+    if refill_size == k and buffer_size < k:
         return wrong(f"{measured} All jobs start together, but the server makes versions before the last has arrived.")
+    if refill_size == k:
+        return wrong(f"{measured} All jobs start together, but {buffer_size} uploads are not whole rounds of {k}.")
     if buffer_size >= k:
         return wrong(f"{measured} A version takes {buffer_size} uploads, but jobs start at any time in between.")
     return wrong(f"{measured} Nobody may start before everybody has arrived, and only then may a version be made.")
 
 
-@check
+@check(a_word("rises", "stays", "falls"))
 def check_stragglers(answer: str, calm: Timeline, slowed: Timeline) -> Verdict:
     """Judge exercise 4: the mean staleness 'rises', 'stays' or 'falls' when some clients are far slower."""
     before, after = calm.summary()["mean_staleness"], slowed.summary()["mean_staleness"]
     measured = f"The mean goes from {before:.3g} to {after:.3g}"
+    worst = f"the stalest update from {calm.summary()['max_staleness']} to {slowed.summary()['max_staleness']}"
     if answer == "stays":
-        worst = f"the stalest update from {calm.summary()['max_staleness']} to {slowed.summary()['max_staleness']}"
         return right(f"{measured}, {worst}. The law depends on how many jobs are in flight, not on how long they take.")
     if answer == "rises":
-        return wrong(f"{measured}. The stragglers' updates are far staler, but rare. What happens to all the others?")
-    if answer == "falls":
-        return wrong(f"{measured}. Most updates become fresher, but the few updates of the stragglers make up for it.")
-    return wrong("Answer 'rises', 'stays' or 'falls'.")
+        return wrong(f"{measured}, {worst}. The stragglers' updates are staler, but rare. What happens to the others?")
+    return wrong(f"{measured}. Most updates become fresher, but the few updates of the stragglers make up for it.")

@@ -22,7 +22,7 @@ from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, newest_of_each_clas
 from fedrevive_core.records import Switches, Trace
 from fedrevive_core.revival import kl_divergence, teacher_weights
 from fedrevive_core.simulation import SynthesisStart, capture, num_threads, trace_synthesis
-from lessons.exercise import Verdict, check, diagnose, one_number, wrong
+from lessons.exercise import Verdict, a_function, check, diagnose, explained, one_number, with_gradient, wrong
 
 ABLATIONS: dict[str, Switches] = {
     "all three": (True, True, True),
@@ -301,19 +301,23 @@ def privacy_in_words(near: Neighbours) -> str:
     )
 
 
-@check
+@check(a_function)
 def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
     """Judge a function of logits (M, n, C), labels (n,) and q (M, C) that returns L_hot."""
     rng = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(3, 5, 4, generator=rng), torch.tensor([0, 1, 2, 3, 1])
     q = torch.rand(3, 4, generator=rng)
     q = q / q.sum(dim=1, keepdim=True)
+    trained = {"logits": logits.requires_grad_()}
+
+    def each(scores: Tensor) -> Tensor:
+        return torch.stack([F.cross_entropy(one, labels, reduction="none") for one in scores])  # (M, n)
 
     def loss(weights: Tensor, scores: Tensor = logits) -> Tensor:
-        each = torch.stack([F.cross_entropy(one, labels, reduction="none") for one in scores])
-        return (weights[:, labels] * each).sum() / len(labels)
+        return (weights[:, labels] * each(scores)).sum() / len(labels)
 
     weights, ones = q / q.sum(dim=0), torch.ones_like(q)
+    means = each(logits).mean(dim=1, keepdim=True)  # what F.cross_entropy returns for each teacher
     mistakes = {
         "Every teacher counts equally: you forgot the teacher weights w_m(y_b).": loss(ones / 3),
         "Every teacher counts fully: you forgot the teacher weights w_m(y_b).": loss(ones),
@@ -321,20 +325,42 @@ def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
         "weights of a class sum to 1.": loss(q),
         "This is the sum over samples: divide by n.": loss(weights) * 5,
         "You divide by the number of teachers too: the weights already sum to 1 over them.": loss(weights) / 3,
+        "You divide by the number of classes, not by the number of samples.": loss(weights) * 5 / 4,
         "Cross-entropy takes logits: you gave it probabilities, so the softmax is applied twice.": loss(
             weights, logits.softmax(dim=2)
         ),
+        "F.cross_entropy returned the mean over the samples, before the weights could count each of them: "
+        'pass reduction="none".': [
+            (weights[:, labels] * means).sum() / 5,
+            (weights[:, labels] * means).sum(),
+            (weights * means).sum() / 4,
+        ],
+        "The sign is wrong: the cross-entropy is minus the logarithm of the probability.": -loss(weights),
+        "This is only the last teacher's part: is the sum started anew in the loop?": (
+            (weights[:, labels] * each(logits))[-1].sum() / 5
+        ),
+        "This is only the first teacher's part: is the `return` inside the loop?": (
+            (weights[:, labels] * each(logits))[0].sum() / 5
+        ),
+        "These are probabilities; the loss takes their logarithms.": [
+            sign * (weights[:, labels] * (-each(logits)).exp()).sum() / 5 for sign in (1, -1)
+        ],
     }
-    result = one_number(answer(logits.clone(), labels.clone(), q.clone()))
+    try:
+        answered = answer(logits.clone(), labels.clone(), q.clone())
+    except (RuntimeError, IndexError) as error:
+        asked = 'Without reduction="none", F.cross_entropy returns one number for a teacher, not one for each sample.'
+        return wrong(f"Your answer could not be used. {explained(error)} {asked}")
     praise = "A teacher that never saw a class has no influence on what it should look like."
-    return diagnose(result, loss(weights), mistakes, praise)
+    verdict = diagnose(one_number(answered), loss(weights), mistakes, praise)
+    return with_gradient(verdict, answered, loss(weights), trained)
 
 
-@check
+@check(a_function)
 def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
     """Judge a function of features (B, C, H, W), mean and variance (C,) that returns one probe's term of L_feat."""
     rng = torch.Generator().manual_seed(1)
-    x = torch.randn(3, 4, 2, 2, generator=rng) + 0.5
+    x = (torch.randn(3, 4, 2, 2, generator=rng) + 0.5).requires_grad_()
     mean, var = torch.randn(4, generator=rng), torch.rand(4, generator=rng) + 0.5
     axes = (0, 2, 3)
 
@@ -356,20 +382,29 @@ def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
         "Only the mean is matched: the variance's term is missing.": norm(m - mean),
         "You compared with mean 0 and variance 1, to which the probes are reset in every new global version. Compare "
         "with the teacher's statistics, which come with its model.": norm(m) + norm(v - 1),
+        "Only the variance is matched: the mean's term is missing.": norm(v - var),
+        "This is one norm of both differences together; the loss adds two norms.": norm(torch.cat([m - mean, v - var])),
+        "You averaged over the batch alone: average over height and width, too, all dimensions but the channels.": (
+            norm(x.mean(dim=0) - mean[:, None, None]) + norm(x.var(dim=0, correction=0) - var[:, None, None])
+        ),
+        "The two norms are averaged; the loss adds them.": (norm(m - mean) + norm(v - var)) / 2,
+        "The sign is wrong: the loss is to become small, so it is a sum of norms.": -norm(m - mean) - norm(v - var),
+        "You subtract the two norms; add them.": norm(m - mean) - norm(v - var),
     }
-    result = one_number(answer(x.clone(), mean.clone(), var.clone()))
+    answered, expected = answer(x.clone(), mean.clone(), var.clone()), norm(m - mean) + norm(v - var)
     praise = (
         "Two norms per probe: the loss is 0 only if every channel has the mean and the spread the teacher remembers."
     )
-    return diagnose(result, norm(m - mean) + norm(v - var), mistakes, praise)
+    return with_gradient(diagnose(one_number(answered), expected, mistakes, praise), answered, expected, {"x": x})
 
 
-@check
+@check(a_function)
 def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
     """Judge a function of teacher and student logits (n, C) and weights (n,): one teacher's part of L_adv."""
     rng = torch.Generator().manual_seed(3)
     teacher = 2 * torch.randn(8, 3, generator=rng)
     student, w = teacher + 2 * torch.randn(8, 3, generator=rng), torch.rand(8, generator=rng)
+    trained = {"teacher": teacher.requires_grad_(), "student": student.requires_grad_()}
     agree = teacher.argmax(dim=1) == student.argmax(dim=1)
     kl, reverse = kl_divergence(teacher, student), kl_divergence(student, teacher)
     mistakes = {
@@ -389,15 +424,24 @@ def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
         "This is the sum over samples: divide by n.": -(w * agree * kl).sum(),
         "You averaged over classes too: sum over classes, then take the mean over samples.": -(w * agree * kl).mean()
         / 3,
+        "This is the share of the teachers' weight on which both agree: the divergence is missing.": [
+            sign * (w * agree).mean() for sign in (1, -1)
+        ],
+        "This is the teacher's entropy or the cross-entropy; the divergence is their difference.": [
+            sign * (w * agree * -(teacher.softmax(1) * logs.log_softmax(1)).sum(1)).mean()
+            for logs in (teacher, student)
+            for sign in (1, -1)
+        ],
+        "You divide by the sum of the weights; the loss divides by n.": -(w * agree * kl).sum() / w.sum(),
     }
-    result = one_number(answer(teacher.clone(), student.clone(), w.clone()))
+    answered, expected = answer(teacher.clone(), student.clone(), w.clone()), -(w * agree * kl).mean()
     praise = (
         "It looks for images that both assign to the same class, where the teacher is sure in a way the student is not."
     )
-    return diagnose(result, -(w * agree * kl).mean(), mistakes, praise)
+    return with_gradient(diagnose(one_number(answered), expected, mistakes, praise), answered, expected, trained)
 
 
-@check
+@check(a_function)
 def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
     """Judge a function of a model, noise (n, 1, 4, 4) and T_probe that returns estimated class proportions (C,)."""
     rng = torch.Generator().manual_seed(4)
@@ -407,7 +451,7 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
             parameter.copy_(torch.randn(parameter.shape, generator=rng))
     model = nn.Sequential(probe, nn.Flatten(), head).train()  # as it comes from the client: in training mode
     noise, temperature = torch.randn(64, 1, 4, 4, generator=rng), 0.8
-    result = torch.as_tensor(answer(model, noise.clone(), temperature)).detach()
+    result = answer(model, noise.clone(), temperature)
     if not torch.equal(probe.running_mean, torch.zeros(1)):
         return wrong(
             "The model was in training mode: your noise went into its probes' running statistics, which L_feat needs "
@@ -422,7 +466,7 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
         )
         .softmax(dim=1)
         .mean(dim=0),
-        "You averaged the logits first: take the softmax of each input's logits, then average the probabilities.": (
+        "You averaged before the softmax: take the softmax of each input's logits, then average the probabilities.": (
             logits.mean(dim=0) / temperature
         ).softmax(dim=0),
         "You counted hard votes (argmax); the proxy averages probabilities.": torch.bincount(
@@ -434,6 +478,11 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
         "The softmax runs over inputs; it must run over classes (dim=1).": (logits / temperature)
         .softmax(dim=0)
         .mean(dim=0),
+        "These are averaged logits: the softmax is missing.": [logits.mean(dim=0), (logits / temperature).mean(dim=0)],
+        "These are logarithms of probabilities: take the softmax itself.": (
+            (logits / temperature).log_softmax(dim=1).mean(dim=0)
+        ),
+        "Every class gets the same share, whatever the model answers.": torch.full((3,), 1 / 3),
     }
     praise = "No data were needed: a network that was trained on few classes answers these classes even to noise."
     return diagnose(result, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)

@@ -19,7 +19,7 @@ from fedrevive_core import Simulation
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.revival import Synthesizer, nearest_tokens, teacher_weights
 from fedrevive_core.seeding import stream
-from lessons.exercise import Verdict, check, diagnose, wrong
+from lessons.exercise import Verdict, a_function, check, diagnose, one_number, with_gradient, wrong
 
 # ------------------------------------------------------------------------------------------------------------ the data
 
@@ -161,14 +161,14 @@ def plot_reading(table: pd.DataFrame, num_classes: int) -> Figure:
 # ----------------------------------------------------------------------------------------------------------- exercises
 
 
-@check
+@check(a_function)
 def check_attention(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Judge `answer(scores, mask)`: attention weights (B, Q, T) from scores (B, Q, T) and mask (B, T), 1 at tokens."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(2, 2, 4, generator=generator, dtype=torch.float64)
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]], dtype=torch.float64)
     hidden, tiny = mask[:, None] < 0.5, -1e9
-    result = torch.as_tensor(answer(scores.clone(), mask.clone())).detach()
+    result = answer(scores.clone(), mask.clone())
     expected = scores.masked_fill(hidden, tiny).softmax(dim=-1)
     mistakes = {
         "The mask is not used: tokens look at padding, so the amount of padding changes what a text means.": (
@@ -190,21 +190,28 @@ def check_attention(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
         "This is a mean over all tokens, whatever their scores.": (mask / mask.sum(dim=1, keepdim=True))[
             :, None
         ].expand(2, 2, 4),
+        "The scores of padding are lower, but not low enough: its exponential must be zero.": [
+            (scores - (1 - mask[:, None]) * much).softmax(dim=-1) for much in (1, 10)
+        ]
+        + [scores.masked_fill(hidden, -1.0).softmax(dim=-1)],
+        "These are the exponentials; divide by their sum over the tokens.": scores.exp() * mask[:, None],
+        "These are logarithms of the weights: take softmax, not log_softmax.": scores.masked_fill(
+            hidden, tiny
+        ).log_softmax(dim=-1),
     }
-    if result.isnan().any():
-        return wrong("There are NaNs: 0 times infinity is undefined. Use masked_fill, not a product.")
     return diagnose(result, expected, mistakes, "What the mask hides has no influence at all.")
 
 
-@check
+@check(a_function)
 def check_nearest(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Judge `answer(x, table)`: the index (n,) of the token in `table` (V, d) nearest to each row of `x` (n, d)."""
-    x = torch.tensor([[1.0, 0.0], [0.5, 0.6], [3.0, 0.5], [0.2, 1.5]], dtype=torch.float64)
-    table = torch.tensor(
-        [[4.0, 1.0], [0.9, 0.3], [0.2, 0.9], [5.0, 0.0], [2.0, 2.4], [-1.0, -1.0]], dtype=torch.float64
-    )
-    gap = torch.cdist(x, table)
-    similar = torch.nn.functional.normalize(x, dim=1) @ torch.nn.functional.normalize(table, dim=1).T
+    generator = torch.Generator().manual_seed(0)
+    # So many that every other distance has another nearest token somewhere.
+    x = torch.randn(24, 3, generator=generator, dtype=torch.float64)
+    table = 1.5 * torch.randn(16, 3, generator=generator, dtype=torch.float64)
+    gap, length = torch.cdist(x, table), table.square().sum(dim=1)
+    unit = torch.nn.functional.normalize
+    similar = unit(x, dim=1) @ unit(table, dim=1).T
     mistakes = {
         "This is the token with the most similar direction (cosine); take the smallest distance.": similar.argmax(
             dim=1
@@ -213,26 +220,40 @@ def check_nearest(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
             (x @ table.T).argmax(dim=1)
         ),
         "This is the farthest token: use argmin, or check a sign.": gap.argmax(dim=1),
-        "This is |e|^2 - x.e, but the dot product counts twice in |x - e|^2.": (
-            (table.square().sum(dim=1) - x @ table.T).argmin(dim=1)
-        ),
+        "This is |e|^2 - x.e, but the dot product counts twice in |x - e|^2.": (length - x @ table.T).argmin(dim=1),
         "This is the smallest dot product. The distance is |x - e|^2 = |x|^2 - 2 x.e + |e|^2.": (
             (x @ table.T).argmin(dim=1)
         ),
+        "This is the sum of absolute differences (the 1-norm, p=1); the distance here is Euclidean.": torch.cdist(
+            x, table, p=1
+        ).argmin(dim=1),
+        "This is the largest absolute difference; the distance here is Euclidean.": torch.cdist(
+            x, table, p=torch.inf
+        ).argmin(dim=1),
+        "The sign of the dot product is wrong: |x - e|^2 = |x|^2 - 2 x.e + |e|^2.": (length + 2 * x @ table.T).argmin(
+            dim=1
+        ),
+        "This compares the lengths of the vectors, not their places.": (
+            (x.norm(dim=1)[:, None] - table.norm(dim=1)).abs().argmin(dim=1)
+        ),
+        "You add up the differences with their signs, so that they cancel: square them first.": [
+            (x[:, None] - table).sum(dim=2).abs().argmin(dim=1),
+            (x[:, None] - table).sum(dim=2).argmin(dim=1),
+        ],
     }
-    result = torch.as_tensor(answer(x.clone(), table.clone()))
-    if result.shape == (len(table),):
+    result = answer(x.clone(), table.clone())
+    if np.shape(result) == (len(table),):
         return wrong("This gives one index for each token, its nearest row of x. Take the argmin over tokens.")
     return diagnose(
         result, gap.argmin(dim=1), mistakes, "Its gradient is zero or undefined: nobody can train through an argmin."
     )
 
 
-@check
+@check(a_function)
 def check_feature_loss(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     """Judge `answer(h, running_mean)`: the feature term of one layer from states (n, d) and a mean (d,)."""
     generator = torch.Generator().manual_seed(1)
-    h = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    h = torch.randn(5, 3, generator=generator, dtype=torch.float64).requires_grad_()
     mean = torch.randn(3, generator=generator, dtype=torch.float64)
     gap = h - mean
     norms = torch.linalg.vector_norm(gap, dim=1)
@@ -251,9 +272,13 @@ def check_feature_loss(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
         "This is the mean of the states' norms: the running mean is not subtracted.": torch.linalg.vector_norm(
             h, dim=1
         ).mean(),
+        "You divide by the dimensions, too: a norm has no mean in it.": [norms.mean() / 3, norms.mean() / 3**0.5],
+        "This is the mean gap with its sign: gaps on both sides would cancel.": gap.mean(),
+        "The sign is wrong: the loss is to become small.": -norms.mean(),
     }
-    result = torch.as_tensor(answer(h.clone(), mean.clone())).detach()
-    if result.shape == (len(h),) and np.allclose(result, norms):
+    answered = answer(h.clone(), mean.clone())
+    if np.shape(answered) == (len(h),) and torch.allclose(torch.as_tensor(answered), norms):
         return wrong("These are the norms of the texts, which is right so far. Now return their mean, one number.")
     praise = "The loss pulls every text towards what the teacher usually sees, so the texts also become similar."
-    return diagnose(result, norms.mean(), mistakes, praise)
+    verdict = diagnose(one_number(answered), norms.mean(), mistakes, praise)
+    return with_gradient(verdict, answered, norms.mean(), {"h": h})

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import signal
-import sys
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
-from fedrevive_core.errors import ConfigError, Interrupted
+from reproduce.cli.door import main
 from reproduce.cli.notebooks import notebook, pages
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
 from reproduce.cli.tools import bench, doctor, seed_texts, verify
-from reproduce.console import command_line
+
+__all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last release looks for main here
 
 # By what one wants to do, as `--help` shows them.
 COMMANDS = {
@@ -32,35 +32,21 @@ Start with `quickstart`: it needs no download and takes a few minutes on a lapto
 says what. Every command has a `--help` with an example; `--install-completion` makes your shell complete names.""",
 )
 
+
+class Command(TyperCommand):
+    """A command whose options may be given once each, unless they can be repeated: the first would be ignored."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises typer.BadParameter for an option that is given twice."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in order:
+            if parameter.param_type_name == "option" and not parameter.multiple and order.count(parameter) > 1:
+                raise typer.BadParameter("It may be given once.", ctx=ctx, param_hint=parameter.opts[0])
+        return super().parse_args(ctx, args)
+
+
 for group, commands in COMMANDS.items():
     for command in commands:
         # The value of the old spelling `notebook -p NAME VALUE` is an extra argument, and may begin with a minus sign.
         settings = {"allow_extra_args": True, "ignore_unknown_options": True} if command is notebook else None
-        app.command(rich_help_panel=group, context_settings=settings)(command)
-
-
-def main() -> None:
-    """Run the command line.
-
-    A ConfigError becomes one sentence on standard error and exit code 2. A run that was stopped by a signal says how
-    to resume it and exits with 128 + the number of the signal, as shells do.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a console without Greek letters shows '?' in their place
-    for name in ("SIGTERM", "SIGHUP"):  # end as on Ctrl-C, so that what is unfinished is removed
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
-    try:
-        app()
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except MemoryError as error:
-        print(f"error: not enough memory ({error}): choose fewer clients, or a smaller model or pool", file=sys.stderr)
-        sys.exit(2)
-    except Interrupted as stopped:
-        again = command_line() + ("" if "--resume" in sys.argv else " --resume")
-        print(f"stopped by signal {stopped.signal}; resume with:\n{again}", file=sys.stderr)
-        sys.exit(128 + stopped.signal)
+        app.command(cls=Command, rich_help_panel=group, context_settings=settings)(command)

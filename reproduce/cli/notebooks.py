@@ -8,11 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from fedrevive_core.errors import ConfigError
+from fedrevive_core.errors import ConfigError, Interrupted
 from reproduce.cli.options import directory, parse_pairs
 from reproduce.console import hint
 
 OUT = Path("build/notebooks")
+
+
+CellSecondsOption = Annotated[
+    int,
+    typer.Option("--cell-seconds", metavar="N", min=0, max=10**9, help="A cell that takes longer fails; 0: no limit."),
+]
 
 
 def notebook_runner() -> Any:
@@ -40,6 +46,7 @@ def notebook(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Executed copy; default `build/notebooks/NAME.ipynb`."),
     ] = None,
+    cell_seconds: CellSecondsOption = 3600,
 ) -> None:
     """Execute one notebook with your parameters, and write the executed copy and its page (.html).
 
@@ -55,10 +62,13 @@ def notebook(
     path = runner.find(name)
     copy = out or OUT / path.name
     try:
-        page = runner.execute(path, copy, runner.parse(path, pairs))
+        page = runner.execute(path, copy, runner.parse(path, pairs), cell_seconds=cell_seconds)
     except runner.NotebookFailed as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
+    except Interrupted as stopped:
+        print(f"stopped by signal {stopped.signal}: {path.stem} was not finished", file=sys.stderr)
+        raise typer.Exit(128 + stopped.signal) from None
     print(f"Executed: {copy}\nPage: {page}")
 
 
@@ -78,6 +88,7 @@ def _modern(parameters: list[str], values: list[str]) -> list[str]:
 
 def pages(
     out: Annotated[Path, directory("Directory for the pages and their index.")] = Path("build/pages"),
+    cell_seconds: CellSecondsOption = 3600,
 ) -> None:
     """Execute every notebook of the course with its defaults, and write their pages and an index.
 
@@ -87,7 +98,11 @@ def pages(
     fedrevive pages --out build/pages
     ```
     """
-    index, failures = notebook_runner().write_pages(out)
+    try:
+        index, failures = notebook_runner().write_pages(out, cell_seconds)
+    except Interrupted as stopped:
+        print(f"stopped by signal {stopped.signal}: the notebooks that ended are in {out}", file=sys.stderr)
+        raise typer.Exit(128 + stopped.signal) from None
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     print(f"Open this page: {index.resolve()}")

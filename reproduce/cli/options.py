@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
 
-from fedrevive_core.config import METHODS, PRESETS, SCHEDULES
+from fedrevive_core.config import METHODS, PRESETS, SCHEDULES, parse_value
 from fedrevive_core.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -44,18 +43,44 @@ CheckpointOption = Annotated[
     typer.Option(
         "--checkpoint-every",
         metavar="INTERVAL",
-        help="Write a checkpoint to OUT.partial every N versions (`100`) or seconds (`300s`).",
+        help="Write a checkpoint to OUT.partial every N versions (`100`) or seconds (`300s`); default: `300s`.",
     ),
 ]
 
 KeepOption = Annotated[
     int,
     typer.Option(
-        "--keep-every", metavar="N", help="Also keep one checkpoint every N versions; they end up in OUT/checkpoints."
+        "--keep-every",
+        metavar="N",
+        min=0,
+        help="Also keep one checkpoint every N versions; they end up in OUT/checkpoints.",
     ),
 ]
 
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint in OUT.partial.")]
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Resume from the newest checkpoint in OUT.partial; begin if there is none; do nothing if OUT is finished.",
+    ),
+]
+
+OtherCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-code",
+        help="Also resume what other code, versions of PyTorch or NumPy, or threads began; the record lists the parts.",
+    ),
+]
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Only part I of N (from 1), beside other processes that do the other parts in the same OUT; resumes.",
+    ),
+]
 
 PresetOption = Annotated[
     str, one_of("--preset", PRESETS, f"Data set, model and all settings. One of {listed(PRESETS)}.")
@@ -102,29 +127,30 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def parse_pairs(option: str, entries: list[str] | None, form: str, example: str) -> list[tuple[str, str]]:
-    """Name and text of every NAME=VALUE that was given to `option`.
+def parse_pairs(option: str, entries: list[str] | None, form: str, example: str) -> dict[str, str]:
+    """Text by name of every NAME=VALUE that was given to `option`.
 
-    Raises ConfigError, which shows `form` and an `example`, for an entry without a name or without `=`.
+    Raises ConfigError, which shows `form` and an `example`, for an entry without a name or without `=`, and for a name
+    that is given twice.
     """
-    pairs = []
+    pairs: dict[str, str] = {}
     for entry in entries or []:
         name, equals, text = entry.partition("=")
-        if not (equals and name.strip()):
+        name = name.strip()
+        if not (equals and name):
             raise ConfigError(f"{option} {entry}: must be {form}, such as {example}")
-        pairs.append((name.strip(), text))
+        if name in pairs:
+            raise ConfigError(f"{option} {name}={pairs[name]} and {option} {entry}: {name} may be given once")
+        pairs[name] = text
     return pairs
 
 
 def parse_settings(settings: list[str] | None) -> dict[str, Any]:
     """Settings by dotted name from `SECTION.FIELD=VALUE`; a value is JSON or a plain word."""
-    parsed: dict[str, Any] = {}
-    for name, text in parse_pairs("--set", settings, "SECTION.FIELD=VALUE", "server.lr=0.05"):
-        try:
-            parsed[name] = json.loads(text)
-        except json.JSONDecodeError:
-            parsed[name] = text  # a plain word
-    return parsed
+    pairs = parse_pairs("--set", settings, "SECTION.FIELD=VALUE", "server.lr=0.05")
+    if "seed" in pairs:
+        raise ConfigError(f"--set seed={pairs['seed']}: --seed or --seeds sets it, where the command has them")
+    return {name: parse_value(text) for name, text in pairs.items()}
 
 
 def split(text: str, option: str) -> list[str]:
@@ -132,17 +158,19 @@ def split(text: str, option: str) -> list[str]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise ConfigError(f"--{option} is empty: give at least one, separated by commas")
-    if len(set(parts)) < len(parts):
-        raise ConfigError(f"--{option} {text}: each may be given once")
+    repeated = next((part for part in parts if parts.count(part) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"--{option} {text}: each may be given once, and {repeated} is there twice")
     return parts
 
 
 def parse_seeds(text: str) -> list[int]:
     """Seeds from a comma-separated list."""
-    seeds = split(text, "seeds")
-    if not all(seed.isdecimal() for seed in seeds):
-        raise ConfigError(f"--seeds {text}: must be whole numbers >= 0, separated by commas")
-    numbers = [int(seed) for seed in seeds]
-    if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"--seeds {text}: each may be given once")
-    return numbers
+    seeds: dict[int, str] = {}
+    for part in split(text, "seeds"):
+        if not (part.isascii() and part.isdecimal() and len(part) < 20):
+            raise ConfigError(f"--seeds {text}: must be whole numbers >= 0, separated by commas, not {part}")
+        first = seeds.setdefault(int(part), part)
+        if first is not part:
+            raise ConfigError(f"--seeds {text}: each may be given once, and {first} and {part} are the same")
+    return list(seeds)

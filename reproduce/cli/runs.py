@@ -18,6 +18,7 @@ from reproduce.cli.options import (
     KeepOption,
     MethodOption,
     MethodsOption,
+    OtherCodeOption,
     PresetOption,
     ResumeOption,
     ScheduleOption,
@@ -141,12 +142,13 @@ def run(
     checkpoint_every: CheckpointOption = None,
     keep_every: KeepOption = 0,
     resume: ResumeOption = False,
+    allow_other_code: OtherCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run one method and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
 
-    With `--checkpoint-every`, a run that was interrupted or killed can be resumed with `--resume`; it ends with the
-    same bits.
+    A run that was interrupted or killed can be resumed with `--resume`; it ends with the same bits. A finished one is
+    not repeated then, so that a batch system may start the same command again and again.
 
     ```
     fedrevive run --preset lab-digits --method fedrevive --out runs/first
@@ -156,8 +158,8 @@ def run(
     from fedrevive_core import simulation
 
     config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
-    output = OutputDirectory(out, checkpoint_every, keep_every, resume)
-    _finish(simulation.run(config, **output.checkpoints()), output, as_json)
+    output = OutputDirectory(out, checkpoint_every, keep_every, resume, allow_other_code)
+    _finish(output.finished(config) or simulation.run(config, **output.options()), output, as_json)
 
 
 def compare(
@@ -168,6 +170,7 @@ def compare(
     schedule: ScheduleOption = "default",
     settings: SetOption = None,
     jobs: JobsOption = 1,
+    allow_other_code: OtherCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run several methods on the same arrivals, with several seeds, and write a table and a figure.
@@ -184,7 +187,7 @@ def compare(
 
     numbers = parse_seeds(seeds)
     experiment = comparison(preset, split(methods, "methods"), numbers, schedule, parse_settings(settings))
-    records = run_comparison(experiment, out, jobs)
+    records = run_comparison(experiment, out, jobs, allow_other_code)
     rows = comparison_table(records)
     with writing(out), atomic_file(out / "table.md") as path:
         path.write_text(f"`{command_line()}`\n\n{markdown(rows)}", encoding="utf-8")
@@ -199,6 +202,7 @@ def compare(
 def quickstart(
     out: Annotated[Path, directory("Directory for records and page.")] = Path("runs/quickstart"),
     seed: SeedOption = 0,
+    allow_other_code: OtherCodeOption = False,
 ) -> None:
     """Run FedBuff, AFL-DW and FedRevive on real digits with the same arrivals, and write a page about what happened.
 
@@ -214,7 +218,8 @@ def quickstart(
 
     num_clients = build(PRESET, "fedrevive").federation.num_clients
     console.print(f"Three methods on preset '{PRESET}': real digits, {num_clients} clients, one timeline of arrivals.")
-    records = run_comparison(comparison(PRESET, METHODS_SHOWN, [seed], "default", {}), out, jobs=2)
+    experiment = comparison(PRESET, METHODS_SHOWN, [seed], "default", {})
+    records = run_comparison(experiment, out, 2, allow_other_code)
     print_table("Quickstart: one seed; `compare` gives intervals over several", comparison_table(records))
     page = write_quickstart_page(records, out / "index.html", command_line())
     console.print(f"Open this page: {page.resolve()}", soft_wrap=True)
@@ -237,6 +242,7 @@ def branch(
     checkpoint_every: CheckpointOption = None,
     keep_every: KeepOption = 0,
     resume: ResumeOption = False,
+    allow_other_code: OtherCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Resume a run from a checkpoint under other settings, with the same jobs and arrivals, as a new run.
@@ -249,12 +255,12 @@ def branch(
     """
     from reproduce.runs.branching import run_branch
 
-    output = OutputDirectory(out, checkpoint_every, keep_every, resume)
-    _finish(run_branch(source, at, method, parse_settings(settings), **output.checkpoints()), output, as_json)
+    output = OutputDirectory(out, checkpoint_every, keep_every, resume, allow_other_code)
+    _finish(run_branch(source, at, method, parse_settings(settings), output), output, as_json)
 
 
 def _finish(record: Record, output: OutputDirectory, as_json: bool) -> None:
-    """Save the record and print its summary."""
+    """Save the record and print its summary; both also if it was finished before."""
     from reproduce.reports.text import comparison_table
 
     output.save(record)
@@ -262,4 +268,5 @@ def _finish(record: Record, output: OutputDirectory, as_json: bool) -> None:
         print(json.dumps(record.summary))
     else:
         print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
-        console.print(f"Record: {output.out}", soft_wrap=True)
+        how = " (it was finished before; nothing was run)" if output.is_finished else ""
+        console.print(f"Record: {output.out}{how}", soft_wrap=True)

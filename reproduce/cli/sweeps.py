@@ -13,13 +13,23 @@ from rich.console import Console
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
 from reproduce.cli.notebooks import notebook_runner
-from reproduce.cli.options import ENGINES, EngineOption, JobsOption, ScaleOption, directory, parse_pairs
+from reproduce.cli.options import (
+    ENGINES,
+    EngineOption,
+    JobsOption,
+    OtherCodeOption,
+    ScaleOption,
+    ShardOption,
+    directory,
+    parse_pairs,
+)
 from reproduce.console import command_line, print_table
 from reproduce.sweeps.experiment import load_experiment, scale_of, select, shipped
 
 if TYPE_CHECKING:
     from reproduce.sweeps.executors import Executor
     from reproduce.sweeps.experiment import Scale
+    from reproduce.sweeps.sweep import Shard
     from reproduce.sweeps.worker import CellRun
 
 
@@ -37,7 +47,11 @@ def sweep(
     address: Annotated[
         str, typer.Option("--address", metavar="ADDRESS", help="Address of the Ray cluster: `auto` or HOST:PORT.")
     ] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the unfinished sweep in OUT.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the unfinished sweep in OUT; begin if there is none.")
+    ] = False,
+    allow_other_code: OtherCodeOption = False,
+    shard: ShardOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate time and disk space.")] = False,
     only: Annotated[
         list[str] | None,
@@ -59,26 +73,34 @@ def sweep(
     ```
     fedrevive sweep smoke --out runs/sweeps/smoke --jobs 2
     fedrevive sweep smoke --out runs/sweeps/smoke --only seed=0 --dry-run
+    fedrevive sweep smoke --out runs/sweeps/smoke --shard 1/4
     ```
     """
-    from reproduce.sweeps.sweep import check_out, plan, run_sweep
+    from reproduce.sweeps.sweep import begun_by, check_out, plan, run_sweep
 
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
+    if engine == "local" and address != "auto":
+        raise ConfigError(f"--address {address} is for --engine ray: leave it out, or add --engine ray")
+    if engine == "ray" and jobs != 1:
+        raise ConfigError(f"--jobs {jobs} is for --engine local: a cluster runs as many as its CPUs allow")
     described = load_experiment(experiment)
     if report:  # a missing package or a misspelt name is reported before the work, not after it
         notebook_runner().shows_sweep(described.notebook)
     at = scale_of(described, scale)
     executor = _executor(engine, out, jobs, address, described.scales[at])
-    planned = plan(described, at, executor.device)
-    wanted = dict(parse_pairs("--only", only, "KEY=VALUE", "arm=fedrevive or seed=0"))
+    part = parse_shard(shard)
+    planned = plan(described, at, executor.device, begun_by(out) if allow_other_code else None)
+    wanted = parse_pairs("--only", only, "KEY=VALUE", "arm=fedrevive or seed=0")
     cells = set(map(id, select([run.cell for run in planned.runs], wanted)))
     chosen = [run for run in planned.runs if id(run.cell) in cells]
+    chosen = chosen if part is None else part.of(chosen)
     if dry_run:
         _forecast(chosen, out, executor.slots)
         return
-    check_out(planned, chosen, out, resume=resume)
-    failed = run_sweep(planned, chosen, executor, out, Console(stderr=True))
+    check_out(planned, chosen, out, resume=resume or part is not None)
+    report = report and part is None  # the last part to end does not know that it is the last
+    failed = run_sweep(planned, chosen, executor, out, Console(stderr=True), part)
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")
     if failed:
         print(f"{len(failed)} have failed, {out / 'failures'} says why; --resume tries them again")
@@ -96,6 +118,19 @@ def _executor(engine: str, out: Path, jobs: int, address: str, scale: Scale) -> 
     from reproduce.sweeps.executors import LocalExecutor
 
     return LocalExecutor(out, jobs)
+
+
+def parse_shard(text: str | None) -> Shard | None:
+    """Part I of N from `I/N`. Raises ConfigError if it is not one."""
+    from reproduce.sweeps.sweep import Shard
+
+    if text is None:
+        return None
+    number, _, count = text.partition("/")
+    short = len(text) <= 13 and number.isascii() and number.isdecimal() and count.isascii() and count.isdecimal()
+    if not short or not 1 <= int(number) <= int(count):
+        raise ConfigError(f"--shard {text[:40]}: must be I/N with I from 1 to N, such as 1/4")
+    return Shard(int(number), int(count))
 
 
 def _forecast(chosen: list[CellRun], out: Path, slots: int) -> None:

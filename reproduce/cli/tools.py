@@ -103,7 +103,8 @@ def verify(
     fedrevive verify runs/first runs/second
     ```
     """
-    from reproduce.runs.verify import Altered, differences, load_intact, repeat
+    from fedrevive_core.records import Altered
+    from reproduce.runs.verify import differences, load_intact, repeat
 
     if len(runs) > 2:
         raise ConfigError(f"verify takes one record or two, not {len(runs)}")

@@ -22,10 +22,11 @@ from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
 from reproduce.evidence.measured import PLUS, measure
-from reproduce.reports.claims import label, points
+from reproduce.reports.claims import label
 from reproduce.reports.report import Report, read_report, time_to
 from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.figures import lead
+from reproduce.sweeps.grid import points
 from reproduce.sweeps.results import collect
 
 RECORDS = Path(__file__).parents[1] / "results" / "records"
@@ -205,6 +206,19 @@ def plus_table() -> list[dict[str, str]]:
     return rows
 
 
+def faults_table() -> list[dict[str, str]]:
+    """A row per arm of the experiment on faults: what it reaches, and how far it is ahead of FedRevive as it is."""
+    runs = collect(RECORDS / "faults").records.runs
+    rows = []
+    for arm, its in runs.groupby("arm", observed=True, sort=False):
+        row = {"arm": str(arm), "seeds": str(len(its))}
+        row |= {f"{said} %": _percent(its[score]) for score, said in SCORES.items()}
+        for score, said in SCORES.items():
+            row[f"above FedRevive {said}"] = "" if arm == "fedrevive" else _lead(runs, score, str(arm), "fedrevive")
+        rows.append(row)
+    return rows
+
+
 def ablation_leads() -> pd.DataFrame:
     """A row per arm of every ablation: question, arm, seeds, for each of SCORES its lead over FedRevive as it is, in
     points paired by seed, with half width; and its server seconds as a multiple of FedRevive's."""
@@ -273,4 +287,5 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "fashion-trials": functools.partial(trials_table, "fashion-tuning", "mean_accuracy"),
     "plus-trials": plus_trials_table,
     "plus": plus_table,
+    "faults": faults_table,
 }

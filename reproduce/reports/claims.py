@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,26 +15,15 @@ import pandas as pd
 
 from fedrevive_core.records import TARGETS, confidence_interval
 from reproduce.sweeps.experiment import Claim, Experiment, ScaleName
+from reproduce.sweeps.grid import holds, points, text
 
 COSTS = ("sim_time", "client_steps", "server_seconds", "bytes_up", "bytes_down")
 SCORES = ("final_accuracy", "best_accuracy", "mean_accuracy")
 
 
-def points(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Every point of the grid (field: value) with its runs, in the grid's order."""
-    found = []
-    for values in itertools.product(*grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        chosen = np.ones(len(runs), dtype=bool)
-        for field, value in point.items():
-            chosen &= (runs[field] == value).to_numpy()
-        found.append((point, runs[chosen]))
-    return found
-
-
 def label(point: Mapping[str, Any]) -> str:
     """'alpha=0.1, concurrency=80'; empty without a grid."""
-    return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in point.items())
+    return ", ".join(f"{field.rpartition('.')[2]}={text(value)}" for field, value in point.items())
 
 
 def judge_claims(experiment: Experiment, scale: ScaleName, runs: pd.DataFrame) -> pd.DataFrame:
@@ -49,7 +37,7 @@ def judge_claims(experiment: Experiment, scale: ScaleName, runs: pd.DataFrame) -
     rows = []
     for claim in experiment.claims:
         for point, own in points(runs, experiment.grid_at(scale)):
-            if all(point[field] == value for field, value in claim.where.items()):
+            if holds(claim.where, point):
                 rows.append(_judge(claim, label(point), own, claim.comparable[scale]))
     return pd.DataFrame(rows)
 

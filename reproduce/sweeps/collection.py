@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet
+import pyarrow
 
+from fedrevive_core.config import flatten
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.records import check_file, read_json
+from fedrevive_core.records import Altered, load_tables
 
 
 class Records(NamedTuple):
@@ -36,41 +37,34 @@ def load_many(directory: Path | str) -> Records:
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(directory).parts)]
     if not paths:
         raise ConfigError(f"{directory} holds no runs: give a directory that a sweep or a comparison wrote")
-    headers: list[dict[str, Any]] = []
-    seconds: list[dict[str, float]] = []
+    configs: list[dict[str, Any]] = []
+    summaries: list[dict[str, Any]] = []
     tables: dict[str, list[pyarrow.Table]] = {"evaluations": [], "arrivals": []}
     for path in paths:
         try:
-            header = read_json(path / "run.json")
-            headers.append({"config": dict(header["config"]), "summary": dict(header["summary"])})
-            for name, parts in tables.items():
-                parts.append(_read_table(path / f"{name}.parquet"))
-            timings = _read_table(path / "timings.parquet").to_pylist()
-            seconds.append({f"{row['part']}_seconds": row["seconds"] for row in timings})
-        except (OSError, KeyError, TypeError, ValueError) as error:
+            config, header, found = load_tables(path)
+            seconds = {f"{row['part']}_seconds": row["seconds"] for row in found["timings"].to_pylist()}
+        except Altered:
+            raise
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path} does not hold a readable run: {error}") from None
-    configs = pd.json_normalize([header["config"] for header in headers], sep=".").map(_comparable)
-    varied = [name for name in configs if configs[name].map(str).nunique() > 1]
-    columns = list(dict.fromkeys(["method", "seed", *varied]))
-    settings = configs[columns]
+        configs.append(flatten(config.to_dict()))
+        summaries.append({**seconds, **flatten(header["summary"], " ")})
+        for name, parts in tables.items():
+            parts.append(found[name])
+    frame = pd.DataFrame(configs)
+    varied = [name for name in frame if frame[name].map(str).nunique() > 1]
+    settings = frame[list(dict.fromkeys(["method", "seed", *varied]))]
     settings.insert(0, "run", [path.relative_to(directory).as_posix() for path in paths])
-    summaries = pd.json_normalize([header["summary"] for header in headers], sep=" ").map(_comparable)
-    summaries = summaries.join(pd.DataFrame(seconds))
-    runs = settings.join(summaries[[name for name in summaries if name not in settings]])
+    numbers = pd.DataFrame(summaries)
+    runs = settings.join(numbers[[name for name in numbers if name not in settings]])
     # Categories, because a text per row would cost more than the row.
     texts = [name for name in settings if settings[name].map(type).eq(str).all()]
     settings = settings.astype(dict.fromkeys(texts, "category"))
-    return Records(runs, *(_joined(settings, tables[name]) for name in tables))
-
-
-def _comparable(value: Any) -> Any:
-    """Lists as tuples, which can be compared and grouped by."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _read_table(path: Path) -> pyarrow.Table:
-    check_file(path)
-    return pyarrow.parquet.ParquetFile(path).read(use_threads=False)
+    try:
+        return Records(runs, *(_joined(settings, tables[name]) for name in tables))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"the tables of the runs in {directory} do not go together: {error}") from None
 
 
 def _joined(settings: pd.DataFrame, tables: list[pyarrow.Table]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from fedrevive_core.config import (
@@ -37,14 +37,20 @@ from fedrevive_core.config import (
     Switch,
     build,
     choices,
+    flatten,
+    merge,
     sentences,
+    unflatten,
 )
 from fedrevive_core.errors import ConfigError
+from reproduce.sweeps import plain_yaml
+from reproduce.sweeps.grid import check_apart, check_values, check_where, holds, selected, text
 
 SHIPPED = Path(__file__).parents[1] / "experiments"
 METRICS = ("final_accuracy", "last_accuracy", "best_accuracy", "mean_accuracy")
 ScaleName = Literal["lab", "paper"]
-NAME = r"^[a-z0-9][a-z0-9._-]*$"  # names are parts of file names
+NAME = r"^[a-z0-9][a-z0-9._-]{0,99}$"  # names are parts of file names
+MOST_CELLS = 10_000
 
 
 class Tuned(Section):
@@ -63,12 +69,18 @@ class Arm(Section):
     tuned: tuple[Tuned, ...] = Field((), description="values by point of the grid, on top of settings")
 
     def at(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings at a point of the grid (dotted field: value)."""
-        settings = dict(self.settings)
+        """Settings at a point of the grid (dotted field: value).
+
+        Raises ConfigError if two entries of `tuned` that hold there set the same thing.
+        """
+        best: dict[str, Any] = {}
         for tuned in self.tuned:
-            if tuned.where.items() <= point.items():
-                settings |= tuned.settings
-        return settings
+            if holds(tuned.where, point):
+                twice = best.keys() & tuned.settings.keys()
+                if twice:
+                    raise ConfigError(f"{min(twice)} is tuned twice for this point: let one entry set it")
+                best |= tuned.settings
+        return flatten(merge(unflatten(self.settings), unflatten(best)))
 
 
 class Scale(Section):
@@ -110,8 +122,11 @@ class Claim(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Claim:
-        if self.metric not in METRICS and not re.fullmatch(r"time_to 0\.\d+", self.metric):
-            raise ValueError(f"metric = '{self.metric}': {choices(self.metric, (*METRICS, 'time_to 0.8'))}")
+        from fedrevive_core.records import TARGETS
+
+        allowed = (*METRICS, *(f"time_to {target}" for target in TARGETS))
+        if self.metric not in allowed:
+            raise ValueError(f"metric = '{self.metric}': {choices(self.metric, allowed)}")
         if self.metric.startswith("time_to") != (self.unit == "percent faster"):
             raise ValueError("unit must be 'percent faster' for time_to and 'accuracy points' for the other metrics")
         if (self.direction is None) == bool(self.baselines):
@@ -139,25 +154,31 @@ class Experiment(Section):
             arms, grid = self.arms_at(name), self.grid_at(name)
             if not arms:
                 raise ValueError(f"arms is empty at scale {name}: name at least one thing to run")
-            for arm in arms:
-                if not re.match(NAME, arm):
-                    raise ValueError(f"arm '{arm}' must consist of lower-case letters, digits, '.', '_' and '-'")
-                for tuned in arms[arm].tuned:
-                    for field, value in tuned.where.items():
-                        if value not in grid.get(field, []):
-                            raise ValueError(f"arm '{arm}' is tuned for {field} = {value}, which is not in the grid")
             for field, values in grid.items():
-                if not values:
-                    raise ValueError(f"grid.{field} is empty: give at least one value, or leave the field out")
+                check_values(field, values)
+            number = len(arms) * len(scale.seeds) * math.prod(map(len, grid.values()))
+            if number > MOST_CELLS:
+                raise ValueError(
+                    f"scale {name} has {number:,} cells (arms x grid x seeds): at most {MOST_CELLS:,} are allowed; "
+                    "make several experiments of it"
+                )
+            check_apart(f"scale {name}", scale.settings, grid)
+            for arm, chosen in arms.items():
+                if not re.match(NAME, arm):
+                    raise ValueError(
+                        f"arm '{arm}' must consist of lower-case letters, digits, '.', '_' and '-', 100 at most"
+                    )
+                for settings in (chosen.settings, *(tuned.settings for tuned in chosen.tuned)):
+                    check_apart(f"arm '{arm}'", settings, grid)
+                for tuned in chosen.tuned:
+                    check_where(f"arm '{arm}' is tuned for", tuned.where, grid)
             if len(set(scale.seeds)) < len(scale.seeds):
                 raise ValueError(f"seeds = {list(scale.seeds)} at scale {name}: each may be given once")
             for claim in self.claims:
                 for arm in (claim.arm, *claim.baselines):
                     if arm not in arms:
                         raise ValueError(f"claim '{claim.text}' is about arm '{arm}': {choices(arm, arms)}")
-                for field in claim.where:
-                    if field not in grid:
-                        raise ValueError(f"claim '{claim.text}' is about field '{field}': {choices(field, grid)}")
+                check_where(f"claim '{claim.text}' is about", claim.where, grid)
                 if name not in claim.comparable:
                     raise ValueError(f"claim '{claim.text}' does not say whether scale {name} is comparable")
         return self
@@ -188,7 +209,7 @@ class Cell:
 
 
 def _label(arm: str, seed: int, grid: Mapping[str, Any]) -> str:
-    return " ".join([f"{arm} seed {seed}", *(f"{field}={value}" for field, value in grid.items())])
+    return " ".join([f"{arm} seed {seed}", *(f"{field}={text(value)}" for field, value in grid.items())])
 
 
 def shipped() -> list[str]:
@@ -204,15 +225,10 @@ def load_experiment(name: str | Path) -> Experiment:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = SHIPPED / f"{name}.yaml"
-        if not path.exists():
+        if str(name) not in shipped():
             raise ConfigError(f"experiment = '{name}' is unknown: {choices(str(name), shipped())}; or a .yaml file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        experiment = Experiment.model_validate(values)
-    except OSError as error:
-        raise ConfigError(f"experiment '{path}' cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"experiment '{path}' is not valid YAML: {' '.join(str(error).split())}") from None
+        experiment = Experiment.model_validate(plain_yaml.read(path))
     except ValidationError as error:
         raise ConfigError(f"experiment '{path}': {sentences(Experiment, error)}") from None
     if experiment.name != path.stem and path.parent == SHIPPED:
@@ -239,9 +255,9 @@ def cells(experiment: Experiment, scale: ScaleName) -> list[Cell]:
     for (name, arm), point in itertools.product(experiment.arms_at(scale).items(), itertools.product(*grid.values())):
         values = dict(zip(grid, point, strict=True))
         for seed in where.seeds:
-            # Each run of a sweep has one core; more must be asked for, because they change the last bits.
-            overrides = {"num_threads": 1} | where.settings | arm.at(values) | values
             try:
+                # Each run of a sweep has one core; more must be asked for, because they change the last bits.
+                overrides = merge({"num_threads": 1}, *map(unflatten, (where.settings, arm.at(values), values)))
                 schedule = arm.schedule or where.schedule
                 config = build(where.preset, arm.method, seed=seed, schedule=schedule, overrides=overrides)
                 built.append(Cell(name, seed, values, config))
@@ -265,11 +281,12 @@ def select(listed: list[Cell], only: Mapping[str, str]) -> list[Cell]:
     Raises ConfigError for a key or a value that no cell has.
     """
     for key, wanted in only.items():
-        values = [{"arm": cell.arm, "method": cell.config.method, "seed": cell.seed, **cell.grid} for cell in listed]
-        if key not in values[0]:
-            raise ConfigError(f"--only {key}={wanted}: {choices(key, values[0])}")
-        shown = [str(value[key]) for value in values]
-        if wanted not in shown:
-            raise ConfigError(f"--only {key}={wanted}: {choices(wanted, dict.fromkeys(shown))}")
-        listed = [cell for cell, value in zip(listed, shown, strict=True) if value == wanted]
+        fields = [{"arm": cell.arm, "method": cell.config.method, "seed": cell.seed, **cell.grid} for cell in listed]
+        if key not in fields[0]:
+            raise ConfigError(f"--only {key}={wanted}: {choices(key, fields[0])}")
+        values = [every[key] for every in fields]
+        chosen = selected(wanted, values)
+        if not any(chosen):
+            raise ConfigError(f"--only {key}={wanted}: {choices(wanted, dict.fromkeys(map(text, values)))}")
+        listed = [cell for cell, is_chosen in zip(listed, chosen, strict=True) if is_chosen]
     return listed

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from fedrevive_core.plots import STYLE, Plot, colours
 from fedrevive_core.widgets.panel import Panel, choice
-from reproduce.sweeps.figures import LABELS, plot_settings
+from reproduce.sweeps.figures import LABELS, in_order, plot_settings
 
-EVERY = "all"
+EVERY = ("all",)  # no entry of a table is a tuple
 
 
 def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean_accuracy") -> Panel:
@@ -26,7 +26,7 @@ def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean
     for each combination, so no dot mixes runs of different settings. If that takes more colours than there are, the
     figure says what to choose instead.
     """
-    varied = {"arm": list(dict.fromkeys(runs["arm"])), **{field: sorted(runs[field].unique()) for field in fields}}
+    varied = {"arm": list(dict.fromkeys(runs["arm"])), **{field: in_order(runs[field]) for field in fields}}
     metrics = [(name.replace("_", " "), name) for name in LABELS if name in runs]
     first = fields[0] if fields else "arm"
     controls: dict[str, Any] = {
@@ -35,7 +35,9 @@ def sweep_explorer(runs: pd.DataFrame, fields: list[str], *, metric: str = "mean
     }
     for name, values in varied.items():
         shown = EVERY if name in ("arm", first) else values[0]
-        controls[name] = choice(f"show {_short(name)}", [EVERY, *values], shown)
+        controls[name] = choice(
+            f"show {_short(name)}", [("all", EVERY), *((str(value), value) for value in values)], shown
+        )
 
     def draw(metric: str, x: str, **only: Any) -> Figure:
         chosen = runs

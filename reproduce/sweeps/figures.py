@@ -30,6 +30,12 @@ def lead(runs: pd.DataFrame, metric: str, arm: str, baseline: str) -> np.ndarray
     return (table[arm] - table[baseline]).to_numpy(float) if {arm, baseline} <= set(table) else np.empty(0)
 
 
+def in_order(column: pd.Series) -> list[Any]:
+    """The values of a column: numbers sorted, text as it comes."""
+    values = list(dict.fromkeys(column))
+    return values if any(isinstance(value, str) for value in values) else sorted(values)
+
+
 @mpl.rc_context(STYLE)
 def plot_settings(runs: pd.DataFrame, metric: str, x: str, by: str = "arm") -> Figure:
     """`metric` at every value of `x`, in a colour per value of `by`: mean and 95% interval; small dots are seeds.
@@ -41,9 +47,7 @@ def plot_settings(runs: pd.DataFrame, metric: str, x: str, by: str = "arm") -> F
         raise ValueError(f"runs with the same {', '.join(columns)} and seed differ in something else: choose it first")
     figure = Plot(figsize=(10, 4.4), layout="constrained")
     axes = figure.subplots()
-    values = list(dict.fromkeys(runs[x]))
-    if not any(isinstance(value, str) for value in values):
-        values = sorted(values)
+    values = in_order(runs[x])
     names = list(dict.fromkeys(runs[by]))
     for number, (name, colour) in enumerate(colours(list(map(str, names))).items()):
         shift = 0.0 if x == by else 0.5 * ((number + 0.5) / len(names) - 0.5)
@@ -86,7 +90,7 @@ def plot_map(leads: pd.DataFrame, x: str, y: str, title: str) -> Figure:
     leads: a row per `panel`, `x` and `y` with `mean` and `half` width of the interval; NaN for what was not run, or
     for the half width of one seed.
     """
-    across, up, panels = (sorted(leads[x].unique()), sorted(leads[y].unique()), list(dict.fromkeys(leads["panel"])))
+    across, up, panels = in_order(leads[x]), in_order(leads[y]), list(dict.fromkeys(leads["panel"]))
     size = (max(5.0, 1.0 + 1.5 * len(across)) * len(panels), 1.8 + 0.8 * len(up))
     figure = Plot(figsize=size, layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

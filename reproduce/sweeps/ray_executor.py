@@ -68,7 +68,7 @@ def connect(address: str) -> Any:
     try:
         import ray
     except ImportError:
-        raise ConfigError("--engine ray needs Ray: pip install 'fedrevive[cluster]'") from None
+        raise ConfigError("--engine ray needs Ray: pip install -e '.[cluster]'") from None
     host, _, port = address.rpartition(":")
     try:
         if address != "auto":

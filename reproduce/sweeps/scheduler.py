@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from signal import SIGINT, SIGTERM, signal
 from typing import NamedTuple
 
-from fedrevive_core.errors import Interrupted
+from fedrevive_core.errors import Interrupted, stop_signals
 from reproduce.sweeps.executors import Executor
 from reproduce.sweeps.worker import CellRun
 
@@ -37,7 +35,7 @@ def run_all(
     waiting, tried, failed = deque(runs), Counter[str](), {}
     for run in waiting:
         run.failure_path(executor.out).unlink(missing_ok=True)
-    with _signals() as received:
+    with stop_signals() as received:
         while waiting or executor.running:
             if received:
                 executor.stop()
@@ -68,15 +66,3 @@ def _keep(path: Path, problem: str) -> None:
         path.write_text(problem.rstrip() + "\n", encoding="utf-8")
     except OSError as error:  # the disk that stopped the run is still full
         print(f"{path} could not be written ({error.strerror})", file=sys.stderr)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals to stop that arrived, instead of what they would do."""
-    received: list[int] = []
-    before = {number: signal(number, lambda number, _: received.append(number)) for number in (SIGINT, SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal(number, handler)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
+import platform
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from fedrevive_core.errors import ConfigError, Interrupted
+from fedrevive_core.records import changes, software
 from reproduce.sweeps.experiment import Cell
 
 
@@ -23,6 +26,8 @@ class CellRun:
     name: str
     cell: Cell
     checkpoint_every: int  # versions
+    planned_by: Mapping[str, Any]  # `software` of the process that planned it; the one that does it has the same
+    allow_other_code: bool = False  # also resume what other code began
 
     def record_path(self, out: Path) -> Path:
         """Where the record is, or will be."""
@@ -43,12 +48,22 @@ class CellRun:
 
 def execute(run: CellRun, out: Path) -> str | None:
     """Do `run` and save its record, without the model. Returns what went wrong, or None. Raises Interrupted."""
+    from fedrevive_core.simulation import checkpoint
     from fedrevive_core.simulation import simulation as simulate
 
     partial = run.partial_path(out)
     try:
+        if differing := changes(run.planned_by, software()):
+            raise ConfigError(
+                f"{platform.node()} runs other code than the sweep: {', '.join(differing)}; install the same versions "
+                "on every node, and do not change them while a sweep runs"
+            )
         record = simulate.run(
-            run.cell.config, progress=False, checkpoints=partial, checkpoint_every=run.checkpoint_every
+            run.cell.config,
+            progress=False,
+            checkpoints=partial,
+            checkpoint_every=run.checkpoint_every,
+            allow_other_code=run.allow_other_code,
         )
         record.save(run.record_path(out), with_model=False)
     except Interrupted:
@@ -57,7 +72,7 @@ def execute(run: CellRun, out: Path) -> str | None:
         # A full disk shows while something is written: one sentence says so, the traceback helps to look closer.
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
         return f"{kind}{error}\n\n{traceback.format_exc()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    checkpoint.remove(partial)
     return None
 
 

@@ -16,8 +16,11 @@ from fedrevive_core.config.base import flatten, leaf_fields, unflatten
 from fedrevive_core.config.federation import SCHEDULES
 from fedrevive_core.config.methods import METHODS, method_title
 from fedrevive_core.config.presets import PRESETS, build
+from fedrevive_core.config.price import check_price
 from fedrevive_core.config.run import RunConfig
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.simulation.simulation import Simulation
+from fedrevive_core.timeline import simulate_timeline
 
 EVERY = [(preset, method, schedule) for preset in PRESETS for method in METHODS for schedule in SCHEDULES]
 
@@ -254,7 +257,14 @@ def test_nested_and_dotted_names_say_the_same() -> None:
     assert flatten(nested) == {"a.b": 1, "a.c.d": (2, 3), "e": None}
     assert flatten(nested, " ", max_level=1) == {"a b": 1, "a c": {"d": [2, 3]}, "e": None}
     assert unflatten({"a.b": 1, "a.c.d": (2, 3), "e": None}) == {"a": {"b": 1, "c": {"d": (2, 3)}}, "e": None}
-    assert unflatten({"a": 0, "a.b": 1, "a.c": 2}) == {"a": {"b": 1, "c": 2}}
+    assert unflatten({"a": {"b": 1}, "a.c": 2}) == {"a": {"b": 1, "c": 2}}
+    for one, other in (("a", "a.b"), ("a.b", "a"), ("a.b", "a.b.c")):
+        with pytest.raises(ConfigError, match=f"{one} and {other} set the same thing"):
+            unflatten({one: 0, other: 1})
+    with pytest.raises(ConfigError, match=r"a and a\.b set the same thing"):
+        unflatten({"a": {"b": 1}, "a.b": 1})
+    with pytest.raises(ConfigError, match="no setting has more than"):
+        unflatten({".".join("a" * 5000): 1})
     for config in (build("cifar100", "fedrevive"), build("lab-text", "fedavg")):
         assert RunConfig.from_dict(unflatten(flatten(config.to_dict()))) == config
         assert set(flatten(config.to_dict())) == set(leaf_fields(RunConfig))
@@ -414,3 +424,64 @@ def test_every_method_and_preset_is_told() -> None:
         assert re.match(r"arXiv \d{4}\.\d{5}|OpenReview \w{10}", method.source)
     assert all(preset.title for preset in PRESETS.values())
     assert [method_title(name) for name in ("fedbuff", "mine")] == ["FedBuff", "mine"]
+
+
+EXPENSIVE = {
+    "federation.max_sim_time": 1e12,
+    "federation.concurrency": 10**9,
+    "federation.num_clients": 10**9,
+    "federation.faults.crash": 0.9999999999,
+    "data.image_size": 10**6,
+    "data.samples_per_client": 10**9,
+    "synthesis.width": 10**6,
+    "synthesis.noise_dim": 10**9,
+    "synthesis.pool_size": 10**9,
+    "synthesis.batch_size": 10**9,
+    "synthesis.steps": 10**9,
+    "revival.num_teachers": 10**9,
+    "revival.num_probe_inputs": 10**9,
+    "distillation.steps": 10**9,
+    "distillation.batch_size": 10**9,
+    "training.steps": 10**9,
+}
+
+
+@pytest.mark.parametrize("field", EXPENSIVE)
+def test_what_no_machine_can_do_is_refused_before_anything_is_allocated(field):
+    overrides = {field: EXPENSIVE[field]}
+    if field == "federation.concurrency":
+        overrides["federation.num_clients"] = 10**9
+    if field == "synthesis.batch_size":
+        overrides["synthesis.pool_size"] = 10**9
+    if field == "data.samples_per_client":
+        overrides["training.batch_size"] = 10**9
+        overrides["federation.num_clients"] = 10**7
+    config = build("lab-digits", "fedrevive", overrides=overrides)
+    with pytest.raises(ConfigError, match=r"this run would take about .* FEDREVIVE_MAX_COST to"):
+        Simulation(config)
+
+
+def test_every_preset_is_within_the_limits_and_they_can_be_raised(monkeypatch):
+    for preset in PRESETS:
+        for method in METHODS:
+            for schedule in SCHEDULES:
+                check_price(build(preset, method, schedule=schedule))
+    expensive = build("lab-digits", "fedrevive", overrides={"federation.max_sim_time": 1e6})
+    with pytest.raises(ConfigError, match=r"5e\+07 jobs"):
+        check_price(expensive)
+    monkeypatch.setenv("FEDREVIVE_MAX_COST", "10")
+    check_price(expensive)
+    monkeypatch.setenv("FEDREVIVE_MAX_COST", "much")
+    with pytest.raises(ConfigError, match="FEDREVIVE_MAX_COST = 'much' must be a number above 0"):
+        check_price(expensive)
+
+
+def test_a_heavy_tail_cannot_outwit_the_estimate(monkeypatch):
+    """Of a lognormal with sigma = 30, nearly all durations are nearly 0, whatever the mean."""
+    delay = {"kind": "lognormal", "means": [1.0], "odds": [1.0], "sigma": 30.0}
+    constant = {"kind": "constant", "means": [0.0], "odds": [1.0]}
+    schedule = {"training": delay, "download": constant, "upload": constant}
+    config = build("lab-digits", "fedrevive", overrides={"federation.schedule": schedule})
+    monkeypatch.setenv("FEDREVIVE_MAX_COST", "0.002")
+    with pytest.raises(ConfigError, match=r"inf jobs, and 2e\+04 are allowed"):
+        simulate_timeline(config.federation, 0)

@@ -597,8 +597,12 @@ def test_where_data_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FEDREVIVE_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert data_directory() == Path("/somewhere/fedrevive")
-    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert data_directory() == Path.home() / ".cache" / "fedrevive"
+    for bad in ("relative", __file__, "~no-such-user/sets", "/" + "x" * 300):
+        monkeypatch.setenv("FEDREVIVE_DATA", bad)
+        with pytest.raises(ConfigError, match="must be the absolute path of a directory"):
+            data_directory()
 
 
 def test_no_library_is_imported_before_its_loader_is_used() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -218,27 +221,79 @@ def test_logits_of_a_sample_do_not_depend_on_its_batch(name: str) -> None:
 # ------------------------------------------------------------------------------------------- checking a user's model
 
 
-class Pair(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+class Around(nn.Module):
+    """A fitting model with something `done` around it."""
+
+    def __init__(self, done: Callable[[Around, Tensor], object], **parts: nn.Module) -> None:
+        super().__init__()
+        self.done, self.body = done, fitting(StatisticProbe(8))
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> object:
+        return self.done(self, x)
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (nn.Sequential(nn.Flatten(), nn.Linear(63, 10)), r"model does not take images of shape \(1, 8, 8\): "),
-        (
-            nn.Sequential(nn.Flatten(), nn.Linear(64, 9)),
-            r"model returns shape \(2, 9\) for 2 images.* \(2, 10\).* one logit per class",
-        ),
-        (nn.Conv2d(1, 10, 3), r"model returns shape \(2, 10, 6, 6\) for 2 images"),
-        (Pair(), "model returns"),
-    ],
-    ids=["inputs", "classes", "dimensions", "tuple"],
-)
-def test_a_model_that_does_not_fit_is_refused(model: nn.Module, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_model(model, (1, 8, 8), 10)
+def fitting(*middle: nn.Module, last: int = 10) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), *middle, nn.Linear(8, last))
+
+
+def tied() -> nn.Module:
+    layer = nn.Linear(8, 8)
+    return fitting(layer, StatisticProbe(8), layer)
+
+
+UNFIT = {
+    "inputs": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(63, 10)), r"does not take images of shape \(1, 8, 8\): "),
+    "classes": (lambda: fitting(last=9), r"returns shape \(2, 9\) for 2 images.* \(2, 10\).* one logit per class"),
+    "dimensions": (lambda: nn.Conv2d(1, 10, 3), r"returns shape \(2, 10, 6, 6\) for 2 images"),
+    "tuple": (lambda: Around(lambda m, x: (m.body(x), x)), "returns a tuple"),
+    "squeezed": (lambda: Around(lambda m, x: m.body(x).squeeze()), r"returns shape \(10,\) for 1 images"),
+    "batch of two": (lambda: Around(lambda m, x: m.body(x.reshape(2, -1))), "does not take images"),
+    "arguments": (lambda: Around(lambda m, x, mask: x), "does not take images .* missing 1 required"),
+    "view": (lambda: Around(lambda m, x: m.conv(x).view(len(x), -1), conv=nn.Conv2d(1, 10, 8, 7)), None),
+    "strides": (lambda: Around(lambda m, x: m.conv(x).view(len(x), -1), conv=nn.Conv2d(1, 2, 3)), "view size is not"),
+    "classes, not logits": (lambda: Around(lambda m, x: m.body(x).long()), "returns torch.int64, not torch.float32"),
+    "float64 out": (lambda: Around(lambda m, x: m.body(x).double()), "returns torch.float64"),
+    "float64": (lambda: fitting().double(), "'1.weight' in torch.float64, not torch.float32.* model.float"),
+    "float64 buffer": (lambda: fitting(StatisticProbe(8).double()), "'2.running_mean' in torch.float64"),
+    "half": (lambda: fitting().half(), "in torch.float16"),
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "no shape for '1.weight' yet"),
+    "meta": (lambda: fitting(nn.Linear(8, 8, device="meta")), "no values for '2.weight'"),
+    "frozen": (lambda: fitting().requires_grad_(False), "no parameters to train"),
+    "detached": (lambda: Around(lambda m, x: m.body(x).detach()), "outputs without a gradient"),
+    "input changed": (lambda: nn.Sequential(nn.ReLU(inplace=True), fitting()), "changes its input in place"),
+    "random": (lambda: Around(lambda m, x: F.dropout(m.body(x))), "answers at random in evaluation mode"),
+    "wide probe": (lambda: fitting(StatisticProbe(9)), r"StatisticProbe\(9\) as '2'.* \(2, 8\).*: StatisticProbe\(8\)"),
+    "probe that would be broadcast": (
+        lambda: fitting(nn.Unflatten(1, (1, 8)), StatisticProbe(8), nn.Flatten()),
+        r"Probe\(1\)",
+    ),
+    "no copy": (lambda: Around(lambda m, x: m.body(x), lock=threading.Lock()), "cannot be copied"),
+    "value": (lambda: Around(lambda m, x: m.body(x) * x.mean().item()), r"several clients at once.*\.item\(\)"),
+    "branch": (lambda: Around(lambda m, x: m.body(x) if x.sum() > 0 else 2 * m.body(x)), "several clients at once"),
+    "rounded input": (lambda: Around(lambda m, x: m.body((x > 0.5).float())), "no gradient to its input"),
+    "BatchNorm": (lambda: fitting(nn.BatchNorm1d(8)), None),
+    "dropout": (lambda: fitting(nn.Dropout(0.5)), None),
+    "a shared layer": (tied, None),
+    "an unused layer": (lambda: Around(lambda m, x: m.body(x), unused=nn.Linear(2, 2)), None),
+    "partly frozen": (lambda: fitting(nn.Linear(8, 8).requires_grad_(False)), None),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_model_that_a_run_could_not_use_is_refused(case: str) -> None:
+    make, message = UNFIT[case]
+    with pytest.raises(ConfigError, match=f"model .*{message}") if message else nullcontext():
+        check_model(make(), (1, 8, 8), 10, synthesises=True)
+
+
+def test_what_is_refused_depends_on_what_the_run_does() -> None:
+    """Without synthesis nobody needs a gradient at the input; BatchNorm fails on a batch of one sample."""
+    rounded, _ = UNFIT["rounded input"]
+    check_model(rounded(), (1, 8, 8), 10)
+    with pytest.raises(ConfigError, match="cannot be trained on a batch of 1 images: Expected more than 1 value"):
+        check_model(fitting(nn.BatchNorm1d(8)), (1, 8, 8), 10, smallest_batch=1)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -247,6 +302,12 @@ def test_checking_leaves_the_model_as_it_was(training: bool) -> None:
     check_model(model, (1, 8, 8), 10)
     assert model.training is training
     assert model.probe1.running_var.tolist() == [1] * 16
+
+
+def test_checking_draws_no_random_numbers_of_the_users() -> None:
+    model, before = fitting(nn.Dropout(0.5)), torch.get_rng_state()
+    check_model(model, (1, 8, 8), 10)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 # ----------------------------------------------------------------------------------------------- one flat vector

@@ -2,100 +2,161 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "notebooks"))
+from verdicts import Answers, cases, judge
 
 from lessons import ablations, reproduction
 
 LEADS = pd.DataFrame(
-    {"lead": [-4.0, -1.0, 2.0, -3.0], "half": [1.0, 3.0, 3.0, 3.5], "clear": ["yes", "no", "no", "no"]}
+    {
+        "lead": [-4.0, -1.0, 2.0, -3.0, -2.0, 5.0, 1.0],
+        "half": [1.0, 3.0, 3.0, 3.5, 9.0, 2.0, 3.0],
+        "clear": ["yes", "no", "no", "no", "no", "yes", "no"],
+    }
 )
 
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
+WIDTH = Answers(
+    reproduction.check_half_width,
+    "same clients and delays",
+    [2, 1.897, 1.9, 4.303 * np.std([3, 4, 2.5], ddof=1) / np.sqrt(3)],
+    {
+        "within a seed first": 20.14,
+        "Take differences within": 31.2,
+        "1.96 is for many seeds": 0.864,
+        "two groups": 1.224,
+        "n - 1": 1.549,
+        "divide by sqrt": 3.286,
+        "standard error s / sqrt": 1.095,
+        "standard deviation": 0.764,
+        "multiplies it by Student's t": 0.441,
+        "lead itself": 3.167,
+        "whole width": 3.79,
+        "three leads are 3, 4, 2.5": 100,
+        "quotation marks": "about 2",
+        "These are 2 values": (1.27, 5.06),
+    },
+)
+FINAL = Answers(
+    reproduction.check_final,
+    "nobody could have chosen",
     [
-        (None, "open", "Replace None"),
-        (1.897, "right", "same clients and delays"),
-        (20.14, "wrong", "within a seed first"),
-        (0.864, "wrong", "1.96 is for many seeds"),
-        (1.549, "wrong", "n - 1"),
-        (3.286, "wrong", "divide by sqrt"),
-        (0.764, "wrong", "standard deviation"),
-        (3.167, "wrong", "lead itself"),
-        (100, "wrong", "three leads"),
-        ("much", "wrong", "could not be used"),
+        lambda time, accuracy: accuracy[time >= 0.95 * time[-1]].mean(),
+        lambda time, accuracy: sum(a for t, a in zip(time, accuracy, strict=True) if t >= 0.95 * max(time)) / 4,
+        lambda time, accuracy: np.average(accuracy, weights=time > time.max() - 0.05 * time.max()),
     ],
+    {
+        "luckiest one": lambda time, accuracy: accuracy.max(),
+        "one point": lambda time, accuracy: accuracy[-1],
+        "beginning included": lambda time, accuracy: accuracy.mean(),
+        "last 5% of what": lambda time, accuracy: accuracy[-2:].mean(),
+        "wrong way round": lambda time, accuracy: accuracy[time < 0.95 * time[-1]].mean(),
+        "leaves out the first 5%": lambda time, accuracy: accuracy[time >= 0.05 * time[-1]].mean(),
+        "best of the last 5%": lambda time, accuracy: accuracy[time >= 0.95 * time[-1]].max(),
+        "median": lambda time, accuracy: np.median(accuracy[time >= 0.95 * time[-1]]),
+        "This is a sum": lambda time, accuracy: accuracy[time >= 0.95 * time[-1]].sum(),
+        "percentage": lambda time, accuracy: 100 * accuracy[time >= 0.95 * time[-1]].mean(),
+        "number of all evaluations": lambda time, accuracy: (accuracy * (time >= 0.95 * time[-1])).mean(),
+        "28.025": lambda time, accuracy: 0.5,
+        "Your result is nan": lambda time, accuracy: np.nan,
+        "shape (4,)": lambda time, accuracy: accuracy[time >= 0.95 * time[-1]],
+        "in parentheses": lambda time, accuracy: accuracy[time > 28 & time < 30].mean(),
+    },
 )
-def test_half_width(answer: object, kind: str, words: str) -> None:
-    verdict = reproduction.check_half_width(answer)
-    assert (verdict.kind, words in verdict.message) == (kind, True), verdict
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
-    [
-        (lambda time, accuracy: accuracy[time >= 0.95 * time[-1]].mean(), "right", "nobody could have chosen"),
-        (lambda time, accuracy: accuracy.max(), "wrong", "luckiest one"),
-        (lambda time, accuracy: accuracy[-1], "wrong", "one point"),
-        (lambda time, accuracy: accuracy.mean(), "wrong", "beginning included"),
-        (lambda time, accuracy: accuracy[-2:].mean(), "wrong", "last 5% of what"),
-        (lambda time, accuracy: np.nan, "wrong", "28.03"),
-        (lambda time, accuracy: None, "open", "write its `return`"),
-        (None, "open", "Replace None"),
-    ],
+MEAN = Answers(
+    reproduction.check_mean_time,
+    "The true mean is later",
+    [14.5, (8 + 11 + 30 + 9) / 4, np.float64(14.5)],
+    {
+        "drops the run": 28 / 3,
+        "no time at all": 7,
+        "median": 10,
+        "is the median": 9,
+        "This is a sum": 58,
+        "by three": 58 / 3,
+        "faster": 30,
+        "last time": 12,
+        "finite number": float("inf"),
+        "quotation marks": "14.5",
+        "4 values": [8, 11, 30, 9],
+    },
 )
-def test_final(answer: object, kind: str, words: str) -> None:
-    verdict = reproduction.check_final(answer)
-    assert (verdict.kind, words in verdict.message) == (kind, True), verdict
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
-    [
-        (14.5, "right", "later still"),
-        (28 / 3, "wrong", "drops the run"),
-        (7, "wrong", "no time at all"),
-        (30, "wrong", "last time"),
-    ],
+CLEAR = Answers(
+    ablations.check_clear,
+    "2 of 7",
+    [2, 2.0, np.int64(2)],
+    {
+        "so would two": 7,
+        "below zero": 4,
+        "above zero": 3,
+        "not clear": 5,
+        "half width": 1,
+        "half width is": 0,
+        "from 0 to 7": 8,
+        "give a number from 0": -1,
+        "whole number": 2.5,
+        "quotation marks": "two",
+        "These are 7 values": LEADS["clear"] == "yes",
+    },
+    lambda: (LEADS,),
 )
-def test_mean_time(answer: float, kind: str, words: str) -> None:
-    verdict = reproduction.check_mean_time(answer)
-    assert (verdict.kind, words in verdict.message) == (kind, True), verdict
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
-    [(1, "right", "1 of 4"), (4, "wrong", "so would two"), (3, "wrong", "below zero"), (2, "wrong", "half width")],
+ALARMS = Answers(
+    ablations.check_false_alarms,
+    "One in twenty",
+    [1, 20 * 0.05, 1 - 1e-12],
+    {
+        "in 5% of all cases": 0,
+        "for one comparison": 0.05,
+        "the percentage": 5,
+        "either side": 0.5,
+        "contain zero": 19,
+        "Not all": 20,
+        "at least one": 0.64,
+        "at least one excludes": 64,
+        "with probability 0.05": 3,
+        "quotation marks": "one",
+        "These are 0 values": [],
+    },
 )
-def test_clear(answer: int, kind: str, words: str) -> None:
-    verdict = ablations.check_clear(answer, LEADS)
-    assert (verdict.kind, words in verdict.message) == (kind, True), verdict
-
-
-@pytest.mark.parametrize(("answer", "kind"), [(1, "right"), (0, "wrong"), (0.05, "wrong"), (19, "wrong"), (3, "wrong")])
-def test_false_alarms(answer: float, kind: str) -> None:
-    assert ablations.check_false_alarms(answer).kind == kind
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
-    [
-        (5, "right", "few classes"),
-        (100, "wrong", "any one recent model"),
-        (50, "wrong", "each halving"),
-        (0.1, "wrong", "percent"),
-    ],
+TEACHER = Answers(
+    ablations.check_one_teacher,
+    "1%: one teacher",
+    [5, 0, 1, 0.7, -3],
+    {
+        "what is left": 99,
+        "any one recent model": 83,
+        "better than eight": 120,
+        "of leads": 50,
+        "Compare two rows": 20,
+        "in percent": 0.1,
+        "Give your answer in percent": 0.5,
+        "worse than none": -30,
+        "quotation marks": "50%",
+        "2 values": (0, 5),
+    },
+    lambda: (0.7,),
 )
-def test_one_teacher(answer: float, kind: str, words: str) -> None:
-    verdict = ablations.check_one_teacher(answer, 1.0)
-    assert (verdict.kind, words in verdict.message) == (kind, True), verdict
+
+
+@pytest.mark.parametrize(("table", "answer", "kind", "words"), cases(WIDTH, FINAL, MEAN, CLEAR, ALARMS, TEACHER))
+def test_verdicts(table: Answers, answer: object, kind: str, words: str) -> None:
+    judge(table, answer, kind, words)
+
+
+def test_what_is_praised_is_true() -> None:
+    """The numbers in the praises, computed again; the false alarms by 20 noisy comparisons, 20,000 times."""
+    assert "18 points, leads by 1.5" in reproduction.check_half_width(2).message
+    assert "It is 1.90" in reproduction.check_half_width(2).message
+    assert "8 points more" in reproduction.check_final(FINAL.right[0]).message  # 0.86 and (80 + 74 + 83 + 75) / 400
+    for seed in range(3):
+        samples = np.random.default_rng(seed).standard_normal((20_000, 20, 3))
+        half = 4.303 * samples.std(axis=2, ddof=1) / np.sqrt(3)
+        alarms = (np.abs(samples.mean(axis=2)) > half).sum(axis=1)
+        assert alarms.mean() == pytest.approx(1, abs=0.03)
+        assert (alarms > 0).mean() == pytest.approx(0.64, abs=0.02)
 
 
 def test_what_one_teacher_keeps() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from helpers import small
+from torch.nn import functional as F
+from verdicts import Answers, cases, judge
 
 from fedrevive_core import build, simulate_timeline
 from fedrevive_core.config.run import StalenessConfig
@@ -96,40 +100,104 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-ALIGNMENTS = {
-    "directions only": lambda r, d, c, f: cosine(r - d, f),
-    "sign is wrong": lambda r, d, c, f: cosine(d - r, f),
-    "from the current model": lambda r, d, c, f: cosine(r - c, f),
-    "returned model itself": lambda r, d, c, f: cosine(r, f),
-    "inner product": lambda r, d, c, f: (r - d) @ f,
-    "the update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(f),
-    "the fresh update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(r - d),
-    "does not know this mistake": lambda r, d, c, f: 0.5,
-    "could not be used: ValueError": lambda r, d, c, f: (r - d) @ f[:2],
-}
+def unfinished(r, d, c, f):
+    if len(r) > 100:
+        return cosine(r - d, f)
 
 
-@pytest.mark.parametrize("words", ALIGNMENTS)
-def test_check_of_the_cosine(words: str) -> None:
-    verdict = lesson.check_alignment(ALIGNMENTS[words])
-    assert words in verdict.message
-    assert verdict.kind == ("right" if words == "directions only" else "wrong")
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
+ALIGNMENT = Answers(
+    lesson.check_alignment,
+    "directions only",
     [
-        (0.18, "right", "twice as stale, half the step"),
-        (2, "wrong", "limit for fresh gradients"),
-        (0, "wrong", "positive"),
-        (0.3, "wrong", "growing"),
-        (0.1, "wrong", "a larger step does too"),
-        (None, "open", "Replace None"),
+        lambda r, d, c, f: cosine(r - d, f),
+        lambda r, d, c, f: F.cosine_similarity(r - d, f, dim=0),
+        lambda r, d, c, f: np.corrcoef([np.r_[r - d, d - r], np.r_[f, -f]])[0, 1],
+        lambda r, d, c, f: torch.dot(r - d, f) / (torch.norm(r - d) * torch.norm(f)),
     ],
+    {
+        "sign is wrong": lambda r, d, c, f: cosine(d - r, f),
+        "from the current model": lambda r, d, c, f: cosine(r - c, f),
+        "returned model itself": lambda r, d, c, f: cosine(r, f),
+        "inner product": lambda r, d, c, f: (r - d) @ f,
+        "the update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(f),
+        "the fresh update's is missing": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(r - d),
+        "Put b * c in parentheses": lambda r, d, c, f: (r - d) @ f / np.linalg.norm(r - d) * np.linalg.norm(f),
+        "square root": lambda r, d, c, f: (r - d) @ f / (((r - d) @ (r - d)) * (f @ f)),
+        "1 minus the cosine": lambda r, d, c, f: 1 - cosine(r - d, f),
+        "angle itself": lambda r, d, c, f: np.arccos(cosine(r - d, f)),
+        "two models": lambda r, d, c, f: cosine(r, d),
+        "an update already": lambda r, d, c, f: cosine(r - d, f - d),
+        "does not know this mistake": lambda r, d, c, f: 0.5,
+        "Two shapes do not fit": lambda r, d, c, f: (r - d) @ f[:2],
+        "shape (6,) instead of one number": lambda r, d, c, f: (r - d) * f,
+        "no such dimension": lambda r, d, c, f: np.sum((r - d) * f, axis=1),
+        "ended without it": unfinished,
+        "Your result is nan": lambda r, d, c, f: np.log(cosine(d - r, f) * 0 - 1),
+    },
 )
-def test_check_of_the_largest_step(answer: float | None, kind: str, words: str) -> None:
-    verdict = lesson.check_largest_step(answer, 8)
-    assert (verdict.kind, words in verdict.message) == (kind, True)
+STEP = Answers(
+    lesson.check_largest_step,
+    "twice as stale, half the step",
+    [0.18, 0.1845, 2 * np.sin(np.pi / 34)],
+    {
+        "limit for fresh gradients": 2,
+        "positive": 0,
+        "is positive; with": -0.1,
+        "exceeds a million": 0.4,
+        "exceeds": 100,
+        "and growing": 0.186,
+        "a larger step does too": 0.1,
+        "0.125 converges": 1 / 8,
+        "after": 2 / 9,
+        "quotation marks": "0.18",
+        "These are 3 values": [0.05, 0.1, 0.18],
+    },
+    lambda: (8,),
+)
+TIMELINE = simulate_timeline(build("lab-digits", "afl-dw").federation, 0)
+TAU = TIMELINE.staleness[TIMELINE.arrivals]
+
+
+def swing(values: np.ndarray, s_max: float) -> np.ndarray:
+    return (1 - np.cos(np.pi * values / s_max)) / 2
+
+
+SHARE = np.where(TAU >= 150, 1, swing(TAU, 150)).mean()
+LOST = Answers(
+    lesson.check_share_lost,
+    "the server did not use",
+    [SHARE, np.mean([1 if tau >= 150 else np.sin(np.pi * tau / 300) ** 2 for tau in TAU]), round(float(SHARE), 2)],
+    {
+        "the share that is kept": 1 - SHARE,
+        "between 0 and 1": 100 * SHARE,
+        "beta of the mean staleness": swing(TAU.mean(), 150),
+        "turns back too early": swing(TAU, 75).mean(),
+        "comes back down": swing(TAU, 150).mean(),
+        "at s_max already": np.where(TAU >= 75, 1, swing(TAU, 75)).mean(),
+        "straight line tau": np.minimum(1, TAU / 150).mean(),
+        "lose something": (TAU > 0).mean(),
+        "lose everything": (TAU >= 150).mean(),
+        "median": np.median(np.where(TAU >= 150, 1, swing(TAU, 150))),
+        "too small": 0.05,
+        "too large": 0.8,
+        "no number of versions": TAU.mean(),
+    },
+    lambda: (TIMELINE, RULE),
+)
+
+
+@pytest.mark.parametrize(("table", "answer", "kind", "words"), cases(ALIGNMENT, STEP, LOST))
+def test_verdicts(table: Answers, answer: object, kind: str, words: str) -> None:
+    judge(table, answer, kind, words)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_share_that_is_praised_is_the_share_lost(seed: int) -> None:
+    made = simulate_timeline(build("lab-digits", "afl-dw").federation, seed)
+    lost = sum(1 if tau >= 150 else (1 - math.cos(math.pi * tau / 150)) / 2 for tau in made.staleness[made.arrivals])
+    assert (
+        f"{lost / len(made.arrivals):.1%} of" in lesson.check_share_lost(lost / len(made.arrivals), made, RULE).message
+    )
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 8, 30])
@@ -137,25 +205,3 @@ def test_the_largest_step_is_where_swings_neither_grow_nor_die(staleness: int) -
     limit = 2 * np.sin(np.pi / (4 * staleness + 2))
     assert lesson.delayed_descent(0.97 * limit, staleness, 6000)[-50:].max() < 0.1
     assert lesson.delayed_descent(1.03 * limit, staleness, 6000)[-50:].max() > 10
-
-
-def test_check_of_the_share_lost(timeline: Timeline) -> None:
-    tau = timeline.staleness[timeline.arrivals]
-
-    def swing(values: np.ndarray, s_max: float) -> np.ndarray:
-        return (1 - np.cos(np.pi * values / s_max)) / 2
-
-    lost = np.where(tau >= 150, 1, swing(tau, 150)).mean()
-    answers = {
-        "the server did not use": lost,
-        "what is kept": 1 - lost,
-        "between 0 and 1": 100 * lost,
-        "beta of the mean staleness": swing(tau.mean(), 150),
-        "turns back too early": swing(tau, 75).mean(),
-        "comes back down": swing(tau, 150).mean(),
-        "nor a mistake": 0.05,
-    }
-    for words, answer in answers.items():
-        verdict = lesson.check_share_lost(answer, timeline, RULE)
-        assert words in verdict.message, (words, verdict)
-        assert verdict.kind == ("right" if answer == lost else "wrong")

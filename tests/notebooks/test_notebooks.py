@@ -105,6 +105,38 @@ def names_in(code: list[str]) -> set[str]:
     return names
 
 
+def assigned(source: str) -> set[str]:
+    """The names that a cell gives a value."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {
+        (a.asname or a.name) for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for a in node.names
+    }
+    return names | {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_exercise_has_a_name_of_its_own(path: Path) -> None:
+    """Otherwise a check would judge the answer to another exercise where a cell was not run."""
+    code = cells(path, "code")
+    asked: dict[str, str] = {}
+    for cell in code:
+        for node in ast.walk(ast.parse(cell.source)):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr.startswith("check_"):
+                assert isinstance(node.args[0], ast.Name), ast.unparse(node)
+                assert node.args[0].id not in asked, node.args[0].id
+                asked[node.args[0].id] = cell.source
+    assert 2 <= len(asked) <= 4
+    for name, check in asked.items():
+        assigning = [number for number, cell in enumerate(code) if name in assigned(cell.source)]
+        exercise, solution = assigning
+        assert re.search(rf"^{name} = None  # |^def {name}\(.*\n    return None", code[exercise].source, re.MULTILINE)
+        assert "solution" in code[solution].metadata.tags
+        assert [code[number].source for number in range(exercise, exercise + 3)].index(check) == 2
+        assert solution == exercise + 1
+
+
 def names_asked_for(snippet: str) -> set[str]:
     """The names that `snippet` calls or takes attributes of; empty for what is no Python expression, or is a file."""
     if re.search(r"\.(py|md)$", snippet):

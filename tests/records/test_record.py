@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,15 +41,32 @@ def test_final_accuracy_is_the_mean_of_the_last_twentieth():
     assert summarise(table, 10.0)["final_accuracy"] == pytest.approx(0.6)
 
 
-def a_record() -> Record:
+def arrivals_table(count: int) -> pd.DataFrame:
+    """`count` arrivals of which nothing is known."""
+    columns = {
+        name: {"int": 0, "float": np.nan, "bool": False, "text": ""}[kind] for name, kind in TABLES["arrivals"].items()
+    }
+    return pd.DataFrame({**columns, "job": range(count)})
+
+
+def a_record(accuracy: float = 0.5, num_arrivals: int = 1, **config: Any) -> Record:
+    """Two evaluations, the second at simulated time 1, and one arrival."""
+    evaluations = pd.DataFrame(
+        {
+            "version": [0, 1], "sim_time": [0.0, 1.0], "num_arrivals": [0, 1], "accuracy": [0.1, accuracy],
+            "loss": [2.0, np.nan], "class_accuracy": [[0.1, 0.2], [0.5, 0.5]],
+        }
+    )  # fmt: skip
     return Record(
-        config=build("lab-digits", "fedrevive", overrides={"server.lr": 0.123}),
-        summary={"final_accuracy": 0.5, "time_to": {"0.5": None}},
-        provenance={"device": "cpu"},
-        evaluations=pd.DataFrame(
-            {"version": [0, 1], "accuracy": [0.1, 0.5], "class_accuracy": [[0.1, 0.2], [0.5, 0.5]]}
-        ),
-        arrivals=pd.DataFrame({"job": [3], "cosine": [np.nan], "rejected": [""]}),
+        config=build("lab-digits", **({"method": "fedrevive", "overrides": {"server.lr": 0.123}} | config)),
+        summary={
+            **summarise(evaluations, 1.0),
+            "model": "labnet",
+            "state_sha256": state_sha256(np.ones(6, np.float32)),
+        },
+        provenance={"versions": {"torch": "2"}, "device": "cpu", "num_threads": 1},
+        evaluations=evaluations,
+        arrivals=arrivals_table(num_arrivals),
         timings=pd.DataFrame({"part": ["training"], "seconds": [1.5], "calls": [2]}),
         samples={
             "version": np.array([1]),
@@ -80,12 +97,8 @@ def test_a_record_may_leave_its_model_out(tmp_path):
 
 
 def varied(seed: int, method: str, lr: float, num_arrivals: int) -> Record:
-    return dataclasses.replace(
-        a_record(),
-        config=build("lab-digits", method, seed=seed, overrides={"server.lr": lr}),
-        summary={"final_accuracy": lr, "model": "labnet", "time_to": {"0.5": None if seed else 2.0}},
-        arrivals=pd.DataFrame({"job": range(num_arrivals), "version": range(num_arrivals)}),
-    )
+    accuracy = 0.4 if seed else 0.5
+    return a_record(accuracy, num_arrivals, method=method, seed=seed, overrides={"server.lr": lr})
 
 
 def test_many_records_as_tidy_tables(tmp_path):
@@ -104,7 +117,7 @@ def test_many_records_as_tidy_tables(tmp_path):
     assert many.arrivals["run"].tolist() == ["a"] * 2 + ["deep/b"] * 3
     assert many.arrivals["job"].tolist() == [0, 1, 0, 1, 2]
     assert many.arrivals["server.lr"].tolist() == [0.1] * 2 + [0.2] * 3
-    assert many.evaluations.groupby("seed")["accuracy"].last().tolist() == [0.5, 0.5]
+    assert many.evaluations.groupby("seed")["accuracy"].last().tolist() == [0.5, 0.4]
 
 
 def test_one_record_alone_still_says_method_and_seed(tmp_path):

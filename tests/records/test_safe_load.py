@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import small
-from test_record import a_record
+from test_record import a_record, arrivals_table
 
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.records import safe_load as untrusted
@@ -53,9 +53,9 @@ def refused(directory: Path, words: str) -> None:
         tracemalloc.stop()
 
 
-def array_header(shape: tuple[int, ...]) -> bytes:
+def array_header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
     return file.getvalue()
 
 
@@ -72,6 +72,7 @@ def write_member(path: Path, size: int, header: bytes) -> None:
 
 @pytest.fixture
 def lower_limit(monkeypatch) -> None:
+    monkeypatch.setattr(untrusted, "LIMIT", 2**26)
     monkeypatch.setattr(untrusted.check_file, "__defaults__", (2**26,))
 
 
@@ -84,7 +85,7 @@ def test_a_zip_bomb(directory):
 
 
 def test_an_array_that_claims_more_than_there_is(directory):
-    write_member(directory / "samples.npz", 0, array_header((BIG,)))
+    write_member(directory / "samples.npz", 0, array_header((BIG,), "<i8"))
     refused(directory, "the size of version.npy is not that of its array")
 
 
@@ -140,21 +141,63 @@ def test_a_huge_sparse_file(directory):
 @pytest.mark.usefixtures("lower_limit")
 def test_a_table_of_many_equal_rows(directory):
     """10 million rows of one value in some kilobytes, as parquet stores them."""
-    column = pa.array(np.zeros(1_000_000, np.int8))
-    with pq.ParquetWriter(
-        directory / "arrivals.parquet", pa.schema([("job", pa.int8())]), compression="zstd"
-    ) as writer:
-        for _ in range(10):
-            writer.write_table(pa.table({"job": column}))
+    table = pa.Table.from_pandas(arrivals_table(1_000_000), preserve_index=False)
+    with pq.ParquetWriter(directory / "arrivals.parquet", table.schema) as writer:
+        writer.write_table(table.set_column(0, "job", pa.array(np.zeros(1_000_000, np.int64))))
     assert (directory / "arrivals.parquet").stat().st_size < 100_000
-    refused(directory, "arrivals.parquet takes 160,000,000 bytes")
+    refused(directory, "arrivals.parquet takes 288,000,000 bytes")
 
 
 def test_a_table_that_repeats_one_long_text(directory):
     texts = pa.DictionaryArray.from_arrays(np.zeros(100_000, np.int32), pa.array(["x" * 100_000]))
-    pq.write_table(pa.table({"rejected": texts}), directory / "arrivals.parquet", store_schema=False)
-    assert (directory / "arrivals.parquet").stat().st_size < 500_000
+    table = pa.Table.from_pandas(arrivals_table(100_000), preserve_index=False)
+    table = table.set_column(table.column_names.index("rejected"), "rejected", texts)
+    pq.write_table(table, directory / "arrivals.parquet", store_schema=False)
+    assert (directory / "arrivals.parquet").stat().st_size < 1_000_000
     refused(directory, "arrivals.parquet takes 10,000,000,000 bytes")
+
+
+LONG = ["x" * 1000]
+STRANGE = {
+    "dictionary of bytes": pa.DictionaryArray.from_arrays(np.zeros(1, np.int32), pa.array([b"x" * 1000])),
+    "dictionary of texts": pa.DictionaryArray.from_arrays(np.zeros(1, np.int32), pa.array(LONG)),
+    "bytes": pa.array([b"x"]),
+    "large bytes": pa.array([b"x"], pa.large_binary()),
+    "list of texts": pa.array([LONG]),
+    "list of lists": pa.array([[[1.0]]]),
+    "struct": pa.array([{"a": "x"}]),
+    "map": pa.array([[("a", "x")]], pa.map_(pa.string(), pa.string())),
+    "decimal": pa.array([1], pa.decimal128(38)),
+    "view": pa.array(LONG, pa.string_view()),
+    "time": pa.array([1], pa.timestamp("ns")),
+    "unsigned": pa.array([2**63], pa.uint64()),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_table_with_a_type_that_we_never_write(directory, kind):
+    table = pa.Table.from_pandas(arrivals_table(1), preserve_index=False)
+    pq.write_table(table.append_column("more", STRANGE[kind]), directory / "arrivals.parquet")
+    refused(directory, "arrivals.parquet: 'more' is .*, not a type that we write")
+
+
+def test_a_table_compressed_a_thousandfold(directory):
+    arrivals_table(1).to_parquet(directory / "arrivals.parquet", compression="zstd")
+    refused(directory, "arrivals.parquet is compressed in another way than snappy")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"config": {}, "config": {}}', "a name stands twice"),
+        ('{"config": "\\ud800"}', "surrogates not allowed"),
+        ('{"config": ' + "9" * 5000 + "}", "limit"),
+        ('{"config": {}, "summary": {"faults": {"crash": -1}}, "provenance": []}', "summary.faults.crash = -1"),
+    ],
+)
+def test_json_that_we_never_write(directory, text, words):
+    (directory / "run.json").write_text(text)
+    refused(directory, words)
 
 
 @pytest.fixture(scope="module")

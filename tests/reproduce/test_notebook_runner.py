@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import lock
 from reproduce import notebook_runner as notebooks
 from reproduce.cli.app import main
 from reproduce.reports.notebook_html import draw_formula, to_html, write_notebook_page
@@ -47,11 +51,11 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
 
 def test_values_take_the_type_of_their_default(tmp_path: Path) -> None:
     path = write(tmp_path / "a.ipynb")
-    given = [("n", "-3"), ("rate", "2"), ("name", "7"), ("flag", "True"), ("many", "[3]"), ("any_of", "0.5")]
+    given = {"n": "-3", "rate": "2", "name": "7", "flag": "True", "many": "[3]", "any_of": "0.5"}
     parsed = notebooks.parse(path, given)
     assert parsed == {"n": -3, "rate": 2.0, "name": "7", "flag": True, "many": [3], "any_of": 0.5}
     assert type(parsed["rate"]) is float
-    assert notebooks.parse(path, [("any_of", "word"), ("flag", "false")]) == {"any_of": "word", "flag": False}
+    assert notebooks.parse(path, {"any_of": "word", "flag": "false"}) == {"any_of": "word", "flag": False}
 
 
 @pytest.mark.parametrize(
@@ -62,17 +66,15 @@ def test_values_take_the_type_of_their_default(tmp_path: Path) -> None:
         ("n", "true", "n = true: must be a whole number"),
         ("flag", "1", "flag = 1: must be true or false"),
         ("rate", "fast", "rate = fast: must be a number"),
+        ("rate", "9" * 400, "must be a number"),
+        ("rate", "1e999", "must be a number"),
+        ("many", "[" * 5000, "is too long or nested too deeply"),
         ("many", "3", "many = 3: must be a list"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, name: str, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        notebooks.parse(write(tmp_path / "a.ipynb"), [(name, text)])
-
-
-def test_a_parameter_may_be_given_once(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rate is given twice"):
-        notebooks.parse(write(tmp_path / "a.ipynb"), [("rate", "1"), ("rate", "2")])
+        notebooks.parse(write(tmp_path / "a.ipynb"), {name: text})
 
 
 def test_an_unknown_notebook_is_refused() -> None:
@@ -104,12 +106,62 @@ def test_several_at_once_each_in_this_environment(tmp_path: Path, monkeypatch: p
         assert page.exists()
 
 
-def test_a_kernel_may_listen_on_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows, which has no socket files for Jupyter."""
-    monkeypatch.setattr(notebooks, "TRANSPORT", "tcp")
+def test_a_long_name_of_the_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Socket files have short names: then, as on Windows, the kernel listens on ports. What a killed command left goes,
+    and what is of one that is alive, or of somebody else, stays."""
+    home = tmp_path / ("x" * max(1, 125 - len(str(tmp_path))))
+    left, live, new, mine = (home / f"{name}1" for name in [*[notebooks.KERNEL + part for part in "abc"], "kernel-"])
+    for directory in (left, live, new, mine):
+        directory.mkdir(parents=True)
+        if directory != new:
+            os.utime(directory, (0, 0))
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
     source = "import json, ipykernel\nprint(json.load(open(ipykernel.get_connection_file()))['transport'])"
-    notebooks.execute(write(tmp_path / "a.ipynb", source), tmp_path / "out.ipynb", progress=False)
+    with lock(live):
+        os.utime(live, (0, 0))
+        notebooks.execute(write(tmp_path / "a.ipynb", source), tmp_path / "out.ipynb", progress=False)
     assert printed(tmp_path / "out.ipynb") == "tcp\n"
+    assert sorted(home.iterdir()) == sorted([live, new, mine])
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("%matplotlib inline\nn = 1\nm: int = 2\nimport os", None),
+        (
+            "n = 1 +",
+            "the parameters of a.ipynb cannot be read .*: the cell tagged 'parameters' must assign plain values",
+        ),
+        ("n = os.getcwd()", "the parameters of a.ipynb cannot be read"),
+        ("n = " + "(" * 300, "the parameters of a.ipynb cannot be read"),
+    ],
+)
+def test_any_cell_of_parameters_is_read_or_refused(tmp_path: Path, source: str, words: str | None) -> None:
+    cell = new_code_cell(source, metadata={"tags": ["parameters"]})
+    path = tmp_path / "a.ipynb"
+    nbformat.write(new_notebook(cells=[cell]), path)
+    assert notebooks.parse(path, []) == {}
+    if words is None:
+        assert notebooks.parse(path, [("n", "3"), ("m", "4")]) == {"n": 3, "m": 4}
+    else:
+        with pytest.raises(ConfigError, match=words):
+            notebooks.parse(path, [("n", "3")])
+
+
+def test_a_cell_that_hangs_fails_and_a_stopped_notebook_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    hanging, out = write(tmp_path / "a.ipynb", "import time\ntime.sleep(100)"), tmp_path / "out" / "a.ipynb"
+    assert run_cli(monkeypatch, "notebook", hanging, "--out", out, "--cell-seconds", 1) == 1
+    said = capsys.readouterr().err
+    assert "a: cell 2 (`import time`) took more than 1 seconds; --cell-seconds allows more" in said
+    assert out.with_suffix(".html").exists()
+    shutil.rmtree(out.parent)
+    stop = f"import os, signal, time\nos.kill({os.getpid()}, signal.SIGTERM)\ntime.sleep(100)"
+    assert run_cli(monkeypatch, "notebook", write(tmp_path / "b.ipynb", stop), "--out", out) == 143
+    assert capsys.readouterr().err.endswith("\nstopped by signal 15: b was not finished\n")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.ipynb", "b.ipynb", "out"]
 
 
 def test_a_terminal_gets_a_bar(
@@ -199,7 +251,7 @@ def test_parameters_and_their_old_spelling(
 ) -> None:
     """A value may hold '=' and begin with a minus sign; the old spelling works for one release, with a hint."""
     given: list[Any] = []
-    monkeypatch.setattr(notebooks, "execute", lambda path, out, parameters: given.append(parameters))
+    monkeypatch.setattr(notebooks, "execute", lambda path, out, parameters, **_: given.append(parameters))
     path = write(tmp_path / "a.ipynb")
     assert run_cli(monkeypatch, "notebook", path, "-p", "n=-3", "-p", "name=a=b") == 0
     assert capsys.readouterr().err == ""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import damage
 import nbformat
 import numpy as np
 import pandas as pd
@@ -18,13 +22,15 @@ from nbformat.v4 import new_code_cell, new_notebook
 from fedrevive_core import run
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.plots import plot_curves
+from fedrevive_core.records import Altered
 from reproduce.cli.sweeps import publish
 from reproduce.reports.claims import judge_claims, times_table
 from reproduce.reports.report import read_report, write_report
 from reproduce.sweeps.experiment import Experiment
-from reproduce.sweeps.explorer import sweep_explorer
+from reproduce.sweeps.explorer import EVERY, sweep_explorer
 from reproduce.sweeps.figures import lead, plot_lead, plot_settings
 from reproduce.sweeps.results import pack
+from reproduce.sweeps.sweep import run_hash
 
 BOTH = {"lab": True, "paper": True}
 
@@ -199,13 +205,16 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cells = []
     for arm in arms:
         for seed in (0, 1):
-            cells.append({"run": f"{arm}-s{seed}", "arm": arm, "seed": seed, "grid": {}})
+            name = f"{arm}-s{seed}"
             if (arm, seed) != ("fedbuff", 1):
-                run(small(arm, seed=seed), progress=False).save(out / "runs" / f"{arm}-s{seed}", with_model=False)
+                record = run(small(arm, seed=seed), progress=False)
+                name += f"-{run_hash(record.config, record.provenance['data_sha256'], 'of then')}"
+                record.save(out / "runs" / name, with_model=False)
+            cells.append({"run": name, "arm": arm, "seed": seed, "grid": {}})
     (out / "failures").mkdir()
     (out / "failures" / "fedbuff-s1.txt").write_text("No luck\n\nTraceback ...\n")
     (out / "experiment.yaml").write_text(yaml.safe_dump(described.model_dump(mode="json")))
-    header = {"experiment": "hand-made", "scale": "lab", "device": "cpu", "code": "", "cells": cells}
+    header = {"experiment": "hand-made", "scale": "lab", "device": "cpu", "code": "of then", "cells": cells}
     (out / "sweep.json").write_text(json.dumps(header))
     return out
 
@@ -248,7 +257,7 @@ def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="choose another directory"):
         pack(packed, tmp_path)
     assert read_report(packed).missing == before.missing
-    (packed / "runs.parquet").write_bytes(b"PAR1")
+    (packed / "runs.parquet").write_bytes(b"PAR1....PAR0")
     with pytest.raises(ConfigError, match=r"packed sweep: runs\.parquet"):
         read_report(packed)
 
@@ -302,20 +311,71 @@ def test_figures_of_sweeps_show_what_they_should(sweep: Path) -> None:
 def test_the_explorer_gives_a_colour_to_all_that_differs() -> None:
     panel = sweep_explorer(table_of_settings(), ["data.alpha"])
     for x in ("arm", "data.alpha"):
-        for arm in ("all", "a", "b"):
-            for alpha in ("all", 0.1, 1.0):
+        for arm in (EVERY, "a", "b"):
+            for alpha in (EVERY, 0.1, 1.0):
                 for name, value in {"x": x, "arm": arm, "data.alpha": alpha}.items():
                     panel.controls[name].value = value
                 assert "Not drawn" not in panel.status.value
     for x, colours in (("arm", ["0.1", "1.0"]), ("data.alpha", ["a", "b"])):
-        figure = panel.draw("mean_accuracy", x, **{"arm": "all", "data.alpha": "all"})
+        figure = panel.draw("mean_accuracy", x, **{"arm": EVERY, "data.alpha": EVERY})
         assert [text.get_text() for text in figure.legends[0].get_texts()] == colours
 
 
 def test_the_explorer_says_so_if_colours_cannot_be_told_apart() -> None:
     table = pd.concat([table_of_settings().assign(arm=f"arm {number}", seed=number) for number in range(9)])
     panel = sweep_explorer(table.drop_duplicates(["arm", "data.alpha"]), ["data.alpha"])
-    everything = {"metric": "mean_accuracy", "x": "data.alpha", "arm": "all", "data.alpha": "all"}
+    everything = {"metric": "mean_accuracy", "x": "data.alpha", "arm": EVERY, "data.alpha": EVERY}
     (words,) = panel.draw(**everything).texts
     assert words.get_text() == "9 colours cannot be told apart:\nshow only one value of arm"
     assert panel.draw(**everything | {"arm": "arm 3"}).axes
+
+
+def changed(sweep: Path, tmp_path: Path, name: str, change: Callable[[Any], Any]) -> Path:
+    """A copy of the sweep in which `change` was applied to a JSON file."""
+    copy = shutil.copytree(sweep, tmp_path / "copy")
+    values = json.loads((copy / name).read_text(encoding="utf-8"))
+    change(values)
+    (copy / name).write_text(json.dumps(values), encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda h: h["cells"][0].update(arm="fedbuff"), "holds another run than its name says"),
+        (lambda h: h["cells"][0].update(seed=1), "holds another run than its name says"),
+        (lambda h: h.update(code="other"), "holds another run than its name says"),
+        (lambda h: h["cells"][0].update(run="../../elsewhere"), "cells.0.run = '../../elsewhere'"),
+        (lambda h: h["cells"][0].update(run=h["cells"][1]["run"]), "a run stands there twice"),
+        (lambda h: h["cells"].clear(), "cells = "),
+        (lambda h: h.update(scale=3), "scale = 3"),
+        (lambda h: [cell["grid"].update({"server.lr": 9}) for cell in h["cells"]], "is not at the point"),
+    ],
+)
+def test_a_sweep_says_which_run_is_which_and_is_not_believed(sweep, tmp_path, change, words) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        read_report(changed(sweep, tmp_path, "sweep.json", change))
+
+
+@pytest.mark.parametrize("name", ["final_accuracy", "time_to 0.5", "run"])
+def test_a_packed_sweep_is_computed_again(sweep: Path, tmp_path: Path, name: str) -> None:
+    packed = pack(sweep, tmp_path)
+    table = pd.read_parquet(packed / "runs.parquet")
+    table.loc[0, name] = "fedbuff-s7" if name == "run" else 0.99
+    table.to_parquet(packed / "runs.parquet", index=False)
+    with pytest.raises(Altered, match="no rows of fedbuff-s7" if name == "run" else f"{name} = 0.99, and its"):
+        read_report(packed)
+
+
+def test_damaged_files_of_a_sweep_are_refused_or_read(sweep: Path, tmp_path: Path) -> None:
+    places = {"sweep": sweep, "packed": pack(sweep, tmp_path / "whole")}
+    found = damage.attempt(tmp_path, 10, places=places)
+    assert found["wrong"] == 0, found["examples_of_wrong"]
+    assert found["refused"] > 8
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "no reason is given"), (b"\xff\x00", "\ufffd?")])
+def test_a_strange_reason_of_a_failure_is_shown_as_it_can_be(sweep, tmp_path, content, said) -> None:
+    copy = shutil.copytree(sweep, tmp_path / "copy")
+    (copy / "failures" / "fedbuff-s1.txt").write_bytes(content)
+    assert read_report(copy).failures == {"fedbuff-s1": said}

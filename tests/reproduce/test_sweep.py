@@ -20,6 +20,7 @@ from rich.console import Console
 
 from fedrevive_core.config import build
 from fedrevive_core.errors import ConfigError, Interrupted
+from fedrevive_core.records import BESIDE, code_hash
 from fedrevive_core.records.record import Record
 from reproduce.sweeps import executors
 from reproduce.sweeps.collection import load_many
@@ -27,7 +28,7 @@ from reproduce.sweeps.experiment import cells, load_experiment, select, shipped
 from reproduce.sweeps.progress import SweepProgress
 from reproduce.sweeps.results import SweepResults, collect
 from reproduce.sweeps.scheduler import Event, run_all
-from reproduce.sweeps.sweep import BESIDE, check_out, code_hash, opened, plan
+from reproduce.sweeps.sweep import Shard, check_out, opened, plan
 from reproduce.sweeps.worker import CellRun, execute
 
 SHORT = {name: value for name, value in SMALL.items() if name != "num_threads"} | {"federation.max_versions": 6}
@@ -113,25 +114,25 @@ def test_only_numbers_that_were_published_or_measured_are_claimed():
 
 
 def test_cells_are_arms_times_grid_times_seeds(tmp_path):
-    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.steps": [1, 2]})
+    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.batch_size": [1, 2]})
     found = cells(load_experiment(path), "lab")
     assert len(found) == 2 * 4 * 2
-    assert str(found[0]) == "fedbuff seed 0 data.alpha=0.1 training.steps=1"
-    assert str(found[-1]) == "fedrevive seed 1 data.alpha=1.0 training.steps=2"
-    assert found[-1].config.training.steps == 2
+    assert str(found[0]) == "fedbuff seed 0 data.alpha=0.1 training.batch_size=1"
+    assert str(found[-1]) == "fedrevive seed 1 data.alpha=1.0 training.batch_size=2"
+    assert found[-1].config.training.batch_size == 2
     assert found[-1].config.num_threads == 1
     chosen = select(found, {"data.alpha": "1.0", "method": "fedbuff", "seed": "1"})
     assert [str(cell) for cell in chosen] == [
-        "fedbuff seed 1 data.alpha=1.0 training.steps=1", "fedbuff seed 1 data.alpha=1.0 training.steps=2",
+        "fedbuff seed 1 data.alpha=1.0 training.batch_size=1", "fedbuff seed 1 data.alpha=1.0 training.batch_size=2",
     ]  # fmt: skip
 
 
 def test_what_was_tuned_for_a_point_of_the_grid_holds_there(tmp_path):
-    tuned = [{"where": {"training.steps": 2, "data.alpha": 1.0}, "settings": {"server.lr": 0.5}}]
+    tuned = [{"where": {"training.batch_size": 2, "data.alpha": 1.0}, "settings": {"server.lr": 0.5}}]
     arms = {"fedbuff": {"method": "fedbuff", "settings": {"server.lr": 0.25}, "tuned": tuned}}
-    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.steps": [1, 2]}, arms=arms)
+    path = write_experiment(tmp_path, grid={"data.alpha": [0.1, 1.0], "training.batch_size": [1, 2]}, arms=arms)
     rates = {
-        (c.grid["data.alpha"], c.grid["training.steps"]): c.config.server.lr
+        (c.grid["data.alpha"], c.grid["training.batch_size"]): c.config.server.lr
         for c in cells(load_experiment(path), "lab")
     }
     assert rates == {(0.1, 1): 0.25, (0.1, 2): 0.25, (1.0, 1): 0.25, (1.0, 2): 0.5}
@@ -149,8 +150,12 @@ def test_the_arm_of_the_authors_code_is_their_preset(name):
     ("changes", "message"),
     [
         (
-            {"arms": {"a": {"method": "fedbuff", "tuned": [{"where": {"data.alpha": 1}, "settings": {"seed": 1}}]}}},
-            "arm 'a' is tuned for data.alpha = 1, which is not in the grid",
+            {
+                "arms": {
+                    "a": {"method": "fedbuff", "tuned": [{"where": {"data.alpha": 1}, "settings": {"server.lr": 1}}]}
+                }
+            },
+            "arm 'a' is tuned for field 'data.alpha', which is not in the grid",
         ),
         ({"seedz": [0]}, "seedz is unknown: allowed: name, question"),
         ({"armz": {}}, "armz is unknown: did you mean 'arms'?"),
@@ -180,6 +185,7 @@ CLAIM = {
         ({"arm": "fedrevived"}, "is about arm 'fedrevived': did you mean 'fedrevive'?"),
         ({"baselines": ["fedbuf"]}, "did you mean 'fedbuff'?"),
         ({"where": {"data.alpha": 1}}, "is about field 'data.alpha'"),
+        ({"metric": "time_to 0.75", "unit": "percent faster"}, "metric = 'time_to 0.75': did you mean"),
         ({"metric": "final_acuracy"}, "did you mean 'final_accuracy'?"),
         ({"metric": "time_to 0.8"}, "unit must be 'percent faster' for time_to"),
         ({"direction": None}, "direction belongs to a claim with baselines"),
@@ -234,7 +240,7 @@ def test_a_name_says_what_determines_the_result(tmp_path, monkeypatch):
     monkeypatch.setattr("reproduce.sweeps.sweep._fingerprint", lambda *_: "other data")
     others["data"] = plan(experiment, "lab", "cpu")
     monkeypatch.undo()
-    monkeypatch.setattr("reproduce.sweeps.sweep.code_hash", lambda: "other code")
+    monkeypatch.setattr("reproduce.sweeps.sweep.software", lambda: {"code": "other code", "versions": {}})
     others["code"] = plan(experiment, "lab", "cpu")
     for what, other in others.items():
         assert not {run.name for run in other.runs} & set(names), what
@@ -250,7 +256,7 @@ def test_the_code_hash_is_of_every_source_file(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     (tmp_path / "plots").mkdir()
     (tmp_path / "data" / "a.py").write_text("x = 1\n")
-    monkeypatch.setattr("reproduce.sweeps.sweep.CORE", tmp_path)
+    monkeypatch.setattr("fedrevive_core.records.maker.CORE", tmp_path)
     first = code_hash.__wrapped__()
     (tmp_path / "plots" / "more.py").write_text("x = 1\n")
     assert code_hash.__wrapped__() == first
@@ -322,6 +328,18 @@ def test_a_damaged_run_beside_is_computed_instead(call, finished, tmp_path):
     assert code == 0
     assert "is computed instead" in error
     assert len(load_many(tmp_path / "second").runs) == 2
+
+
+def test_a_run_beside_with_the_name_of_another_is_computed_instead(call, finished, tmp_path):
+    """One run of FedBuff lies there under the name of the other."""
+    shutil.copytree(finished, tmp_path / "first")
+    one, other = sorted((tmp_path / "first" / "runs").glob("fedbuff-*"))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    code, _, error = call(write_experiment(tmp_path), "--out", tmp_path / "second", "--only", "arm=fedbuff")
+    assert code == 0
+    assert f"{one} holds another run than its name says; {one.name} is computed instead" in error
+    assert len(set(load_many(tmp_path / "second").runs["certificate"])) == 2
 
 
 def test_a_sweep_ends_with_its_report(call, tmp_path, monkeypatch):
@@ -424,7 +442,9 @@ def test_an_unfinished_sweep_asks_for_resume(call, finished, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--resume",), "--resume: there is no sweep in"),
+        (("--shard", "0/2"), "--shard 0/2: must be I/N with I from 1 to N, such as 1/4"),
+        (("--shard", "3/2"), "--shard 3/2: must be I/N"),
+        (("--shard", "1"), "--shard 1: must be I/N"),
         (("--scale", "papr"), "scale = 'papr' is unknown in tiny: allowed: lab"),
         (("--engine", "rey"), "--engine rey: did you mean 'ray'?"),
         (("--only", "arm=fedreviv"), "--only arm=fedreviv: did you mean 'fedrevive'?"),
@@ -456,14 +476,80 @@ def test_another_sweeps_directory_is_refused(finished, tmp_path):
         check_out(other, other.runs, tmp_path / "notes", resume=False)
 
 
-def test_two_processes_do_not_share_a_directory(tmp_path):
+OTHER = {"code": "0" * 64, "versions": {}}
+
+
+def test_a_sweep_of_other_code_needs_leave_and_keeps_what_is_finished(call, finished, tmp_path, monkeypatch):
+    path, out = write_experiment(tmp_path), tmp_path / "new" / "out"
+    shutil.copytree(finished, out)
+    (left,) = (out / "runs").glob("fedbuff-s1-*")
+    shutil.rmtree(left)
+    monkeypatch.setattr("reproduce.sweeps.sweep.software", lambda: OTHER)
+    monkeypatch.setattr("reproduce.sweeps.worker.software", lambda: OTHER)
+    code, _, error = call(path, "--out", out, "--resume")
+    assert code == 2
+    assert f"other code began: code {code_hash()[:12]} then, 000000000000 here" in error
+    assert call(path, "--out", out, "--resume", "--allow-other-code")[0] == 0
+    assert left.exists()
+    assert_same(out, finished)
+    assert call(path, "--out", out, "--resume")[0] == 2
+
+
+def test_a_worker_with_other_code_refuses_in_a_sentence(tmp_path, monkeypatch):
+    """As on a node of a cluster, or after a change to the source while a sweep runs."""
     sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
-    with (
-        opened(sweep, tmp_path / "out"),
-        pytest.raises(ConfigError, match="in use by another process"),
-        opened(sweep, tmp_path / "out"),
-    ):
-        pass
+    monkeypatch.setattr("reproduce.sweeps.worker.software", lambda: OTHER)
+    problem = execute(sweep.runs[0], tmp_path / "out") or ""
+    assert f"runs other code than the sweep: code {code_hash()[:12]} then, 000000000000 here" in problem.splitlines()[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_do_not_share_a_directory_except_by_shards(tmp_path):
+    sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
+    out, work = tmp_path / "out", tmp_path / "out" / "runs" / ".fedrevive-unfinished-1"
+
+    def refused(shard: Shard | None) -> bool:
+        try:
+            with opened(sweep, out, shard):
+                return False
+        except ConfigError as error:
+            return "in use by another process" in str(error)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reproduce.sweeps.sweep.SECONDS", 0.1)
+        with opened(sweep, out):
+            assert refused(None)
+            assert refused(Shard(1, 2))
+        with opened(sweep, out, Shard(1, 2)):
+            work.mkdir()
+            assert [refused(other) for other in (None, Shard(1, 2), Shard(1, 3), Shard(2, 2))] == [
+                True,
+                True,
+                True,
+                False,
+            ]
+            assert work.exists(), "it is of a shard that is alive"
+        with opened(sweep, out, Shard(2, 2)):
+            assert not work.exists()
+
+
+def test_shards_do_everything_once_and_share_out_the_arms(tmp_path):
+    runs = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu").runs
+    parts = [Shard(number, 2).of(runs) for number in (1, 2)]
+    assert sorted(run.name for part in parts for run in part) == sorted(run.name for run in runs)
+    assert [[run.cell.arm for run in part] for part in parts] == [["fedbuff", "fedrevive"]] * 2
+    assert [len(Shard(number, 7).of(runs)) for number in range(1, 8)] == [1, 1, 1, 1, 0, 0, 0]
+
+
+def test_two_shards_at_once_in_real_processes(tmp_path):
+    path, out = write_experiment(tmp_path, arms={"fedbuff": {"method": "fedbuff"}}), tmp_path / "out"
+    command = [sys.executable, "-m", "reproduce", "sweep", str(path), "--out", str(out), "--shard"]
+    jobs = [subprocess.Popen([*command, f"{number}/2"], stdout=subprocess.PIPE, text=True) for number in (1, 2)]
+    for job in jobs:
+        printed, _ = job.communicate(timeout=200)
+        assert (job.returncode, printed.split(":")[0]) == (0, "1 of 1 runs are finished")
+    assert collect(out).missing == []
+    assert not (out / "report").exists()
 
 
 def test_a_dry_run_does_nothing_and_says_what_it_would_cost(call, finished, tmp_path, monkeypatch):

@@ -219,14 +219,56 @@ def test_interrupting_in_process_writes_a_checkpoint(tmp_path, monkeypatch):
     assert compared(resumed) == compared(run(config, progress=False))
 
 
-def test_resume_without_a_partial_run(tmp_path, capsys, monkeypatch):
-    from reproduce.cli import app as cli
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"code": "0" * 64}, r"code [0-9a-f]{12} then, 000000000000 here"),
+        ({"versions": {"torch": "1.0"}}, r"torch \S+ then, 1\.0 here, numpy \S+ then, None here"),
+        ({"num_threads": 7}, "number of threads 1 then, 7 here"),
+        ({"device": "GPU"}, "device cpu then, cuda here"),
+    ],
+)
+def test_other_code_is_refused_by_name(two_checkpoints, monkeypatch, changed, words):
+    simulation = Simulation(small("fedrevive"))
+    made = simulation.made_by() | changed
+    monkeypatch.setattr(simulation, "made_by", lambda: made)
+    with pytest.raises(ConfigError, match=f"was made by other code: {words}; .* or add --allow-other-code"):
+        checkpoint.restore(simulation, two_checkpoints)
 
-    monkeypatch.setattr(sys, "argv", ["reproduce", "run", "--out", str(tmp_path / "new"), "--resume"])
-    with pytest.raises(SystemExit, match="2"):
-        cli.main()
-    assert "--resume: there is no" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+
+def test_what_other_code_began_is_listed_in_parts(tmp_path, monkeypatch):
+    """Begun by this code, branched and stopped by another; the bits are the same here because the code is."""
+    config = small("fedrevive")
+    simulation = run_until(Simulation(config), 5)
+    checkpoint.write(simulation, tmp_path)
+    code = simulation.made_by()["code"]
+    monkeypatch.setattr("fedrevive_core.records.maker.code_hash", lambda: "0" * 64)
+    with pytest.raises(ConfigError, match="was made by other code"):
+        run(config, progress=False, checkpoints=tmp_path)
+    resumed = Simulation(config)
+    checkpoint.restore(resumed, tmp_path, allow_other_code=True)
+    run_until(resumed, 8)
+    for record in (resumed.branched(config).run(progress=False), resumed.run(progress=False)):
+        assert compared(record) == compared(run(config, progress=False))
+        parts = [(part["first_arrival"], part["code"][:4]) for part in record.provenance["segments"]]
+        assert parts == [(0, code[:4]), (5, "0000")]
+        assert record.provenance["code"] == "0" * 64
+
+
+def test_a_checkpoint_that_names_no_code_needs_leave(two_checkpoints, monkeypatch):
+    read = checkpoint._read
+
+    def old(path: Path) -> Any:
+        manifest, tensors = read(path)
+        del manifest["made_by"], manifest["state"]["segments"]
+        return manifest, tensors
+
+    monkeypatch.setattr(checkpoint, "_read", old)
+    simulation = Simulation(small("fedrevive"))
+    with pytest.raises(ConfigError, match="was made by other code: code unknown then"):
+        checkpoint.restore(simulation, two_checkpoints)
+    checkpoint.restore(simulation, two_checkpoints, allow_other_code=True)
+    assert [part["first_arrival"] for part in simulation.segments()] == [0, 12]
 
 
 CELL = """
@@ -291,7 +333,8 @@ def test_an_interval_in_seconds(tmp_path):
         with checkpoint.kept(simulation, tmp_path, "60s", 0) as keep:
             for is_new in simulation.steps():
                 keep(is_new)
-    assert written == [3, 6, 9, 12, 15]  # the clock is read at every version and after every checkpoint
+    # The clock is read at every version and after every checkpoint; the last one is that of the end.
+    assert written == [3, 6, 9, 12, 15, 16]
 
 
 @pytest.mark.parametrize("every", ["0", 0, -1, "0s", "s", "1.5", "five", "10m"])
