@@ -1,4 +1,4 @@
-"""What a branch takes over from the run that it leaves, as a pure function of two state dicts.
+"""What a branch takes over from the run that it leaves, by a pure function of two state dicts.
 
 The rule: everything that both have. In the reviver, what the other configuration can use; the rest begins as in a fresh
 run. docs/DURABILITY.md says it in words.
@@ -6,14 +6,41 @@ run. docs/DURABILITY.md says it in words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from fedrevive_core.config import RunConfig
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.records import state_sha256
+
 # What has led to the present state and makes the arrivals to come. The split is here because a branch continues the
 # table of evaluations.
 FIXED = ("seed", "model", "device", "federation", "data", "training", "evaluation.split")
+
+
+def branch(simulation: Any, config: RunConfig, beta: Callable[[int], float] | None) -> Any:
+    """A simulation that continues from the present state of `simulation`: see its method `branched`."""
+    changed = simulation.config.differences(config)
+    forbidden = [text for text in changed if text.startswith(FIXED)]
+    if forbidden:
+        raise ConfigError(
+            f"a branch cannot differ in {', '.join(forbidden)}: it continues with the same jobs and models"
+        )
+    model = simulation.layout.model() if "model" in simulation.custom else None
+    other = type(simulation)(config, model, simulation.data if "data" in simulation.custom else None, beta)
+    if simulation.custom.get("beta") != other.custom.get("beta"):
+        changed.append("beta of your own")
+    origin = {
+        "version": simulation.version,
+        "num_arrivals": simulation.num_processed,
+        "state_sha256": state_sha256(simulation.server.state.cpu().numpy()),
+        "changed": changed,
+    }
+    other.load_state_dict(branched_state(simulation.state_dict(), other.state_dict()))
+    other.branches = [*simulation.branches, origin]
+    return other
 
 
 def branched_state(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:

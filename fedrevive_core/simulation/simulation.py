@@ -15,12 +15,11 @@ from torch import nn
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.errors import ConfigError
 from fedrevive_core.evaluation import diverged, evaluate
-from fedrevive_core.records import Record, code_hash, made_by, state_sha256
+from fedrevive_core.records import Record, code_hash, made_by
 from fedrevive_core.server import Upload
 from fedrevive_core.simulation import checkpoint
-from fedrevive_core.simulation.branch import FIXED, branched_state
+from fedrevive_core.simulation.branch import branch
 from fedrevive_core.simulation.build import build_components, num_threads
 from fedrevive_core.simulation.progress import Progress, Timer
 from fedrevive_core.simulation.state_store import StateStore
@@ -53,13 +52,9 @@ def run(
     Global random state is not used; the number of CPU threads is set for the run and restored. Raises ConfigError
     before any training if the configuration cannot work, Interrupted after a signal.
     """
-    return Simulation(config, model, data, beta).run(
-        progress=progress,
-        checkpoints=checkpoints,
-        checkpoint_every=checkpoint_every,
-        keep_every=keep_every,
-        allow_other_code=allow_other_code,
-    )
+    simulation = Simulation(config, model, data, beta)
+    return simulation.run(progress=progress, checkpoints=checkpoints, checkpoint_every=checkpoint_every,
+                          keep_every=keep_every, allow_other_code=allow_other_code)  # fmt: skip
 
 
 class Simulation:
@@ -297,25 +292,7 @@ class Simulation:
         does may differ, also by a staleness rule `beta` of your own. docs/DURABILITY.md says what is carried over.
         Raises ConfigError naming what must not differ.
         """
-        changed = self.config.differences(config)
-        forbidden = [text for text in changed if text.startswith(FIXED)]
-        if forbidden:
-            raise ConfigError(
-                f"a branch cannot differ in {', '.join(forbidden)}: it continues with the same jobs and models"
-            )
-        model = self.layout.model() if "model" in self.custom else None
-        other = Simulation(config, model, self.data if "data" in self.custom else None, beta)
-        if self.custom.get("beta") != other.custom.get("beta"):
-            changed.append("beta of your own")
-        origin = {
-            "version": self.version,
-            "num_arrivals": self.num_processed,
-            "state_sha256": state_sha256(self.server.state.cpu().numpy()),
-            "changed": changed,
-        }
-        other.load_state_dict(branched_state(self.state_dict(), other.state_dict()))
-        other.branches = [*self.branches, origin]
-        return other
+        return branch(self, config, beta)
 
     def _users(self, num_processed: int) -> np.ndarray:
         """(versions,) how many of the arrivals that are left start from each version."""
