@@ -225,7 +225,8 @@ def opened(sweep: Sweep, out: Path, shard: Shard | None = None) -> Iterator[None
         try:
             yield
         finally:
-            remove_unfinished(out / "runs")  # of runs that were killed
+            if shard is None:  # other shards may be at work
+                remove_unfinished(out / "runs")  # of runs that were killed
 
 
 def _other_shards(out: Path, shard: Shard | None) -> list[Path]:
