@@ -220,13 +220,13 @@ def opened(sweep: Sweep, out: Path, shard: Shard | None = None) -> Iterator[None
         for run in sweep.runs if alone else ():
             if run.is_finished(out):
                 checkpoint.remove(run.partial_path(out))
+        if alone:
+            remove_unfinished(out / "runs")
         if shard:
             whole.close()
-        try:
-            yield
-        finally:
-            if shard is None:  # other shards may be at work
-                remove_unfinished(out / "runs")  # of runs that were killed
+        else:
+            part.callback(remove_unfinished, out / "runs")  # of runs that are killed
+        yield
 
 
 def _other_shards(out: Path, shard: Shard | None) -> list[Path]:
