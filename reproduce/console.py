@@ -13,17 +13,25 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import atomic_file, check_file, writing
 
 console = Console()
 
 
 def save_figure(figure: Any, path: Path) -> None:
     """Save a matplotlib figure and make its directory. Raises ConfigError if the figure cannot be written there."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"cannot draw '{path}': {error}") from None
+    with writing(path), atomic_file(path) as work:
+        figure.savefig(work, dpi=150)
+
+
+def check_figure(path: Path) -> None:
+    """Raise ConfigError, before any work, if no figure can be written as `path`."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    endings = [f".{ending}" for ending in FigureCanvasBase.get_supported_filetypes()]
+    if path.suffix not in endings:
+        raise ConfigError(f"cannot draw '{path}': its name must end in {', '.join(endings)}")
+    check_file(path)
 
 
 def print_table(title: str, rows: list[dict[str, str]]) -> None:

@@ -36,7 +36,7 @@ from traitlets.config import Config
 import fedrevive_core
 from fedrevive_core.config import choices, parse_value
 from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
-from fedrevive_core.files import lock
+from fedrevive_core.files import atomic_file, check_file, lock, publish, work_directory, writing
 from fedrevive_core.simulation import LINES
 from reproduce.reports.html import document
 from reproduce.reports.notebook_html import title, to_html, write_notebook_page
@@ -135,32 +135,40 @@ def execute(
     Raises Interrupted on SIGINT or SIGTERM; there is no copy then.
     """
     out = out.resolve()
-    if out.suffix != ".ipynb" or out == notebook:
-        raise ConfigError(f"out = '{out}' must be an .ipynb file, and not the notebook itself")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out = '{out}' cannot be written: {error.strerror}") from None
+    check_copy(notebook, out)
     source = _read(notebook)
     num_cells = sum(cell.cell_type == "code" for cell in source.cells) + bool(parameters)  # papermill adds one
-    try:
-        with stop_signals(at_once=True) as received:
-            _start_and_run(notebook, out, dict(parameters or {}), num_cells, progress, cell_seconds)
-    except KeyboardInterrupt:
-        out.unlink(missing_ok=True)
-        raise Interrupted(received[0] if received else signal.SIGINT, str(notebook)) from None
-    except PapermillExecutionError as error:
-        line = _first_line(error.source)
-        raise NotebookFailed(
-            f"{notebook.stem} failed in cell {error.exec_count} (`{line}`): {error.ename}: "
-            f"{' '.join(str(error.evalue).split())}; what ran is in {out}"
-        ) from None
-    finally:
-        if out.exists():
-            executed = _read(out)
-            write_notebook_page(executed, out.with_suffix(".html"))
-            _write_picture(executed, out.with_suffix(".png"))
+    with work_directory(out.parent) as work:
+        copy = work / out.name
+        try:
+            with stop_signals(at_once=True) as received:
+                _start_and_run(notebook, copy, dict(parameters or {}), num_cells, progress, cell_seconds)
+        except KeyboardInterrupt:
+            copy.unlink(missing_ok=True)
+            raise Interrupted(received[0] if received else signal.SIGINT, str(notebook)) from None
+        except PapermillExecutionError as error:
+            line = _first_line(error.source)
+            raise NotebookFailed(
+                f"{notebook.stem} failed in cell {error.exec_count} (`{line}`): {error.ename}: "
+                f"{' '.join(str(error.evalue).split())}; what ran is in {out}"
+            ) from None
+        finally:
+            if copy.exists():
+                with writing(out):
+                    executed = _read(copy)
+                    write_notebook_page(executed, copy.with_suffix(".html"))
+                    _write_picture(executed, copy.with_suffix(".png"))
+                    publish(work, out.parent)
     return out.with_suffix(".html")
+
+
+def check_copy(notebook: Path, out: Path) -> None:
+    """Raise ConfigError, before any work, if a copy of `notebook` and its page cannot be written at `out`."""
+    if out.suffix != ".ipynb" or out.resolve() == notebook:
+        raise ConfigError(f"out = '{out}' must be an .ipynb file, and not the notebook itself")
+    check_file(out, out.with_suffix(".html"), out.with_suffix(".png"))
+    if out.exists() and "papermill" not in _read(out).metadata:
+        raise ConfigError(f"out = '{out}' is a notebook that was not made by this command: choose another name")
 
 
 def _write_picture(notebook: Any, path: Path) -> None:
@@ -207,7 +215,7 @@ def _start_and_run(
                 if cells.number:
                     raise NotebookFailed(
                         f"{notebook.stem}: the kernel died in cell {cells.number} (`{cells.line}`), as it does when "
-                        f"memory runs out; what ran is in {out}"
+                        f"memory runs out; what ran is in {out.name}"
                     ) from None
                 if attempt == STARTS:
                     raise NotebookFailed(f"{notebook.stem}: no kernel started in {STARTS} attempts: {error}") from None
@@ -281,10 +289,15 @@ def render(notebook: str, records: Path, out: Path) -> Path:
 
     Raises ConfigError if the notebook cannot show a sweep, NotebookFailed if a cell fails.
     """
+    return execute(shows_sweep(notebook), out, {"records": str(records.resolve())})
+
+
+def shows_sweep(notebook: str) -> Path:
+    """The path of a notebook, as for `find`. Raises ConfigError if it cannot show a sweep."""
     path = find(notebook)
     if "records" not in defaults(path):
         raise ConfigError(f"notebook = '{notebook}' has no parameter 'records', so it cannot show a sweep")
-    return execute(path, out, {"records": str(records.resolve())})
+    return path
 
 
 def write_pages(out: Path, cell_seconds: int = CELL_SECONDS) -> tuple[Path, list[str]]:
@@ -292,7 +305,13 @@ def write_pages(out: Path, cell_seconds: int = CELL_SECONDS) -> tuple[Path, list
 
     Returns the index of their pages, and a sentence for each notebook that failed.
     """
-    entries, failures = [], []
+    entries, failures, index = [], [], out / "index.html"
+    title_of_index = "FedRevive: the course"
+    check_file(index)
+    if index.exists() and title_of_index not in index.read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(f"out = '{out}' holds another index.html: choose another directory")
+    for path in map(find, shipped()):
+        check_copy(path, out / path.name)
     for path in map(find, shipped()):
         started, problem = time.monotonic(), ""
         try:
@@ -301,10 +320,10 @@ def write_pages(out: Path, cell_seconds: int = CELL_SECONDS) -> tuple[Path, list
             problem = str(error)
             failures.append(problem)
         entries.append(_entry(path, out / f"{path.stem}.png", time.monotonic() - started, problem))
-    index = out / "index.html"
-    body = "<h1>FedRevive: the course</h1>\n<p>Every notebook as it ran, from the command below.</p>\n"
+    body = f"<h1>{title_of_index}</h1>\n<p>Every notebook as it ran, from the command below.</p>\n"
     command = "<h2>Make these pages</h2>\n<pre><code>python -m reproduce pages</code></pre>"
-    index.write_text(document("FedRevive: the course", f"{body}{''.join(entries)}{command}"), encoding="utf-8")
+    with writing(index), atomic_file(index) as work:
+        work.write_text(document(title_of_index, f"{body}{''.join(entries)}{command}"), encoding="utf-8")
     return index, failures
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedrevive_core.config import PRESETS, TEXT_DATA, build, choices
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import atomic_file
+from fedrevive_core.files import atomic_file, check_file, writing
 from reproduce.console import hint
 
 PROMPT = "The following is a short text about {}.\n\n"
@@ -37,16 +37,21 @@ def class_names(preset: str) -> list[str]:
     return list(load_federated(config.data, config.federation.num_clients, torch.device("cpu")).class_names)
 
 
+def check_new(out: Path) -> None:
+    """Raise ConfigError, before any work, if `out` exists or cannot be written."""
+    if out.exists():
+        raise ConfigError(f"--out {out} exists: choose another file, or remove this one first")
+    check_file(out)
+
+
 def write_seeds(model: str, class_names: list[str], per_class: int, out: Path, *, seed: int = 0) -> None:
     """Let the causal language model `model` (name or folder, `transformers`) write `per_class` texts of each class.
 
-    `out` gets a line of JSON per text. Raises ConfigError if the model is not available or `out` exists.
+    `out` gets a line of JSON per text. Raises ConfigError if the model is not available.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if out.exists():
-        raise ConfigError(f"--out {out} exists: choose another file, or remove this one first")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
         writer = AutoModelForCausalLM.from_pretrained(model, use_safetensors=True).eval()
@@ -70,7 +75,7 @@ def write_seeds(model: str, class_names: list[str], per_class: int, out: Path, *
                     raise ConfigError(f"--model {model} writes nothing about '{spoken(name)}': choose another")
                 lines += [json.dumps({"text": text, "label": name}) for text in texts]
                 written += len(texts)
-    with atomic_file(out) as work:
+    with writing(out), atomic_file(out) as work:
         work.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

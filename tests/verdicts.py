@@ -50,26 +50,34 @@ def judge(table: Answers, answer: Any, kind: str, words: str) -> None:
     assert (verdict.kind, words in verdict.message) == (kind, True), verdict
 
 
-def confusions(table: Answers) -> list[tuple[str, str]]:
-    """Return pairs of messages, or of a message and the praise, that one and the same answer would get."""
-    modules = [sys.modules[table.check.__module__], importlib.import_module("lessons.quick_tour")]
-    seen: list[tuple[Any, Mapping[str, Any], str, float]] = []
+def mistakes_of(table: Answers) -> tuple[list[tuple[str, Any]], float]:
+    """Return what the check of `table` compares an answer with, by message or praise, and its tolerance."""
+    seen: list[tuple[list[tuple[str, Any]], float]] = []
 
     def spy(result, expected, mistakes, praise, *, tolerance=1e-5, otherwise=""):
-        seen.append((expected, mistakes, praise, tolerance))
+        values = [(m, value) for m, some in mistakes.items() for value in (some if isinstance(some, list) else [some])]
+        seen.append(([(praise, expected), *values], tolerance))
         return exercise.diagnose(result, expected, mistakes, praise, tolerance=tolerance, otherwise=otherwise)
 
-    for module in modules:
+    for module in (sys.modules[table.check.__module__], importlib.import_module("lessons.quick_tour")):
         if hasattr(module, "diagnose"):
             with mock.patch.object(module, "diagnose", spy):
                 table.check(table.right[0], *table.given())
-    expected, mistakes, praise, tolerance = seen[0] if seen else (0, {}, "", 0)
-    values = [(praise, expected)] + [
-        (message, value) for message, some in mistakes.items() for value in (some if isinstance(some, list) else [some])
-    ]
+    return seen[0] if seen else ([], 0)
+
+
+def confusions(table: Answers) -> list[tuple[str, str]]:
+    """Return pairs of messages, or of a message and the praise, that one and the same answer would get."""
+    values, tolerance = mistakes_of(table)
 
     def far(first: Any, second: Any) -> bool:
         one, other = (exercise._values(value) for value in (first, second))
         return bool((np.abs(one - other) > tolerance * np.maximum(1, np.abs(one))).any())
 
     return [(a, b) for (a, x), (b, y) in combinations(values, 2) if a != b and not far(x, y)]
+
+
+def untried(table: Answers) -> set[str]:
+    """Return the messages of usual mistakes that no answer in `table` gets."""
+    messages = {message for message, _ in mistakes_of(table)[0][1:]}
+    return messages - {table.check(answer, *table.given()).message for answer in table.wrong.values() if messages}

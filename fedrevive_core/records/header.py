@@ -43,6 +43,16 @@ class Summary(Section):
     certificate: Sha256 | None = None
 
 
+class Part(Section):
+    """What made a part of a run; further entries may be added."""
+
+    model_config = ConfigDict(extra="allow")
+
+    first_arrival: NonNegativeInt
+    code: Text = ""
+    versions: dict[Text, Text | None] = Field({})
+
+
 class Provenance(Section):
     """Where a run was made; further entries may be added."""
 
@@ -56,6 +66,7 @@ class Provenance(Section):
     data_sha256: Text = ""
     num_resumed: NonNegativeInt = 0
     branches: list[dict[Text, Any]] = Field([])
+    segments: list[Part] = Field([])
 
 
 class Header(Section):

@@ -65,5 +65,5 @@ def _determining(made: Mapping[str, Any]) -> dict[str, str]:
     if "device" in made:
         found["device"] = "cpu" if made["device"] == "cpu" else "cuda"
         if found["device"] == "cpu":
-            found["number of threads"] = str(made["num_threads"])
+            found["number of threads"] = str(made.get("num_threads"))
     return found

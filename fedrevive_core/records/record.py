@@ -76,7 +76,7 @@ class Record:
 
         directory = check_free(directory)
         try:
-            with atomic_directory(directory) as work:
+            with atomic_directory(directory, last="run.json") as work:
                 for name in TABLES:
                     getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
                 np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]

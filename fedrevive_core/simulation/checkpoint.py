@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 from pydantic import ConfigDict, Field
@@ -30,6 +30,7 @@ from fedrevive_core.config import NonNegativeInt, Section
 from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
 from fedrevive_core.files import LOCK, lock, publish, remove_unfinished, work_directory
 from fedrevive_core.records import OTHER_CODE, changes, check_file, read_json
+from fedrevive_core.simulation.resumable import Resumable
 
 FORMAT = 3  # raised when a change makes older checkpoints unreadable
 KEPT = 2
@@ -37,32 +38,6 @@ STAYING = "checkpoints"  # below a run's directory, and later below its record
 MANIFEST_LIMIT = 2**28  # bytes; some 40 for every arrival and 20 for every class at every evaluation
 TENSORS, MANIFEST = "tensors.safetensors", "manifest.json"
 TENSOR = "$tensor"  # in the manifest, the key under which a tensor's name stands in its place
-
-
-class Resumable(Protocol):
-    """What can be saved in the middle and resumed."""
-
-    num_processed: int
-    num_resumed: int  # how often it was resumed
-
-    @property
-    def version(self) -> int:
-        """Version of the global model."""
-
-    def identity(self) -> dict[str, Any]:
-        """JSON-able values that must be equal for a checkpoint to be resumed."""
-
-    def differences(self, identity: Mapping[str, Any]) -> list[str]:
-        """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
-
-    def made_by(self) -> dict[str, Any]:
-        """The code, versions, device and threads that it goes on with."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that is needed to resume."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
 
 
 class Damaged(Exception):

@@ -262,7 +262,7 @@ class Simulation:
             raise ValueError(f"{len(self.recorder.receipts)} uploads are recorded, not {state['num_processed']}")
         self.num_processed, self.num_resumed = int(state["num_processed"]), int(state["num_resumed"])
         # A version that did not name its code wrote no segments.
-        self.past_segments = state.get("segments") or [{"first_arrival": 0}]
+        self.past_segments = [dict(part) for part in state.get("segments", [{"first_arrival": 0}])]
         self.first_arrival = self.num_processed
         self.server.load_state_dict(state["server"])
         self.snapshots.load_state_dict(state["snapshots"])

@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fedrevive_core import RunConfig, Simulation, StatisticProbe
 from fedrevive_core.evaluation import evaluate
@@ -274,15 +275,11 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
         "This is KL(student || teacher). The teacher's distribution comes first: it weighs the logarithms.": (
             T**2 * kl(student / T, teacher / T) / count
         ),
-        "Did you divide the logits by T? Only the factor T^2 contains the temperature.": T**2
-        * kl(teacher, student)
-        / count,
+        "Divide the logits by T, before the softmax: in your loss T is only a factor.": [
+            factor * kl(teacher, student) / count for factor in (T**2, T, 1 / T)
+        ],
         "Your loss contains no temperature: it does not use T.": kl(teacher, student) / count,
         "You multiplied the logits by T: divide them.": T**2 * kl(teacher * T, student * T) / count,
-        "You divided probabilities by T; divide the logits, before the softmax.": T**2
-        * kl(teacher, student)
-        / count
-        / T,
         "The factor T^2 is missing: without it the gradients shrink as 1/T^2.": cold / count,
         "You used T instead of T^2: one T for each of the two logits that are divided.": T * cold / count,
         "You divided by T^2; multiply by it.": cold / count / T**2,
@@ -312,6 +309,9 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
         * log_kl((teacher / T).log_softmax(0), (student / T).log_softmax(0))
         / count,
         "The sign is wrong: a KL divergence is never negative.": -(T**2) * cold / count,
+        "F.kl_div takes the student's *log*-probabilities first, not its probabilities.": T**2
+        * F.kl_div((student / T).softmax(-1), (teacher / T).softmax(-1), reduction="sum")
+        / count,
         "This compares logits by their mean square; the loss compares distributions.": [
             factor * (teacher - student).square().mean() for factor in (1, T**2, 1 / T**2)
         ],

@@ -14,6 +14,8 @@ from types import CodeType, FunctionType
 from typing import Any, Literal
 
 import numpy as np
+from IPython import get_ipython
+from IPython.display import display
 
 from fedrevive_core.errors import ConfigError
 
@@ -21,11 +23,13 @@ SIGNS = {"open": "&#9711; Not answered yet.", "wrong": "&#10007; Not yet.", "rig
 
 NOT_FINITE = (
     "Usual causes: the logarithm of zero or of a negative number (F.kl_div takes log-probabilities first and then "
-    "probabilities, never raw logits), 0 times infinity (use masked_fill or where, not a product), or a division by 0."
+    "probabilities, never raw logits), 0 times infinity (use masked_fill or where, not a product), a division by 0, or "
+    "the mean of nothing."
 )
 UNDEFINED = "Run the notebook's first code cell again, which imports it."
 HINTS = {  # what Python, NumPy or PyTorch says: what it means here
-    r"bitwise_|unsupported operand type\(s\) for [&|^]|bad operand type for unary ~|'invert'": (
+    r"bitwise_xor|for \^": "`^` is no power in Python: write **.",
+    r"bitwise_|unsupported operand type\(s\) for [&|]|bad operand type for unary ~|'invert'": (
         "`&`, `|` and `~` come before `<` and `>`: put each comparison in parentheses, (a < b) & (b < c)."
     ),
     r"truth value of an array|Boolean value of Tensor": (
@@ -35,7 +39,8 @@ HINTS = {  # what Python, NumPy or PyTorch says: what it means here
     r"axis -?\d+ is out of bounds|Dimension out of range": (
         "An array has no such dimension. Dimensions are counted from 0, and -1 is the last one: print its .shape."
     ),
-    r"broadcast|must match the size|not aligned|cannot be multiplied|core dimension|inconsistent tensor|mismatch": (
+    "broadcast|must match the size|not aligned|cannot be multiplied|core dimension|inconsistent tensor|"
+    "mismatch|does not match|Expected (target size|input batch_size)": (
         "Two shapes do not fit together: print both, with .shape. From the last dimension on, sizes must be equal or 1."
     ),
     r"name '(np|torch|F|nn|cos|pi|math|StatisticProbe)' is not defined": UNDEFINED,
@@ -45,10 +50,18 @@ HINTS = {  # what Python, NumPy or PyTorch says: what it means here
     r"unexpected keyword argument '(axis|keepdims|dim|keepdim)'": (
         "NumPy has axis and keepdims, torch has dim and keepdim: use the functions of what your function gets."
     ),
+    r"positional argument|unexpected keyword": "A function is called with arguments that it does not take.",
+    r"math domain error": "This is the logarithm of 0, or a logarithm or root of a negative number.",
+    r"only one element tensors|only length-1 arrays|only 0-dimensional": (
+        "float() and the functions of math take one number: use those of np or torch for arrays."
+    ),
+    r"ndarray' object has no attribute": "This is a NumPy array: use the functions of np.",
+    r"'Tensor' object has no attribute": "This is a tensor: use the functions of torch.",
     r"call numpy\(\) on Tensor": "NumPy cannot follow gradients: use the functions of torch.",
     r"leaf Variable": "Do not change an argument in place (x -= ..., x[...] = ...): make a new tensor.",
     r"must be Tensor, not|expected Tensor": "A function of torch takes tensors: convert by torch.as_tensor.",
     r"maximum recursion depth": "Your function calls itself without end: has it the name of a function that it needs?",
+    r"float\(\) argument must be": "This is no number.",
     r"object is not callable": "Something that is no function is called, with ( ) after its name.",
 }
 
@@ -84,6 +97,18 @@ class _Judged(Exception):
         super().__init__(verdict.message)
         self.verdict = verdict
 
+
+def _tell_which_cell(shell: Any, kind: type, error: NameError, trace: Any, tb_offset: int | None = None) -> None:
+    """Show a NameError; where a check cell raised it, say that the exercise's cell was not run."""
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    while trace.tb_next:
+        trace = trace.tb_next
+    if any(name.startswith("check_") for name in trace.tb_frame.f_code.co_names):
+        display(Verdict("open", f"'{error.name}' has no value: run the exercise's cell above first, then this one."))
+
+
+if shell := get_ipython():
+    shell.set_custom_exc((NameError,), _tell_which_cell)
 
 Reader = Callable[[Any], Any]
 
@@ -247,10 +272,7 @@ def diagnose(
     nearest, verdict = min(verdicts, key=lambda pair: pair[0])  # the first of equals, so the right value
     if nearest <= tolerance:
         return verdict
-    return wrong(
-        otherwise
-        or f"The right value is {_short(expected)}, yours is {_short(result)}; this check does not know this mistake."
-    )
+    return wrong(otherwise or f"{_difference(result, expected)}; this check does not know this mistake.")
 
 
 def with_gradient(verdict: Verdict, result: Any, expected: Any, trained: Mapping[str, Any]) -> Verdict:
@@ -282,5 +304,11 @@ def _gradients(loss: Any, trained: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: _values(0 if leaf.grad is None else leaf.grad) for name, leaf in trained.items()}
 
 
-def _short(value: np.ndarray) -> str:
-    return np.array2string(value, precision=4, threshold=6)
+def _difference(result: np.ndarray, expected: np.ndarray) -> str:
+    """Say what is right and what was answered; of arrays with several dimensions, where they differ most."""
+    if result.ndim > 1:
+        place = np.unravel_index(np.argmax(np.abs(result - expected)), result.shape)
+        where = f"[{', '.join(map(str, place))}]"
+        return f"At {where} the right value is {expected[place]:.4g}, yours is {result[place]:.4g}"
+    shown = [np.array2string(value, precision=4, threshold=6) for value in (expected, result)]
+    return f"The right value is {shown[0]}, yours is {shown[1]}"

@@ -169,7 +169,9 @@ def check_final(answer: Callable[[np.ndarray, np.ndarray], float]) -> Verdict:
         "The comparison is the wrong way round: this is the mean over all times but the last 5%.": float(
             accuracy[~late].mean()
         ),
-        "This leaves out the first 5%; take only the last 5%.": float(accuracy[time >= 0.05 * time[-1]].mean()),
+        "This leaves out the beginning alone; take only the last 5% of the time.": float(
+            accuracy[time >= 0.05 * time[-1]].mean()
+        ),
         "This is the best of the last 5%; take their mean.": float(accuracy[late].max()),
         "This is the median of the last 5%; take their mean.": float(np.median(accuracy[late])),
         "This is a sum; divide by the number of evaluations in it.": float(accuracy[late].sum()),

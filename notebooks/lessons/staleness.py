@@ -203,7 +203,7 @@ def pair(answer: Any) -> tuple[int, int]:
     except TypeError:
         raise ConfigError("Give two whole numbers in parentheses, (B, O)") from None
     except ValueError:
-        raise ConfigError(f"Give two whole numbers in parentheses, (B, O), not {len(answer)} things") from None
+        raise ConfigError(f"Give two whole numbers in parentheses, (B, O); these are {len(answer)}") from None
     sizes = a_whole_number(buffer_size), a_whole_number(refill_size)
     if min(sizes) < 1:
         raise ConfigError(f"B = {sizes[0]} and O = {sizes[1]} must be at least 1")

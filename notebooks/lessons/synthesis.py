@@ -349,8 +349,10 @@ def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
     try:
         answered = answer(logits.clone(), labels.clone(), q.clone())
     except (RuntimeError, IndexError) as error:
-        asked = 'Without reduction="none", F.cross_entropy returns one number for a teacher, not one for each sample.'
-        return wrong(f"Your answer could not be used. {explained(error)} {asked}")
+        told = explained(error)
+        if "shapes" in told:
+            told += ' Without reduction="none", F.cross_entropy returns one number for all samples of a teacher.'
+        return wrong(f"Your answer could not be used. {told}")
     praise = "A teacher that never saw a class has no influence on what it should look like."
     verdict = diagnose(one_number(answered), loss(weights), mistakes, praise)
     return with_gradient(verdict, answered, loss(weights), trained)
@@ -432,6 +434,9 @@ def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
             for logs in (teacher, student)
             for sign in (1, -1)
         ],
+        "F.kl_div takes the student's *log*-probabilities first, not its probabilities.": -(
+            w * agree * F.kl_div(student.softmax(1), teacher.softmax(1), reduction="none").sum(1)
+        ).mean(),
         "You divide by the sum of the weights; the loss divides by n.": -(w * agree * kl).sum() / w.sum(),
     }
     answered, expected = answer(teacher.clone(), student.clone(), w.clone()), -(w * agree * kl).mean()

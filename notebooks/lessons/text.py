@@ -183,9 +183,14 @@ def check_attention(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
         "The mask is upside down: these weights look only at padding. The mask is 1 where there is a token.": (
             scores.masked_fill(~hidden, tiny).softmax(dim=-1)
         ),
-        "The softmax runs over the queries (dim=1). The weights of each query sum to 1 over the tokens: dim=-1.": (
-            scores.masked_fill(hidden, tiny).softmax(dim=1)
-        ),
+        "The softmax runs over queries or texts. The weights of each query sum to 1 over the tokens: dim=-1.": [
+            scores.masked_fill(hidden, tiny).softmax(dim=dim) for dim in (1, 0)
+        ],
+        "The mask of a text must hide the same positions from all its queries: give it a dimension, mask[:, None].": [
+            scores.masked_fill(mask < 0.5, tiny).softmax(dim=-1),
+            (scores * mask).softmax(dim=-1),
+            scores.softmax(dim=-1) * mask,
+        ],
         "These are the masked scores; the softmax is missing.": scores.masked_fill(hidden, tiny),
         "This is a mean over all tokens, whatever their scores.": (mask / mask.sum(dim=1, keepdim=True))[
             :, None

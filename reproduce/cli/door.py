@@ -44,6 +44,10 @@ def _run() -> int:
             stream.reconfigure(errors="replace")  # a console without Greek letters shows '?' in their place
     # Figures are drawn into files. A backend that does not exist would stop the import of Matplotlib.
     os.environ.pop("MPLBACKEND", None)
+    for name in ("SIGTERM", "SIGHUP"):  # end as on Ctrl-C, so that what is unfinished is removed
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and current_thread() is main_thread() and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     check_arguments(sys.argv[1:])
     from reproduce.cli.app import app
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedrevive_core.config import METHODS, PRESETS, RunConfig, build, flatten, leaf_fields
+from fedrevive_core.files import atomic_file, writing
 from reproduce.cli.options import (
     CheckpointOption,
     JobsOption,
@@ -32,7 +33,7 @@ from reproduce.cli.options import (
     parse_settings,
     split,
 )
-from reproduce.console import command_line, console, print_table, save_figure
+from reproduce.console import check_figure, command_line, console, print_table, save_figure
 from reproduce.runs.output import OutputDirectory
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def timeline(
     from fedrevive_core.timeline import simulate_timeline
 
     config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
+    if plot is not None:
+        check_figure(plot)
     started = time.perf_counter()
     played = simulate_timeline(config.federation, seed)
     summary = {**played.summary(), "seconds": round(time.perf_counter() - started, 4)}
@@ -186,7 +189,8 @@ def compare(
     experiment = comparison(preset, split(methods, "methods"), numbers, schedule, parse_settings(settings))
     records = run_comparison(experiment, out, jobs, allow_other_code)
     rows = comparison_table(records)
-    (out / "table.md").write_text(f"`{command_line()}`\n\n{markdown(rows)}", encoding="utf-8")
+    with writing(out), atomic_file(out / "table.md") as path:
+        path.write_text(f"`{command_line()}`\n\n{markdown(rows)}", encoding="utf-8")
     save_figure(plot_accuracy(records), out / "curves.png")
     if as_json:
         print(json.dumps(rows))

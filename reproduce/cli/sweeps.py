@@ -85,6 +85,8 @@ def sweep(
     if engine == "ray" and jobs != 1:
         raise ConfigError(f"--jobs {jobs} is for --engine local: a cluster runs as many as its CPUs allow")
     described = load_experiment(experiment)
+    if report:  # a missing package or a misspelt name is reported before the work, not after it
+        notebook_runner().shows_sweep(described.notebook)
     at = scale_of(described, scale)
     executor = _executor(engine, out, jobs, address, described.scales[at])
     part = parse_shard(shard)
@@ -98,8 +100,6 @@ def sweep(
         return
     check_out(planned, chosen, out, resume=resume or part is not None)
     report = report and part is None  # the last part to end does not know that it is the last
-    if report:
-        notebook_runner()  # a missing package is reported before the work, not after it
     failed = run_sweep(planned, chosen, executor, out, Console(stderr=True), part)
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")
     if failed:

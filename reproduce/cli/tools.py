@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import atomic_file, check_file, writing
 from reproduce.cli.options import DEVICES, DeviceOption, JsonOption, listed, one_of
 from reproduce.console import print_table, save_figure
-from reproduce.seed_texts import TEXT_PRESETS, class_names, write_seeds
+from reproduce.seed_texts import TEXT_PRESETS, check_new, class_names, write_seeds
 
 
 def bench(
@@ -40,10 +41,11 @@ def bench(
 
     if device not in DEVICES:
         raise ConfigError(f"--device {device}: {choices(device, DEVICES)}")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    figure = out.with_suffix(".png")
+    check_file(out, figure)
     if accuracy:
         found = accuracies(pick_device(device), *(((0,), 40) if quick else ()))
-        out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        _write_json(found, out)
         print_table(
             "FedRevive on lab-digits: final accuracy (mean over the run)",
             [
@@ -57,8 +59,8 @@ def bench(
         )
         return
     measured = run_benchmark(pick_device(device), quick=quick)
-    out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
-    save_figure(plot_bench(measured), out.with_suffix(".png"))
+    _write_json(measured, out)
+    save_figure(plot_bench(measured), figure)
     rows = [
         {"what": kind, "workload": name, **{key: f"{value:,.3g}" for key, value in values.items()}}
         for kind, workloads in measured["results"].items()
@@ -67,6 +69,11 @@ def bench(
     ]
     columns = ["what", "workload", "ours", "reference", "ratio", "fraction_of_limit"]
     print_table("Rates and ratios", [{column: row.get(column, "") for column in columns} for row in rows])
+
+
+def _write_json(values: dict[str, Any], out: Path) -> None:
+    with writing(out), atomic_file(out) as path:
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -137,5 +144,6 @@ def seed_texts(
     fedrevive seed-texts --model HuggingFaceTB/SmolLM2-360M --out seeds.jsonl
     ```
     """
+    check_new(out)
     write_seeds(model, class_names(preset), per_class, out)
     print(f"Written: {out}")

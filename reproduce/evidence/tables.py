@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 
 from fedrevive_core.config import METHODS, method_title
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
@@ -42,9 +44,17 @@ TOLERANCE = 0.02  # least tolerance of a mean over seeds on another kind of mach
 
 
 def write_results() -> list[Path]:
-    """Fill the tables of docs/RESULTS.md and draw its figures; what was written."""
+    """Fill the tables of docs/RESULTS.md and draw its figures; what was written.
+
+    Raises ConfigError, before any work, where there is no such page, as in an installed copy, or it cannot be written.
+    """
+    if not PAGE.exists():
+        raise ConfigError(f"there is no '{PAGE}': run this command in a checkout of the repository")
+    for path in (PAGE, MEASURED):
+        check_file(path)
     measured = measure()
-    MEASURED.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    with writing(MEASURED), atomic_file(MEASURED) as path:
+        path.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     figures = PAGE.parent / "figures"
     curves = collect(RECORDS / HEADLINE).records.evaluations
     drawn = {
@@ -53,9 +63,11 @@ def write_results() -> list[Path]:
         "lab-digits.png": plot_curves(curves[~curves["arm"].isin(NOT_DRAWN)]),
         "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, measured["flops"]),
     }
-    for name, figure in drawn.items():
-        (figures / name).write_bytes(png_bytes(figure))
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    with writing(PAGE), atomic_directory(PAGE.parent, last=PAGE.name) as work:
+        (work / figures.name).mkdir()
+        for name, figure in drawn.items():
+            (work / figures.name / name).write_bytes(png_bytes(figure))
+        (work / PAGE.name).write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return [PAGE, MEASURED, *(figures / name for name in drawn)]
 
 

@@ -16,6 +16,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fedrevive_core.files import atomic_file, writing
 from fedrevive_core.plots import png_bytes
 
 # With this policy a browser loads nothing from the network, even if a mistake puts a link into the page.
@@ -55,7 +56,6 @@ def write_page(
     All text is escaped. Raises ValueError if the rows of a table differ in their columns.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     page = _render(
         title,
         intro=intro,
@@ -64,7 +64,8 @@ def write_page(
         command=command.strip(),
         provenance=provenance,
     )
-    path.write_text(page, encoding="utf-8")
+    with writing(path), atomic_file(path) as work:
+        work.write_text(page, encoding="utf-8")
     return path
 
 

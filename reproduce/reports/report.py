@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from fedrevive_core.files import atomic_directory, writing
 from fedrevive_core.plots import plot_curves
 from reproduce.reports.claims import arms_table, judge_claims, times_table
 from reproduce.reports.figures import plot_claims
@@ -45,11 +46,18 @@ def read_report(directory: Path | str) -> Report:
 
 
 def write_report(directory: Path | str, command: str) -> Path:
-    """Write `directory`/report: index.html, report.md and a parquet file for each table. Returns the page."""
+    """Write `directory`/report: index.html, report.md and a parquet file for each table. Returns the page.
+
+    Other files in it stay. Raises ConfigError if a link is in `directory`, or it cannot be written.
+    """
     directory = Path(directory)
     report = read_report(directory)
-    out = directory / "report"
-    out.mkdir(exist_ok=True)
+    with writing(directory / "report"), atomic_directory(directory / "report", last="index.html") as work:
+        _write(report, work, command)
+    return directory / "report" / "index.html"
+
+
+def _write(report: Report, out: Path, command: str) -> None:
     for name in ("verdicts", "arms", "times"):
         getattr(report, name).to_parquet(out / f"{name}.parquet", index=False)
     intro = _intro(report)
@@ -64,7 +72,7 @@ def write_report(directory: Path | str, command: str) -> Path:
     if len(report.arms["at"].unique()) == 1:
         caption = "Mean over seeds with 95% interval; an evaluation holds until the next."
         illustrations.append(Illustration("Accuracy over the run", caption, plot_curves(report.records.evaluations)))
-    return write_page(
+    write_page(
         out / "index.html",
         title=report.experiment.question,
         intro=intro,
@@ -73,7 +81,7 @@ def write_report(directory: Path | str, command: str) -> Path:
         command=command,
         provenance={
             "experiment": f"{report.experiment.name}, scale {report.scale}",
-            **made_with(provenance(directory, report.records)),
+            **made_with(provenance(report.directory, report.records)),
         },
     )
 

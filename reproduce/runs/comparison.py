@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fedrevive_core.config import build, sentences
 from fedrevive_core.errors import ConfigError, Interrupted
+from fedrevive_core.files import writing
 from fedrevive_core.records import Record
 from reproduce.console import command_line
 from reproduce.sweeps.experiment import Experiment, load_experiment
@@ -75,8 +76,9 @@ def run_comparison(experiment: Experiment, out: Path, jobs: int, allow_other_cod
 
 def _check_same_settings(experiment: Experiment, out: Path) -> None:
     """May `out` get the runs of `experiment`? Methods and seeds may differ from those that it holds already."""
-    old = next(out.glob("*/seed-*/run.json"), None)
-    if old is not None and not (out / "sweep.json").exists():
+    with writing(out):
+        old = None if (out / "sweep.json").exists() else next(out.glob("*/seed-*/run.json"), None)
+    if old is not None:
         raise ConfigError(
             f"out = '{out}' holds '{old.parent.relative_to(out)}', as older versions arranged a comparison, which this "
             "version cannot resume: choose another directory"

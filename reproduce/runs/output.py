@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import check_free
+from fedrevive_core.files import check_free, check_writable, writing
 from reproduce.console import save_figure
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ class OutputDirectory:
     ) -> None:
         from fedrevive_core.simulation import checkpoint
 
-        self.out, self.partial = out, out.with_name(out.name + ".partial")
+        named = out if out.name.strip(".") else Path(os.path.realpath(out))  # `.` has no name
+        self.out, self.partial = out, named.with_name(named.name + ".partial")
         self.every, self.keep_every, self.allow_other_code = checkpoint_every, keep_every, allow_other_code
-        self.is_finished = resume and (out / "run.json").exists()
+        with writing(out):
+            self.is_finished = resume and (out / "run.json").exists()
         if not self.is_finished:
             check_free(out)
+        check_writable(self.partial)
         if not resume and checkpoint.list_checkpoints(self.partial):
             raise ConfigError(
                 f"'{self.partial}' holds an interrupted run: add --resume to continue it, or remove it to start again"
@@ -66,7 +70,7 @@ class OutputDirectory:
         if not self.is_finished:
             record.save(self.out)
         if (self.partial / checkpoint.STAYING).exists():
-            os.replace(self.partial / checkpoint.STAYING, self.out / checkpoint.STAYING)
+            shutil.move(self.partial / checkpoint.STAYING, self.out)  # another file system if `out` is a mount point
         checkpoint.remove(self.partial)
         if not (self.out / "curves.png").exists():
             save_figure(plot_accuracy([record]), self.out / "curves.png")

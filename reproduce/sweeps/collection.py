@@ -33,7 +33,8 @@ def load_many(directory: Path | str) -> Records:
     Raises ConfigError if there is none, or one that is damaged.
     """
     directory = Path(directory)
-    paths = sorted(header.parent for header in directory.rglob("run.json") if not header.parent.name.startswith("."))
+    paths = sorted(header.parent for header in directory.rglob("run.json"))
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(directory).parts)]
     if not paths:
         raise ConfigError(f"{directory} holds no runs: give a directory that a sweep or a comparison wrote")
     configs: list[dict[str, Any]] = []

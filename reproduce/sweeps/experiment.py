@@ -51,6 +51,7 @@ METRICS = ("final_accuracy", "last_accuracy", "best_accuracy", "mean_accuracy")
 ScaleName = Literal["lab", "paper"]
 NAME = r"^[a-z0-9][a-z0-9._-]{0,99}$"  # names are parts of file names
 MOST_CELLS = 10_000
+MOST_SHOWN = 40  # lines of an error
 
 
 class Tuned(Section):
@@ -271,7 +272,9 @@ def cells(experiment: Experiment, scale: ScaleName) -> list[Cell]:
             problems["the same configuration more than once"] += same
     if problems:
         lines = [f"\n  {label}: {problem}" for problem, labels in problems.items() for label in labels]
-        raise ConfigError(f"{experiment.name} at scale {scale} has {len(lines)} invalid cells:{''.join(lines)}")
+        more = [f"\n  and {len(lines) - MOST_SHOWN} more"] if len(lines) > MOST_SHOWN else []
+        shown = "".join(lines[:MOST_SHOWN] + more)
+        raise ConfigError(f"{experiment.name} at scale {scale} has {len(lines)} invalid cells:{shown}")
     return built
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 
 from fedrevive_core.config import RunConfig, flatten, merge, unflatten
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import check_free, publish, work_directory
+from fedrevive_core.files import atomic_directory, check_free, refuse_links, writing
 from fedrevive_core.records import Altered, Provenance, check_file, read_header, read_json, read_table, summarise
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.sweeps.collection import Records, load_many
@@ -69,6 +69,7 @@ class SweepResults:
 def collect(out: Path | str) -> SweepResults:
     """Read the sweep in `out`, packed or not. Raises ConfigError if there is none, or nothing is finished."""
     out = Path(out)
+    refuse_links(out)
     described = header(out)
     experiment = load_experiment(out / "experiment.yaml")
     scale = scale_of(experiment, described["scale"])
@@ -154,8 +155,8 @@ def with_costs(runs: pd.DataFrame, directory: Path) -> pd.DataFrame:
 def pack(directory: Path, out: Path) -> Path:
     """Write what the tables and figures of the sweep in `directory` need, as a packed sweep in `out`.
 
-    It gets the experiment's name; a packed sweep of that name is replaced, once the new one is whole. Raises
-    ConfigError if nothing is finished, or if `directory` itself would be replaced.
+    It gets the experiment's name; the files of a packed sweep of that name are replaced. Raises ConfigError if nothing
+    is finished, or if there is something else, or `directory` itself, in that place.
     """
     results = collect(directory)
     goal = out / results.experiment.name
@@ -163,17 +164,18 @@ def pack(directory: Path, out: Path) -> Path:
         raise ConfigError(f"out = '{out}' is where '{directory}' lies: choose another directory")
     if not is_packed(goal):
         check_free(goal)
-    with work_directory(out) as work:
+    with writing(goal), atomic_directory(goal, last="sweep.json") as work:
         results.records.runs.to_parquet(work / "runs.parquet", index=False)
         results.records.evaluations[CURVE + list(results.grid)].to_parquet(work / "evaluations.parquet", index=False)
         for name in ("experiment.yaml", "sweep.json"):
             shutil.copy(directory / name, work / name)
         made = json.dumps(provenance(directory, results.records), indent=2) + "\n"
         (work / "provenance.json").write_text(made, encoding="utf-8")
-        if (directory / "failures").exists():
-            shutil.copytree(directory / "failures", work / "failures")
-        shutil.rmtree(goal, ignore_errors=True)
-        publish(work, goal)
+        (work / "failures").mkdir()
+        for name in results.failures:
+            shutil.copy(directory / "failures" / f"{name}.txt", work / "failures")
+    for name in {*results.missing, *results.records.runs["run"]} - set(results.failures):
+        (goal / "failures" / f"{name}.txt").unlink(missing_ok=True)  # it failed when the sweep was packed before
     return goal
 
 

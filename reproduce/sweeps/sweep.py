@@ -21,7 +21,15 @@ from rich.console import Console
 
 from fedrevive_core.config import DataConfig, NonNegativeInt, RunConfig, Section, check_price
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import atomic_directory, atomic_file, check_free, lock, remove_unfinished
+from fedrevive_core.files import (
+    atomic_directory,
+    check_free,
+    check_writable,
+    lock,
+    refuse_links,
+    remove_unfinished,
+    writing,
+)
 from fedrevive_core.records import OTHER_CODE, Record, changes, code_hash, read_json, software
 from reproduce.sweeps import plain_yaml
 from reproduce.sweeps.executors import Executor
@@ -124,10 +132,13 @@ def _fingerprint(data: DataConfig, num_clients: int) -> str:
 
 def check_out(sweep: Sweep, chosen: Iterable[CellRun], out: Path, *, resume: bool) -> None:
     """May this sweep be written to `out`? Raises ConfigError if not; changes nothing."""
-    begun = begun_by(out)
+    with writing(out):
+        begun = begun_by(out)
     if begun is None:
         check_free(out)
         return
+    refuse_links(out)
+    check_writable(out)
     held = header(out)
     if (held["experiment"], held["scale"]) != (sweep.experiment.name, sweep.scale):
         raise ConfigError(
@@ -193,36 +204,28 @@ def opened(sweep: Sweep, out: Path, shard: Shard | None = None) -> Iterator[None
         "experiment.yaml": plain_yaml.dump(sweep.experiment.model_dump(mode="json")),
         "sweep.json": json.dumps(sweep.header(), indent=2) + "\n",
     }
-    try:
-        if not (out / "sweep.json").exists():
-            try:
-                with atomic_directory(out) as work:
-                    for name, text in files.items():
-                        (work / name).write_text(text, encoding="utf-8")
-            except OSError:
-                if not (out / "sweep.json").exists():  # or another shard was faster
-                    raise
-        with ExitStack() as whole, ExitStack() as part:
-            whole.enter_context(lock(out, SECONDS if shard else 0))
-            alone = not _other_shards(out, shard)
-            if shard:
-                check_out(sweep, (), out, resume=True)
-                part.enter_context(lock(out / SHARDS / str(shard)))
-            for name, text in files.items():
-                with atomic_file(out / name) as path:
-                    path.write_text(text, encoding="utf-8")
+    with ExitStack() as whole, ExitStack() as part:
+        whole.enter_context(lock(out, SECONDS if shard else 0))
+        alone = not _other_shards(out, shard)
+        if (out / "sweep.json").exists():
+            check_out(sweep, (), out, resume=True)  # another process may have begun one since
+        if shard:
+            part.enter_context(lock(out / SHARDS / str(shard)))
+        with writing(out):
+            with atomic_directory(out, last="sweep.json") as work:
+                for name, text in files.items():
+                    (work / name).write_text(text, encoding="utf-8")
             for name in ("runs", "failures"):
                 (out / name).mkdir(exist_ok=True)
-            for directory in (out, out / "runs") if alone else ():
-                remove_unfinished(directory)
-            for run in sweep.runs if alone else ():
-                if run.is_finished(out):
-                    checkpoint.remove(run.partial_path(out))
-            if shard:
-                whole.close()
+        for run in sweep.runs if alone else ():
+            if run.is_finished(out):
+                checkpoint.remove(run.partial_path(out))
+        if shard:
+            whole.close()
+        try:
             yield
-    except OSError as error:
-        raise ConfigError(f"out = '{out}' cannot be written ({error.strerror}): choose another directory") from None
+        finally:
+            remove_unfinished(out / "runs")  # of runs that were killed
 
 
 def _other_shards(out: Path, shard: Shard | None) -> list[Path]:
@@ -265,7 +268,7 @@ def share(runs: Iterable[CellRun], out: Path) -> list[CellRun]:
                     raise ConfigError(f"{finished} holds another run than its name says")
                 if "certificate" not in record.summary:
                     raise ConfigError(f"{finished} has no certificate")
-                if any(changes(part, software()) for part in record.provenance.get("segments", [{}])):
+                if any(changes(part, software()) for part in record.provenance.get("segments") or [{}]):
                     raise ConfigError(f"{finished} was made by other code")
                 record.save(run.record_path(out), with_model=False)
             except ConfigError as error:

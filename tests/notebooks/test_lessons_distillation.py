@@ -46,10 +46,10 @@ KD = Answers(
     ],
     {
         "KL(student || teacher)": lambda t, s, T: kd(s, t, T),
-        "Did you divide the logits by T": lambda t, s, T: T**2 * kd(t, s, 1),
+        "T is only a factor": lambda t, s, T: T**2 * kd(t, s, 1),
         "no temperature": lambda t, s, T: kd(t, s, 1),
         "multiplied the logits": lambda t, s, T: T**4 * kd(t, s, 1 / T),
-        "divided probabilities": lambda t, s, T: (
+        "before the softmax": lambda t, s, T: (
             T**2 * (t.softmax(-1) / T * (t.log_softmax(-1) - s.log_softmax(-1))).sum(-1).mean()
         ),
         "factor T^2 is missing": lambda t, s, T: kd(t, s, T) / T**2,
@@ -71,6 +71,10 @@ KD = Answers(
         "softmax runs over samples": lambda t, s, T: kd(t, s, T, dim=1),
         "softmax runs over teachers": lambda t, s, T: kd(t, s, T, dim=0),
         "never negative": lambda t, s, T: -kd(t, s, T),
+        "student's *log*": lambda t, s, T: (
+            T**2 * F.kl_div((s / T).softmax(-1), (t / T).softmax(-1), reduction="sum") / 12
+        ),
+        "no power": lambda t, s, T: T ^ 2 * kd(t, s, T),
         "mean square": F.mse_loss,
         "must be 0, yours is 17": lambda t, s, T: s.sum() * 0 + 17.0,
         "must be 0, and so it is": lambda t, s, T: 5 * kd(t, s, T),

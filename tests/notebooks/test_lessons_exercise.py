@@ -7,13 +7,15 @@ import pkgutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from verdicts import TABLES, confusions
+from verdicts import TABLES, confusions, untried
 
 import lessons
+from lessons import exercise
 from lessons.exercise import Verdict, a_function, check, one_number, right, wrong
 
 MODULES = [importlib.import_module(f"lessons.{module.name}") for module in pkgutil.iter_modules(lessons.__path__)]
@@ -91,6 +93,16 @@ def test_only_a_function_without_a_return_is_open() -> None:
         assert "here it gave None" in check_double(function).message, function
 
 
+def test_a_check_cell_without_its_answer_says_which_cell_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = mock.Mock()
+    for source, told in (("lesson.check_blend(blended)", True), ("print(blended)", False)):
+        with pytest.raises(NameError) as raised:
+            exec(compile(source, "cell", "exec"), {"lesson": mock.Mock()})
+        exercise._tell_which_cell(shell, NameError, raised.value, raised.tb)
+        assert ("'blended' has no value: run the exercise's cell above first" in capsys.readouterr().out) is told
+    assert shell.showtraceback.call_count == 2
+
+
 @pytest.mark.parametrize("name", sorted(CHECKS))
 def test_every_check_has_a_table_of_answers(name: str) -> None:
     """Two right ones and eight wrong ones at least; each message its own; none for two values."""
@@ -99,3 +111,4 @@ def test_every_check_has_a_table_of_answers(name: str) -> None:
     assert len(table.wrong) >= 8
     assert table.check(None, *table.given()).kind == "open"
     assert not confusions(table)
+    assert not untried(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import cos, exp, pi
+from math import cos, exp, log, pi
 
 import numpy as np
 import pytest
@@ -50,6 +50,7 @@ RULE = Answers(
         "Usual causes": lambda tau: float("nan"),
         "random or remembered": forgetful(),
         "ZeroDivisionError": lambda tau: 1 - 1 / tau,
+        "logarithm of 0": lambda tau: log(tau) / 10,
         "OverflowError": lambda tau: 1 - 1 / exp(tau),
         "is called with 1 argument:": lambda tau, s_max: 0.5,
         "Give a function": 0.5,

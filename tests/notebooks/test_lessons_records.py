@@ -54,7 +54,7 @@ FINAL = Answers(
         "beginning included": lambda time, accuracy: accuracy.mean(),
         "last 5% of what": lambda time, accuracy: accuracy[-2:].mean(),
         "wrong way round": lambda time, accuracy: accuracy[time < 0.95 * time[-1]].mean(),
-        "leaves out the first 5%": lambda time, accuracy: accuracy[time >= 0.05 * time[-1]].mean(),
+        "leaves out the beginning alone": lambda time, accuracy: accuracy[time >= 0.05 * time[-1]].mean(),
         "best of the last 5%": lambda time, accuracy: accuracy[time >= 0.95 * time[-1]].max(),
         "median": lambda time, accuracy: np.median(accuracy[time >= 0.95 * time[-1]]),
         "This is a sum": lambda time, accuracy: accuracy[time >= 0.95 * time[-1]].sum(),

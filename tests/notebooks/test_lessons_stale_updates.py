@@ -178,6 +178,7 @@ LOST = Answers(
         "lose something": (TAU > 0).mean(),
         "lose everything": (TAU >= 150).mean(),
         "median": np.median(np.where(TAU >= 150, 1, swing(TAU, 150))),
+        "take timeline.arrivals": np.where(TIMELINE.staleness >= 150, 1, swing(TIMELINE.staleness, 150)).mean(),
         "too small": 0.05,
         "too large": 0.8,
         "no number of versions": TAU.mean(),

@@ -94,7 +94,7 @@ ZERO = Answers(
         "make no version at all": (5000, 1),
         "refill_size = 7 must be at most concurrency = 6": (6, 7),
         "Give two whole numbers": 12,
-        "not 3 things": (6, 6, 6),
+        "these are 3": (6, 6, 6),
         "Give a whole number, not 6.5": (6.5, 6),
         "must be at least 1": (0, 6),
         "quotation marks": ("6", "6"),

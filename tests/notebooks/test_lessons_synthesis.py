@@ -131,7 +131,7 @@ LABEL = Answers(
         "number of classes, not": label_loss(scale=5 / 4),
         "gave it probabilities": label_loss(squash=True),
         'pass reduction="none"': without_none,
-        "one number for a teacher": without_none_stacked,
+        "one number for all samples of a teacher": without_none_stacked,
         "sign is wrong": label_loss(scale=-1),
         "last teacher's part": one_teacher(last=True),
         "`return` inside the loop": one_teacher(last=False),
@@ -223,6 +223,9 @@ ADVERSARIAL = Answers(
         "averaged over classes": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).mean() / 3,
         "divergence is missing": lambda t, s, w: -(w * agree(t, s)).mean(),
         "their difference": lambda t, s, w: (w * agree(t, s) * -(t.softmax(1) * s.log_softmax(1)).sum(1)).mean(),
+        "student's *log*": lambda t, s, w: (
+            -(w * agree(t, s) * F.kl_div(s.softmax(1), t.softmax(1), reduction="none").sum(1)).mean()
+        ),
         "sum of the weights": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).sum() / w.sum(),
         "never raw logits": lambda t, s, w: -(w * agree(t, s) * F.kl_div(s, t, reduction="none").sum(1)).mean(),
         "it is a float": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).mean().item(),

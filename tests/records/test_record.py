@@ -182,17 +182,6 @@ def test_empty_or_absent_directories_are_free(tmp_path):
     assert check_free(tmp_path / "new") == tmp_path / "new"
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="is not a directory that can be written to"):
-        check_free(tmp_path / "file")
-    with pytest.raises(ConfigError, match="is not a directory that can be written to"):
-        check_free(tmp_path / "file" / "below")
-    monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(ConfigError, match="is not a directory that can be written to"):
-        check_free(tmp_path / "new" / "run")
-
-
 def test_state_hash_is_of_little_endian_float32():
     assert state_sha256(np.array([1.0], np.float32)) == state_sha256(np.array([1.0], ">f4"))
     assert state_sha256(np.array([1.0], np.float32)) != state_sha256(np.array([1.0 + 2**-23], np.float32))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pandas as pd
 import pytest
 
+from fedrevive_core.errors import ConfigError
 from fedrevive_core.records.record import Record
+from fedrevive_core.simulation.simulation import Simulation
 from reproduce import doctor
 
 QUICK = [
@@ -48,7 +51,7 @@ def test_a_figure_that_cannot_be_drawn_is_one_sentence(call, tmp_path):
     for path in (tmp_path / "t.xyz", tmp_path / "file" / "t.png"):
         code, _, error = call("timeline", "--plot", path)
         assert code == 2
-        assert error.startswith("error: cannot draw")
+        assert re.match("error: (cannot draw '.*t.xyz'|'.*t.png' cannot be written .'file' is no directory)", error)
         assert error.count("\n") == 1
 
 
@@ -195,3 +198,36 @@ def test_bad_lists(call, tmp_path, arguments, words):
     assert code == 2
     assert words in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_that_is_resumed_says_so(call, tmp_path, monkeypatch):
+    """A batch system may start one command line again and again: with nothing there, after a full disk, at the end."""
+    command = ["run", "--method", "fedbuff", "--keep-every", "2", "--out", tmp_path / "r", "--resume", *QUICK]
+    save, trained = Record.save, []
+    process = Simulation.process
+    monkeypatch.setattr(Simulation, "process", lambda self, number: trained.append(number) or process(self, number))
+
+    def full(*_, **__):
+        raise ConfigError("no room")
+
+    monkeypatch.setattr(Record, "save", full)
+    code, _, error = call(*command)
+    assert (code, error.splitlines()[-1]) == (2, "error: no room")
+    monkeypatch.setattr(Record, "save", save)
+    once = len(trained)
+    first = call(*command, "--json")
+    assert once == len(trained) > 0, "nothing is trained again"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert call(*command, "--json")[:2] == first[:2]
+    code, printed, _ = call(*command)
+    assert (code, "it was finished before; nothing was run" in " ".join(printed.split())) == (0, True)
+    code, _, error = call(*command, "--set", "server.lr=0.123")
+    assert (code, "already holds a run, which differs in server.lr: " in error) == (2, True)
+    branched = ["branch", tmp_path / "r", "--out", tmp_path / "b", "--resume", "--json"]
+    trained.clear()
+    assert call(*branched, "--at", "2")[:2] == call(*branched, "--at", "2")[:2]
+    assert 0 < len(trained) < once, "once"
+    code, _, error = call(*branched, "--at", "4")
+    assert (code, "differs in the arrival after which it was branched: 4 / 8" in error) == (2, True)
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.items()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "r"]

@@ -315,7 +315,7 @@ def test_a_model_of_texts_needs_a_frozen_space(texts: None) -> None:
 
 def test_a_language_model_writes_seeds_that_can_be_read(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    from reproduce.seed_texts import spoken, write_seeds
+    from reproduce.seed_texts import check_new, spoken, write_seeds
 
     folder = tmp_path / "writer"
     words = tiny_encoder(folder, "bert")  # for its tokenizer; the model in the folder is replaced
@@ -326,7 +326,7 @@ def test_a_language_model_writes_seeds_that_can_be_read(tmp_path: Path) -> None:
     write_seeds(words, ["sci.med", "b"], 3, out)
     assert [len(own) for own in read_seeds(out, ("sci.med", "b"))] == [3, 3]
     with pytest.raises(ConfigError, match=r"seeds.jsonl exists: choose another file"):
-        write_seeds(words, ["b"], 1, out)
+        check_new(out)
     with pytest.raises(ConfigError, match=r"--model .*absent is not available"):
         write_seeds(str(tmp_path / "absent"), ["b"], 1, tmp_path / "other.jsonl")
     assert spoken("talk.religion.misc") == "talk religion"

@@ -223,7 +223,7 @@ def test_interrupting_in_process_writes_a_checkpoint(tmp_path, monkeypatch):
     ("changed", "words"),
     [
         ({"code": "0" * 64}, r"code [0-9a-f]{12} then, 000000000000 here"),
-        ({"versions": {"torch": "1.0"}}, r"torch \S+ then, 1\.0 here, numpy \S+ then, None here"),
+        ({"versions": {"torch": "1.0"}}, r"torch \S+ then, 1\.0 here, numpy \S+ then, unknown here"),
         ({"num_threads": 7}, "number of threads 1 then, 7 here"),
         ({"device": "GPU"}, "device cpu then, cuda here"),
     ],
