@@ -28,7 +28,9 @@ CELL = 16  # bytes of one value of a table, at most, but for texts
 
 
 def check_file(path: Path, limit: int = LIMIT) -> None:
-    """Raise ValueError if `path` takes more than `limit` bytes, OSError if it is no plain file."""
+    """Raise ValueError if `path` is a link or takes more than `limit` bytes, OSError if it is no file."""
+    if path.is_symlink():  # it may lead to any file of the reader
+        raise ValueError(f"{path.name} is a link, and is not followed: copy the file")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path.name}")
     _bounded(path.name, path.stat().st_size, limit)

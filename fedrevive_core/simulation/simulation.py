@@ -255,7 +255,7 @@ class Simulation:
         self.recorder.load_state_dict(state["recorder"])
         if state["num_processed"] != len(self.recorder.receipts):
             raise ValueError(f"{len(self.recorder.receipts)} uploads are recorded, not {state['num_processed']}")
-        self.num_processed, self.num_resumed = state["num_processed"], state["num_resumed"]
+        self.num_processed, self.num_resumed = int(state["num_processed"]), int(state["num_resumed"])
         # A version that did not name its code wrote no segments.
         self.past_segments = [dict(part) for part in state.get("segments", [{"first_arrival": 0}])]
         self.first_arrival = self.num_processed

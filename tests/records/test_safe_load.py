@@ -132,6 +132,12 @@ def test_a_huge_header_of_tensors(directory):
     refused(directory, "does not hold a readable run")
 
 
+def test_a_link_is_not_followed(directory, tmp_path):
+    (directory / "run.json").rename(tmp_path / "elsewhere.json")
+    (directory / "run.json").symlink_to(tmp_path / "elsewhere.json")
+    refused(directory, r"run\.json is a link, and is not followed")
+
+
 def test_a_huge_sparse_file(directory):
     with (directory / "model.safetensors").open("wb") as file:
         file.truncate(BIG)
