@@ -506,11 +506,7 @@ def test_a_worker_with_other_code_refuses_in_a_sentence(tmp_path, monkeypatch):
 
 def test_two_processes_do_not_share_a_directory_except_by_shards(tmp_path):
     sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
-<<<<<<< HEAD
-    out = tmp_path / "out"
-=======
     out, work = tmp_path / "out", tmp_path / "out" / "runs" / ".fedrevive-unfinished-abcdefgh"
->>>>>>> i-resume
 
     def refused(shard: Shard | None) -> bool:
         try:
@@ -525,11 +521,8 @@ def test_two_processes_do_not_share_a_directory_except_by_shards(tmp_path):
             assert refused(None)
             assert refused(Shard(1, 2))
         with opened(sweep, out, Shard(1, 2)):
-<<<<<<< HEAD
-=======
             work.mkdir()
             os.utime(work, (0, 0))
->>>>>>> i-resume
             assert [refused(other) for other in (None, Shard(1, 2), Shard(1, 3), Shard(2, 2))] == [
                 True,
                 True,
