@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,9 @@ from traitlets.config import Config
 import fedrevive_core
 from fedrevive_core.config import choices, parse_value
 from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
-from fedrevive_core.files import atomic_file, check_file, lock, publish, work_directory, writing
+from fedrevive_core.files import check_file, lock, publish, work_directory, writing
 from fedrevive_core.simulation import LINES
-from reproduce.reports.html import document
-from reproduce.reports.notebook_html import title, to_html, write_notebook_page
+from reproduce.reports.notebook_html import write_notebook_page
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 START_SECONDS = 120  # a kernel that is not ready by then is started again
@@ -72,7 +70,7 @@ def defaults(notebook: Path) -> dict[str, Any]:
 
     Magics, and whatever is no assignment, are passed over. Raises ConfigError if a default is no plain value.
     """
-    for cell in _read(notebook).cells:
+    for cell in read_notebook(notebook).cells:
         if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
             try:
                 body = ast.parse(TransformerManager().transform_cell(cell.source)).body
@@ -136,7 +134,7 @@ def execute(
     """
     out = out.resolve()
     check_copy(notebook, out)
-    source = _read(notebook)
+    source = read_notebook(notebook)
     num_cells = sum(cell.cell_type == "code" for cell in source.cells) + bool(parameters)  # papermill adds one
     with work_directory(out.parent) as work:
         copy = work / out.name
@@ -155,7 +153,7 @@ def execute(
         finally:
             if copy.exists():
                 with writing(out):
-                    executed = _read(copy)
+                    executed = read_notebook(copy)
                     write_notebook_page(executed, copy.with_suffix(".html"))
                     _write_picture(executed, copy.with_suffix(".png"))
                     publish(work, out.parent)
@@ -167,7 +165,7 @@ def check_copy(notebook: Path, out: Path) -> None:
     if out.suffix != ".ipynb" or out.resolve() == notebook:
         raise ConfigError(f"out = '{out}' must be an .ipynb file, and not the notebook itself")
     check_file(out, out.with_suffix(".html"), out.with_suffix(".png"))
-    if out.exists() and "papermill" not in _read(out).metadata:
+    if out.exists() and "papermill" not in read_notebook(out).metadata:
         raise ConfigError(f"out = '{out}' is a notebook that was not made by this command: choose another name")
 
 
@@ -274,7 +272,8 @@ def _first_line(source: str) -> str:
     return lines[0].strip()[:60] if lines else "no code"
 
 
-def _read(path: Path) -> Any:
+def read_notebook(path: Path) -> Any:
+    """A notebook. Raises ConfigError if it cannot be read."""
     try:
         return nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.ValidationError) as error:
@@ -298,45 +297,3 @@ def shows_sweep(notebook: str) -> Path:
     if "records" not in defaults(path):
         raise ConfigError(f"notebook = '{notebook}' has no parameter 'records', so it cannot show a sweep")
     return path
-
-
-def write_pages(out: Path, cell_seconds: int = CELL_SECONDS) -> tuple[Path, list[str]]:
-    """Execute every notebook of the course into `out`; a cell that takes longer than `cell_seconds` fails.
-
-    Returns the index of their pages, and a sentence for each notebook that failed.
-    """
-    entries, failures, index = [], [], out / "index.html"
-    title_of_index = "FedRevive: the course"
-    check_file(index)
-    if index.exists() and title_of_index not in index.read_text(encoding="utf-8", errors="replace"):
-        raise ConfigError(f"out = '{out}' holds another index.html: choose another directory")
-    for path in map(find, shipped()):
-        check_copy(path, out / path.name)
-    for path in map(find, shipped()):
-        started, problem = time.monotonic(), ""
-        try:
-            execute(path, out / path.name, cell_seconds=cell_seconds)
-        except NotebookFailed as error:
-            problem = str(error)
-            failures.append(problem)
-        entries.append(_entry(path, out / f"{path.stem}.png", time.monotonic() - started, problem))
-    body = f"<h1>{title_of_index}</h1>\n<p>Every notebook as it ran, from the command below.</p>\n"
-    command = "<h2>Make these pages</h2>\n<pre><code>python -m reproduce pages</code></pre>"
-    with writing(index), atomic_file(index) as work:
-        work.write_text(document(title_of_index, f"{body}{''.join(entries)}{command}"), encoding="utf-8")
-    return index, failures
-
-
-def _entry(path: Path, picture: Path, seconds: float, problem: str) -> str:
-    """A notebook in the index: its question, what it is about, its picture if there is one, how it went."""
-    notebook = _read(path)
-    first = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
-    about = next((part for part in first.split("\n\n")[1:] if not part.startswith("#")), "")
-    how = f"<b>Failed:</b> {escape(problem)}" if problem else f"Ran in {seconds:.0f} seconds."
-    link = f'<a href="{escape(path.stem)}.html">{escape(title(notebook) or path.stem)}</a>'
-    shown = ""
-    if picture.exists() and not problem:
-        uri = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-        shown = f'<div class="card"><img src="{uri}" alt="A figure of {escape(path.stem)}"></div>'
-    heading = f"<h2>{escape(path.stem[:2])} &middot; {link}</h2>"
-    return f"{heading}\n{to_html(about)}\n{shown}\n<p><small>{how}</small></p>\n"

@@ -98,8 +98,11 @@ def pages(
     fedrevive pages --out build/pages
     ```
     """
+    notebook_runner()  # before the next import, which needs the same packages
+    from reproduce.pages import write_pages
+
     try:
-        index, failures = notebook_runner().write_pages(out, cell_seconds)
+        index, failures = write_pages(out, cell_seconds)
     except Interrupted as stopped:
         print(f"stopped by signal {stopped.signal}: the notebooks that ended are in {out}", file=sys.stderr)
         raise typer.Exit(128 + stopped.signal) from None

@@ -33,7 +33,8 @@ from fedrevive_core.timeline import simulate_timeline
 from reproduce.sweeps.collection import Records, load_many
 from reproduce.sweeps.experiment import Experiment, ScaleName, load_experiment, scale_of
 from reproduce.sweeps.grid import columns
-from reproduce.sweeps.sweep import header, run_hash
+from reproduce.sweeps.sweep import run_hash
+from reproduce.sweeps.sweep_file import header
 
 FAILURE_LIMIT = 2**20  # bytes of a file that says why a run failed
 BYTES = 4  # of a parameter

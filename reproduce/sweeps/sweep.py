@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
 from rich.console import Console
 
-from fedrevive_core.config import DataConfig, NonNegativeInt, RunConfig, Section, check_price
+from fedrevive_core.config import DataConfig, RunConfig, check_price
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import (
     atomic_directory,
@@ -30,12 +29,13 @@ from fedrevive_core.files import (
     remove_unfinished,
     writing,
 )
-from fedrevive_core.records import OTHER_CODE, Record, changes, code_hash, read_json, software
+from fedrevive_core.records import OTHER_CODE, Record, changes, code_hash, software
 from reproduce.sweeps import plain_yaml
 from reproduce.sweeps.executors import Executor
-from reproduce.sweeps.experiment import NAME, Cell, Experiment, ScaleName, cells
+from reproduce.sweeps.experiment import Cell, Experiment, ScaleName, cells
 from reproduce.sweeps.progress import SweepProgress
 from reproduce.sweeps.scheduler import run_all
+from reproduce.sweeps.sweep_file import header
 from reproduce.sweeps.worker import CellRun
 
 SHARDS = "shards"  # in the sweep's directory: a directory for each shard, with its lock
@@ -150,45 +150,6 @@ def check_out(sweep: Sweep, chosen: Iterable[CellRun], out: Path, *, resume: boo
         raise ConfigError(
             f"out = '{out}' holds an unfinished sweep: add --resume to continue it, or choose another directory"
         )
-
-
-class CellName(Section):
-    """A cell as `sweep.json` names it."""
-
-    run: Annotated[str, Field(pattern=NAME, max_length=250)]
-    arm: Annotated[str, Field(pattern=NAME)]
-    seed: NonNegativeInt
-    grid: dict[str, Any]
-
-
-class SweepFile(Section):
-    """What `sweep.json` holds."""
-
-    model_config = ConfigDict(extra="allow")
-
-    experiment: str
-    scale: str
-    device: str
-    code: str
-    cells: list[CellName] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _check(self) -> SweepFile:
-        if len({cell.run for cell in self.cells}) < len(self.cells):
-            raise ValueError("cells: a run stands there twice")
-        if len({tuple(cell.grid) for cell in self.cells}) > 1:
-            raise ValueError("cells: their grids have different fields")
-        return self
-
-
-def header(out: Path) -> dict[str, Any]:
-    """What `sweep.json` in `out` holds. Raises ConfigError if it cannot be read."""
-    try:
-        values = read_json(out / "sweep.json")
-        SweepFile.from_dict(values)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{out} does not hold a readable sweep: {error}") from None
-    return values
 
 
 @contextmanager

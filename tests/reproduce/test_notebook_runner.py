@@ -20,6 +20,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import lock
 from reproduce import notebook_runner as notebooks
 from reproduce.cli.app import main
+from reproduce.pages import write_pages
 from reproduce.reports.notebook_html import draw_formula, to_html, write_notebook_page
 
 PARAMETERS = "n = 1\nrate = 0.5\nname = 'a'\nflag = False\nmany = [1, 2]\nany_of = None\nrecords = ''"
@@ -281,7 +282,7 @@ def test_pages_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
     write(tmp_path / "00_bad.ipynb", "1 / 0", about="# Is it bad?\n\nYes.")
     write(tmp_path / "01_good.ipynb", "print('fine')", about="# Is it good?\n\nWith $\\tau$.")
-    index, failures = notebooks.write_pages(tmp_path / "pages")
+    index, failures = write_pages(tmp_path / "pages")
     assert len(failures) == 1
     assert "ZeroDivisionError" in failures[0]
     page = index.read_text(encoding="utf-8")
@@ -297,7 +298,7 @@ def test_the_cell_tagged_picture_is_kept_beside_the_page(tmp_path: Path, monkeyp
     notebook.cells[-1].metadata.tags = ["picture"]
     nbformat.write(notebook, path)
     write(tmp_path / "01_plain.ipynb", "1 + 1")
-    index, _ = notebooks.write_pages(tmp_path / "pages")
+    index, _ = write_pages(tmp_path / "pages")
     picture = Image.open(tmp_path / "pages" / "00_drawn.png")
     assert picture.size == (3, 2)
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
