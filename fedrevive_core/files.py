@@ -8,6 +8,7 @@ left is known by its name, its content and its free lock; it is removed when som
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -156,16 +157,21 @@ def work_directory(parent: Path, name: str = "", seconds: float = 0) -> Iterator
     made = [path for path in (parent, *parent.parents) if not path.exists()]
     held = None
     try:
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise NotADirectoryError(0, f"'{parent.name}' is no directory") from None
-        remove_unfinished(parent)
-        if name:
-            work = parent / f"{UNFINISHED}{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-            _wait_for(work, seconds)
-        else:
-            work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
+        for attempt in itertools.count(1):
+            try:
+                parent.mkdir(parents=True, exist_ok=True)
+                remove_unfinished(parent)
+                if name:
+                    work = parent / f"{UNFINISHED}{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+                    _wait_for(work, seconds)
+                else:
+                    work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
+                break
+            except FileExistsError:
+                raise NotADirectoryError(0, f"'{parent.name}' is no directory") from None
+            except FileNotFoundError:  # another process has just removed the empty `parent`
+                if attempt == 100:
+                    raise
         held = filelock.FileLock(work / LOCK)
         with suppress(OSError, NotImplementedError):  # without locks, what a killed process leaves stays
             held.acquire(timeout=0)

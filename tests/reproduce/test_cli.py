@@ -51,7 +51,7 @@ def test_a_figure_that_cannot_be_drawn_is_one_sentence(call, tmp_path):
     for path in (tmp_path / "t.xyz", tmp_path / "file" / "t.png"):
         code, _, error = call("timeline", "--plot", path)
         assert code == 2
-        assert re.match("error: (cannot draw '.*t.xyz'|'.*t.png' cannot be written .'file' is no directory)", error)
+        assert re.match("error: (cannot draw '.*t.xyz'|'.*t.png' cannot be written .Not a directory)", error)
         assert error.count("\n") == 1
 
 

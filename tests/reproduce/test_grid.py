@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from test_report import experiment, lead_claim, runs
 
+from fedrevive_core.config.base import flatten
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.records.statistics import summarise
 from reproduce.reports.claims import judge_claims
 from reproduce.sweeps import plain_yaml
 from reproduce.sweeps.experiment import cells, load_experiment, select
@@ -94,9 +96,14 @@ def test_a_packed_sweep_is_read_by_its_cells(monkeypatch: pytest.MonkeyPatch, tm
     path.rename(tmp_path / "experiment.yaml")
     listed = [{"run": f"r{n}", "arm": "a", "seed": 0, "grid": {"server.clip_norm": v}} for n, v in enumerate([None, 5])]
     monkeypatch.setattr("reproduce.sweeps.results.header", lambda _: {"scale": "lab", "cells": listed})
-    table = pd.DataFrame({"run": ["r1", "r0"], "seed": 0, "server.clip_norm": [7.0, 7.0]})
-    table.to_parquet(tmp_path / "runs.parquet")
-    table.to_parquet(tmp_path / "evaluations.parquet")
+    runs = pd.DataFrame({"run": ["r1", "r0"], "arm": "a", "seed": 0})
+    curves = runs.assign(version=1, sim_time=1.0, num_arrivals=1, accuracy=0.5)
+    curves.to_parquet(tmp_path / "evaluations.parquet")
+    stated = flatten(summarise(curves[:1], 1.0), " ")
+    floats = dict.fromkeys(("sim_time", "mean_staleness", "server_seconds"), 1.0)
+    counts = dict.fromkeys(("num_arrivals", "num_parameters", "client_steps", "bytes_up", "bytes_down"), 1)
+    runs = runs.assign(method="fedrevive", **{"server.clip_norm": 7.0}, **floats, **counts, **stated)
+    runs.to_parquet(tmp_path / "runs.parquet")
     found = collect(tmp_path)
     assert isinstance(found, SweepResults)
     assert found.records.runs["server.clip_norm"].tolist() == ["null", "5"]

@@ -141,12 +141,12 @@ def test_any_cell_of_parameters_is_read_or_refused(tmp_path: Path, source: str, 
     cell = new_code_cell(source, metadata={"tags": ["parameters"]})
     path = tmp_path / "a.ipynb"
     nbformat.write(new_notebook(cells=[cell]), path)
-    assert notebooks.parse(path, []) == {}
+    assert notebooks.parse(path, {}) == {}
     if words is None:
-        assert notebooks.parse(path, [("n", "3"), ("m", "4")]) == {"n": 3, "m": 4}
+        assert notebooks.parse(path, {"n": "3", "m": "4"}) == {"n": 3, "m": 4}
     else:
         with pytest.raises(ConfigError, match=words):
-            notebooks.parse(path, [("n", "3")])
+            notebooks.parse(path, {"n": "3"})
 
 
 def test_a_cell_that_hangs_fails_and_a_stopped_notebook_leaves_nothing(
@@ -162,7 +162,7 @@ def test_a_cell_that_hangs_fails_and_a_stopped_notebook_leaves_nothing(
     stop = f"import os, signal, time\nos.kill({os.getpid()}, signal.SIGTERM)\ntime.sleep(100)"
     assert run_cli(monkeypatch, "notebook", write(tmp_path / "b.ipynb", stop), "--out", out) == 143
     assert capsys.readouterr().err.endswith("\nstopped by signal 15: b was not finished\n")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.ipynb", "b.ipynb", "out"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.ipynb", "b.ipynb"]
 
 
 def test_a_terminal_gets_a_bar(

@@ -75,7 +75,7 @@ class Inline(executors.LocalExecutor):
 def call(monkeypatch, call):
     """The command `sweep`, with runs in this process; (exit code, standard output, standard error)."""
     monkeypatch.setattr(executors, "LocalExecutor", Inline)
-    return lambda *arguments: call("sweep", "--no-report", *arguments)
+    return lambda *arguments: call("sweep", *([] if "--report" in arguments else ["--no-report"]), *arguments)
 
 
 def tables(directory: Path) -> list[pd.DataFrame]:

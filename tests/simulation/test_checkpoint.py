@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -328,7 +329,7 @@ def test_an_interval_in_seconds(tmp_path):
     written = []
     simulation = Simulation(small("fedbuff"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint.time, "monotonic", lambda: next(clock))
+        patch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: next(clock)))
         patch.setattr(checkpoint, "write", lambda s, *_, **__: written.append(s.server.version))
         with checkpoint.kept(simulation, tmp_path, "60s", 0) as keep:
             for is_new in simulation.steps():
