@@ -1,6 +1,6 @@
 """`make torture`: what the suite tests briefly, at length. Writes what it found to tests/results/torture.json.
 
-python tests/torture.py [kill corrupt malformed disk soak cost]
+python tests/torture.py [kill corrupt malformed readers disk soak cost]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import damage
 import fuzz_commands
 import numpy as np
 import pandas as pd
@@ -493,7 +494,8 @@ def main(chosen: list[str]) -> None:
     parts: dict[str, Callable[[Path], dict[str, Any]]] = {
         "kill": lambda directory: kill(directory, 50),
         "corrupt": lambda directory: corrupt(directory, 200),
-        "malformed": lambda directory: malformed(directory, 1000),
+        "malformed": lambda directory: malformed(directory, 3000),
+        "readers": lambda directory: damage.attempt(directory, 1000),
         "disk": disk,
         "soak": lambda _: {"fedbuff": soak("fedbuff", 20_000, 2000), "fedrevive": soak("fedrevive", 4000, 2000)},
         "cost": cost,
