@@ -7,13 +7,16 @@ CONSTRAINTS ?= constraints.txt
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-notebooks test-browser test-lowest torture evidence-quick pages lab lint constraints clean
+.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick pages lab lint constraints clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
 
 test: $(VENV)/.test  ## all tests but those below
 	$(PYTEST) -n 2
+
+test-processes: $(VENV)/.test  ## real processes that are killed, stopped, resumed and run at the same time
+	$(PYTEST) -n 2 -m processes
 
 test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and solved
 	$(PYTEST) -n 2 -m notebooks

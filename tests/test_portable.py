@@ -42,6 +42,7 @@ def test_every_module_imports() -> None:
     assert run_python(code).strip() == "True"
 
 
+@pytest.mark.processes
 def test_run_with_checkpoints_resume_and_compare(tmp_path: Path) -> None:
     """In one process: a run with checkpoints, its record, a comparison by two workers."""
     small = (

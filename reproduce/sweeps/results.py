@@ -122,9 +122,12 @@ def _check_cells(described: Mapping[str, Any], out: Path) -> None:
     """Raise Altered if a run of the sweep in `out` is another than its name and `sweep.json` say."""
     for cell in described["cells"]:
         path = out / "runs" / cell["run"]
-        if not path.exists():
+        if not (path / "run.json").exists():  # not finished
             continue
-        config, values = read_header(path)
+        try:
+            config, values = read_header(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} does not hold a readable run: {error}") from None
         digits = run_hash(config, values["provenance"].get("data_sha256", ""), described["code"])
         if f"{cell['arm']}-s{config.seed}-{digits}" != cell["run"] or config.seed != cell["seed"]:
             raise Altered(f"{path} holds another run than its name says: remove it, and run the sweep again")

@@ -81,6 +81,7 @@ def test_a_directory_that_holds_a_run_is_refused_before_any_work(call, tmp_path)
     assert (tmp_path / "r" / "run.json").read_bytes() == before
 
 
+@pytest.mark.processes
 def test_compare_goes_on_where_it_stopped(call, tmp_path):
     arguments = ["compare", "--methods", "fedbuff,fedrevive", "--seeds", "0,1", "--out", tmp_path, "--json", *QUICK]
     arguments += ["--jobs", "2"]

@@ -539,6 +539,7 @@ def test_shards_do_everything_once_and_share_out_the_arms(tmp_path):
     assert [len(Shard(number, 7).of(runs)) for number in range(1, 8)] == [1, 1, 1, 1, 0, 0, 0]
 
 
+@pytest.mark.processes
 def test_two_shards_at_once_in_real_processes(tmp_path):
     path, out = write_experiment(tmp_path, arms={"fedbuff": {"method": "fedbuff"}}), tmp_path / "out"
     command = [sys.executable, "-m", "reproduce", "sweep", str(path), "--out", str(out), "--shard"]
@@ -596,6 +597,7 @@ def until(condition, seconds: float = 120.0) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes as Linux shows them")
+@pytest.mark.processes
 def test_killed_and_stopped_and_resumed_gives_the_same_tables(tmp_path):
     """SIGKILL to the driver leaves no worker behind; `stop` leaves checkpoints; then it goes on to the same end."""
     scale = {"preset": "lab-digits", "seeds": [0, 1], "checkpoint_every": 8}

@@ -92,6 +92,7 @@ def start_and_signal(out: Path, number: int, *more: str) -> tuple[int, str]:
     return process.returncode, error
 
 
+@pytest.mark.processes
 def test_signals_to_a_real_process_and_its_resumes(tmp_path):
     """Killed, then resumed and stopped by SIGTERM, then resumed to the end: as if nothing had happened."""
     whole, out = tmp_path / "whole", tmp_path / "out"
