@@ -53,6 +53,8 @@ def _numbers(array: np.ndarray) -> np.ndarray:
 def broken_link(evaluations: Mapping[str, Any], arrivals: Mapping[str, Any], summary: Mapping[str, Any]) -> str | None:
     """What in the tables (as columns) or the final hash is not what the run left; None if all fits the certificate."""
     rows, jobs = ({name: _rows(table[name]) for name in table} for table in (evaluations, arrivals))
+    if "chain" not in rows or summary.get("state_sha256") is None:
+        return "its evaluations have no links, or its summary has no hash of the final state"
     del rows["chain"]
     previous, first = "", 0
     for number, (last, stated) in enumerate(zip(evaluations["num_arrivals"], evaluations["chain"], strict=True)):

@@ -77,6 +77,16 @@ def test_any_change_of_an_evaluation_is_found(record, column):
     assert broken_link(other) == "evaluations or arrivals up to version 8"
 
 
+def test_a_chain_that_lacks_its_links_or_its_end_is_broken(record):
+    rest = {name: value for name, value in record.summary.items() if name != "state_sha256"}
+    lacking = (
+        replace(record, evaluations=record.evaluations.drop(columns="chain")),
+        replace(record, summary=rest),
+        replace(record, summary={**rest, "state_sha256": None}),
+    )
+    assert all("no links, or its summary has no hash" in broken_link(other) for other in lacking)
+
+
 @pytest.mark.parametrize("every", [4, 16])
 def test_runs_part_at_their_first_difference(every):
     """Another server rate makes another version 1, seen at the next evaluation or by the first arrival it changes."""
