@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pandas as pd
@@ -638,6 +639,7 @@ def test_killed_and_stopped_and_resumed_gives_the_same_tables(tmp_path):
 
 def test_a_worker_that_was_asked_to_stop_ends(tmp_path, monkeypatch):
     """Without a way to block signals, as on Windows."""
+    resource_tracker.ensure_running()  # it blocks signals when it is started, and does not know that it cannot
     monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
     sweep = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu")
     executor = executors.LocalExecutor(tmp_path, 1)
