@@ -32,7 +32,10 @@ def check_free(directory: Path | str) -> Path:
     directory = Path(directory)
     with writing(directory):
         real = Path(os.path.realpath(directory))
-        if real.exists() and not all(map(_is_unfinished, real.iterdir())):
+        held: list[Path] = []
+        with suppress(FileNotFoundError):  # also if another process removes it now
+            held = list(real.iterdir())
+        if not all(map(_is_unfinished, held)):
             kind = "already holds a run" if (real / "run.json").exists() else "is not empty"
             raise ConfigError(f"out = '{directory}' {kind}: choose another directory, or remove this one first")
     check_writable(directory)
@@ -167,10 +170,11 @@ def work_directory(parent: Path, name: str = "", seconds: float = 0) -> Iterator
                 else:
                     work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
                 break
-            except FileExistsError:
-                raise NotADirectoryError(0, f"'{parent.name}' is no directory") from None
-            except FileNotFoundError:  # another process has just removed the empty `parent`
-                if attempt == 100:
+            except (FileExistsError, FileNotFoundError):
+                with suppress(FileNotFoundError):
+                    if not stat.S_ISDIR(parent.lstat().st_mode):
+                        raise NotADirectoryError(0, f"'{parent.name}' is no directory") from None
+                if attempt == 100:  # until then another process may just have removed the empty `parent`
                     raise
         held = filelock.FileLock(work / LOCK)
         with suppress(OSError, NotImplementedError):  # without locks, what a killed process leaves stays
@@ -226,6 +230,11 @@ def remove_unfinished(directory: Path) -> None:
 def _is_unfinished(path: Path) -> bool:
     """Is `path` a work directory, of a living or a dead process?"""
     ours = path.name.startswith(UNFINISHED) and re.fullmatch(r"[a-z0-9_]{8}", path.name[len(UNFINISHED) :])
-    if not ours or path.is_symlink() or not path.is_dir():
+    if not ours:
         return False
-    return not (path / LOCK).is_symlink() and {held.name for held in path.iterdir()} <= {LOCK, NEW}
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode) or (path / LOCK).is_symlink():
+            return False
+        return {held.name for held in path.iterdir()} <= {LOCK, NEW}
+    except FileNotFoundError:  # its process has just ended
+        return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -115,3 +116,18 @@ def test_nothing_below_a_record_leads_out_of_it(tmp_path, kind):
         refuse_links(tmp_path / "given")
     with pytest.raises(ConfigError, match="is not opened"), atomic_directory(record):
         pytest.fail("the work must not begin")
+
+
+def test_many_at_once_look_at_and_write_to_one_absent_directory(tmp_path):
+    """One removes the directory that it made for its look while another is about to use it: as with shards of a sweep."""
+
+    def use(number: int) -> None:
+        for turn in range(6):
+            check_free(tmp_path / "looked" / "at")
+            with atomic_directory(tmp_path / "written" / f"{number}-{turn}") as work:
+                (work / "file").write_text("ours")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(use, range(6)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["written"]
+    assert len(list(tmp_path.glob("written/*/file"))) == 36

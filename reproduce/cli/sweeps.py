@@ -98,7 +98,8 @@ def sweep(
     if dry_run:
         _forecast(chosen, out, executor.slots)
         return
-    check_out(planned, chosen, out, resume=resume or part is not None)
+    if part is None:  # while other parts begin, only who holds the lock can tell; `run_sweep` looks then
+        check_out(planned, chosen, out, resume=resume)
     report = report and part is None  # the last part to end does not know that it is the last
     failed = run_sweep(planned, chosen, executor, out, Console(stderr=True), part)
     print(f"{len(chosen) - len(failed)} of {len(chosen)} runs are finished: {out / 'runs'}")

@@ -168,8 +168,7 @@ def opened(sweep: Sweep, out: Path, shard: Shard | None = None) -> Iterator[None
     with ExitStack() as whole, ExitStack() as part:
         whole.enter_context(lock(out, SECONDS if shard else 0))
         alone = not _other_shards(out, shard)
-        if (out / "sweep.json").exists():
-            check_out(sweep, (), out, resume=True)  # another process may have begun one since
+        check_out(sweep, (), out, resume=True)  # another process may have begun one since
         if shard:
             part.enter_context(lock(out / SHARDS / str(shard)))
         with writing(out):
