@@ -183,7 +183,10 @@ STRANGE = {
 @pytest.mark.parametrize("kind", STRANGE)
 def test_a_table_with_a_type_that_we_never_write(directory, kind):
     table = pa.Table.from_pandas(arrivals_table(1), preserve_index=False)
-    pq.write_table(table.append_column("more", STRANGE[kind]), directory / "arrivals.parquet")
+    try:
+        pq.write_table(table.append_column("more", STRANGE[kind]), directory / "arrivals.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this version of pyarrow cannot write it")
     refused(directory, "arrivals.parquet: 'more' is .*, not a type that we write")
 
 
