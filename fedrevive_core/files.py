@@ -25,6 +25,7 @@ from fedrevive_core.errors import ConfigError
 
 UNFINISHED = ".fedrevive-unfinished-"  # names of work directories begin with this, and nothing else does
 LOCK, NEW = "lock", "new"  # all that a work directory holds
+GRACE = 2.0  # seconds after which a work directory without lock is of a killed process
 
 
 def check_free(directory: Path | str) -> Path:
@@ -199,10 +200,11 @@ def _wait_for(work: Path, seconds: float) -> None:
         try:
             return work.mkdir()
         except FileExistsError:
-            if time.monotonic() >= latest:
+            # Without NEW its process takes the lock at this moment, or was killed before it had it.
+            if time.monotonic() >= latest + (0 if (work / NEW).exists() else 2 * GRACE):
                 raise ConfigError(f"{work.parent} is in use by another process: wait, or choose another") from None
             time.sleep(0.1)
-            remove_unfinished(work.parent)
+            remove_unfinished(work.parent, GRACE)
 
 
 @contextmanager
@@ -217,12 +219,15 @@ def lock(directory: Path, seconds: float = 0) -> Iterator[None]:
         yield
 
 
-def remove_unfinished(directory: Path) -> None:
-    """Remove the work directories that killed processes left in `directory`; nothing else."""
+def remove_unfinished(directory: Path, age: float = 60) -> None:
+    """Remove the work directories that killed processes left in `directory`; nothing else.
+
+    One whose process was killed before it had the lock is removed when it is `age` seconds old.
+    """
     for path in filter(_is_unfinished, directory.glob(f"{UNFINISHED}*")):
         with suppress(OSError, NotImplementedError, filelock.Timeout):
             # Without NEW it is of a process that was killed before it had the lock, or is about to take it.
-            if (path / NEW).exists() or path.stat().st_mtime < time.time() - 60:
+            if (path / NEW).exists() or path.stat().st_mtime < time.time() - age:
                 with filelock.FileLock(path / LOCK, timeout=0):
                     shutil.rmtree(path, ignore_errors=True)
 

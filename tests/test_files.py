@@ -131,3 +131,12 @@ def test_many_at_once_look_at_and_write_to_one_absent_directory(tmp_path):
         list(pool.map(use, range(6)))
     assert len(list(tmp_path.glob("written/*/file"))) == 36
     assert not list(tmp_path.rglob(f"{UNFINISHED}*"))
+
+
+def test_a_process_that_was_killed_before_it_had_the_lock_keeps_nobody_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "GRACE", 0.1)
+    with lock(tmp_path):
+        (held,) = tmp_path.iterdir()
+    held.mkdir()
+    with lock(tmp_path), pytest.raises(ConfigError, match="in use by another process"), lock(tmp_path):
+        pass
