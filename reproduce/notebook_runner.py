@@ -33,13 +33,14 @@ from PIL import Image
 from traitlets.config import Config
 
 import fedrevive_core
+import fedrevive_notebooks
 from fedrevive_core.config import choices, parse_value
 from fedrevive_core.errors import ConfigError, Interrupted, stop_signals
 from fedrevive_core.files import check_file, lock, publish, work_directory, writing
 from fedrevive_core.simulation import LINES
 from reproduce.reports.notebook_html import write_notebook_page
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = Path(fedrevive_notebooks.__file__).parent
 START_SECONDS = 120  # a kernel that is not ready by then is started again
 STARTS = 3
 KERNEL = "fedrevive-kernel-"  # names of directories with the files of one kernel begin with this

@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from lessons import exercise
+from fedrevive_notebooks.lessons import exercise
 
 TABLES: dict[str, Answers] = {}  # by the module and the name of the check
 
@@ -59,7 +59,10 @@ def mistakes_of(table: Answers) -> tuple[list[tuple[str, Any]], float]:
         seen.append(([(praise, expected), *values], tolerance))
         return exercise.diagnose(result, expected, mistakes, praise, tolerance=tolerance, otherwise=otherwise)
 
-    for module in (sys.modules[table.check.__module__], importlib.import_module("lessons.quick_tour")):
+    for module in (
+        sys.modules[table.check.__module__],
+        importlib.import_module("fedrevive_notebooks.lessons.quick_tour"),
+    ):
         if hasattr(module, "diagnose"):
             with mock.patch.object(module, "diagnose", spy):
                 table.check(table.right[0], *table.given())

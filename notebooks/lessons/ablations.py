@@ -10,8 +10,8 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from fedrevive_core.records import confidence_interval
-from lessons.exercise import Verdict, a_number, a_whole_number, check, right, wrong
-from lessons.reproduction import RECORDS, table
+from fedrevive_notebooks.lessons.exercise import Verdict, a_number, a_whole_number, check, right, wrong
+from fedrevive_notebooks.lessons.reproduction import RECORDS, table
 from reproduce.reports.report import Report, read_report
 from reproduce.sweeps.experiment import load_experiment, shipped
 from reproduce.sweeps.figures import lead, plot_settings

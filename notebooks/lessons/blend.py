@@ -19,8 +19,18 @@ from fedrevive_core import Record, RunConfig, Simulation, build, run
 from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import beta
-from lessons.exercise import Verdict, a_function, a_number, a_whole_number, check, diagnose, one_number, right, wrong
-from lessons.quick_tour import judge_lost
+from fedrevive_notebooks.lessons.exercise import (
+    Verdict,
+    a_function,
+    a_number,
+    a_whole_number,
+    check,
+    diagnose,
+    one_number,
+    right,
+    wrong,
+)
+from fedrevive_notebooks.lessons.quick_tour import judge_lost
 
 SHOWN = ("fedrevive", "dd-fedrevive", "afl-dw", "fedbuff", "fedasync-poly")
 

@@ -23,7 +23,7 @@ from fedrevive_core.records import confidence_interval
 from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
 from fedrevive_core.seeding import stream
 from fedrevive_core.simulation import num_threads
-from lessons.exercise import (
+from fedrevive_notebooks.lessons.exercise import (
     Verdict,
     a_function,
     a_whole_number,

@@ -14,7 +14,7 @@ from fedrevive_core import ConfigError, Images, StatisticProbe
 from fedrevive_core.models import check_model
 from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import tabulate
-from lessons.exercise import NOT_FINITE, Verdict, a_function, check, right, wrong
+from fedrevive_notebooks.lessons.exercise import NOT_FINITE, Verdict, a_function, check, right, wrong
 
 LONGEST = 2000  # a rule is tried up to this staleness
 

@@ -10,7 +10,7 @@ import pandas as pd
 from fedrevive_core.config import FederationConfig, StalenessConfig, method_title
 from fedrevive_core.records import Record
 from fedrevive_core.staleness import beta
-from lessons.exercise import Verdict, a_number, a_word, check, diagnose, right, wrong
+from fedrevive_notebooks.lessons.exercise import Verdict, a_number, a_word, check, diagnose, right, wrong
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:

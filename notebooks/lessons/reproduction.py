@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 import reproduce
 from fedrevive_core.plots import plot_curves
 from fedrevive_core.records import confidence_interval, summarise
-from lessons.exercise import Verdict, a_function, a_number, check, diagnose, one_number
+from fedrevive_notebooks.lessons.exercise import Verdict, a_function, a_number, check, diagnose, one_number
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.report import Report
 from reproduce.reports.report import tables as report_tables

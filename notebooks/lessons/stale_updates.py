@@ -24,8 +24,17 @@ from fedrevive_core.simulation import num_threads
 from fedrevive_core.staleness import beta
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
-from lessons.exercise import Verdict, a_function, a_number, check, diagnose, one_number, right, wrong
-from lessons.quick_tour import judge_lost
+from fedrevive_notebooks.lessons.exercise import (
+    Verdict,
+    a_function,
+    a_number,
+    check,
+    diagnose,
+    one_number,
+    right,
+    wrong,
+)
+from fedrevive_notebooks.lessons.quick_tour import judge_lost
 
 STEP = 0.5  # of the mean update whose effect on the loss is measured; ten updates at a server rate of 0.05 go as far
 WORKED = 1_000_000  # number of the first job trained only for measuring; jobs of the run have smaller numbers

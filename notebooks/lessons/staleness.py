@@ -14,7 +14,7 @@ from fedrevive_core.config import FederationConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, times_of_versions
 from fedrevive_core.timeline import Timeline, expected_staleness, simulate_timeline
-from lessons.exercise import (
+from fedrevive_notebooks.lessons.exercise import (
     Verdict,
     a_function,
     a_number,

@@ -22,7 +22,16 @@ from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, newest_of_each_clas
 from fedrevive_core.records import Switches, Trace
 from fedrevive_core.revival import kl_divergence, teacher_weights
 from fedrevive_core.simulation import SynthesisStart, capture, num_threads, trace_synthesis
-from lessons.exercise import Verdict, a_function, check, diagnose, explained, one_number, with_gradient, wrong
+from fedrevive_notebooks.lessons.exercise import (
+    Verdict,
+    a_function,
+    check,
+    diagnose,
+    explained,
+    one_number,
+    with_gradient,
+    wrong,
+)
 
 ABLATIONS: dict[str, Switches] = {
     "all three": (True, True, True),

@@ -19,7 +19,7 @@ from fedrevive_core import Simulation
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.revival import Synthesizer, nearest_tokens, teacher_weights
 from fedrevive_core.seeding import stream
-from lessons.exercise import Verdict, a_function, check, diagnose, one_number, with_gradient, wrong
+from fedrevive_notebooks.lessons.exercise import Verdict, a_function, check, diagnose, one_number, with_gradient, wrong
 
 # ------------------------------------------------------------------------------------------------------------ the data
 

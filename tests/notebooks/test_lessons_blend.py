@@ -13,7 +13,7 @@ from helpers import small
 from verdicts import Answers, cases, judge
 
 from fedrevive_core import simulate_timeline
-from lessons import blend as lesson
+from fedrevive_notebooks.lessons import blend as lesson
 
 CONFIG = small("fedrevive")
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from verdicts import Answers, cases, judge
 
 from fedrevive_core.revival import teacher_weights
-from lessons import distillation as lesson
+from fedrevive_notebooks.lessons import distillation as lesson
 
 
 def kd(teacher, student, T, dim=-1):

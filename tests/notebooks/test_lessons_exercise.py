@@ -14,11 +14,14 @@ import pytest
 import torch
 from verdicts import TABLES, confusions, untried
 
-import lessons
-from lessons import exercise
-from lessons.exercise import Verdict, a_function, check, one_number, right, wrong
+from fedrevive_notebooks import lessons
+from fedrevive_notebooks.lessons import exercise
+from fedrevive_notebooks.lessons.exercise import Verdict, a_function, check, one_number, right, wrong
 
-MODULES = [importlib.import_module(f"lessons.{module.name}") for module in pkgutil.iter_modules(lessons.__path__)]
+MODULES = [
+    importlib.import_module(f"fedrevive_notebooks.lessons.{module.name}")
+    for module in pkgutil.iter_modules(lessons.__path__)
+]
 CHECKS = {f"{m.__name__}.{n}" for m in MODULES for n in vars(m) if n.startswith("check_") and n != "check_model"}
 for path in Path(__file__).parent.glob("test_lessons_*.py"):
     importlib.import_module(path.stem)  # which fills TABLES

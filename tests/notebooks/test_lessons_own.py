@@ -13,7 +13,7 @@ from torch import nn
 from verdicts import Answers, cases, judge
 
 from fedrevive_core import StatisticProbe, run
-from lessons import own as lesson
+from fedrevive_notebooks.lessons import own as lesson
 
 
 def forgetful() -> Callable[[int], float]:

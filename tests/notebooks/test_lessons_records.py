@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from verdicts import Answers, cases, judge
 
-from lessons import ablations, reproduction
+from fedrevive_notebooks.lessons import ablations, reproduction
 
 LEADS = pd.DataFrame(
     {

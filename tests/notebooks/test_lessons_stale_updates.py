@@ -14,8 +14,8 @@ from verdicts import Answers, cases, judge
 from fedrevive_core import build, simulate_timeline
 from fedrevive_core.config.run import StalenessConfig
 from fedrevive_core.timeline.timeline import Timeline
-from lessons import stale_updates as lesson
-from lessons import valley
+from fedrevive_notebooks.lessons import stale_updates as lesson
+from fedrevive_notebooks.lessons import valley
 
 
 @pytest.fixture(scope="module")

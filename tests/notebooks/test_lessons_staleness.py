@@ -13,8 +13,8 @@ from fedrevive_core import Record
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.timeline.event_loop import simulate_timeline
 from fedrevive_core.widgets.timeline import with_stragglers
-from lessons import quick_tour
-from lessons import staleness as lesson
+from fedrevive_notebooks.lessons import quick_tour
+from fedrevive_notebooks.lessons import staleness as lesson
 
 BUFFERED = simulate_timeline(federation(12, 6, buffer_size=3, max_versions=60), 0)
 

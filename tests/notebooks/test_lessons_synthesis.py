@@ -16,7 +16,7 @@ from fedrevive_core.models import channel_statistics
 from fedrevive_core.records.synthesis_trace import Trace
 from fedrevive_core.revival.losses import kl_divergence
 from fedrevive_core.simulation.synthesis_trace import trace_grid
-from lessons import synthesis as lesson
+from fedrevive_notebooks.lessons import synthesis as lesson
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from verdicts import Answers, cases, judge
 
 from fedrevive_core import Simulation
 from fedrevive_core.revival import nearest_tokens
-from lessons import text as lesson
+from fedrevive_notebooks.lessons import text as lesson
 
 
 def low(scores, mask, value=-1e9):
