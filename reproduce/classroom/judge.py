@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -94,27 +94,44 @@ def _follow() -> None:
         os._exit(1)
 
 
-def judged(group: Group) -> Any:
-    """Yield the outcomes of all answers, exercise by exercise; the first of each is that of our own solution."""
+def judged(group: Group) -> Iterator[Outcome]:
+    """Yield the outcomes of all answers, first those that were not given, then by exercise; ours among them."""
+    asked = exercises(group.notebook)
+    given: dict[int, list[str]] = {exercise.number: [] for exercise in asked}
+    for exercise in asked:
+        for student, answers in group.answers.items():
+            sources = answers[exercise.number]
+            if any(source.strip() not in ("", exercise.stub.strip()) for source in sources):
+                given[exercise.number].append(student)
+            else:
+                words = "The exercise is as it was released." if sources else "No cell gives its answer."
+                yield Outcome(student, exercise.number, "open", words)
     fatal: set[tuple[str, int]] = set()  # not run again before later exercises
-    for at, namespace in cells_until(group.notebook, group.seed):
-        for exercise in (exercise for exercise in exercises(group.notebook) if exercise.at == at):
-            ours = _judge(group, exercise, OURSELVES, [f"solve = True\n{exercise.solution}"], (), namespace)
-            yield ours
-            for student, answers in group.answers.items():
-                sources = answers.get(exercise.number, [])
-                before = [number for number in answers if number < exercise.number and (student, number) not in fatal]
-                earlier = tuple(tuple(answers[number]) for number in sorted(before))
-                outcome = _judge(group, exercise, student, sources, earlier, namespace)
-                if outcome.kind in ("time", "memory", "output", "exit", "marked"):
-                    fatal.add((student, exercise.number))
-                if outcome.kind == "right" and outcome.own and not ours.own:
-                    outcome.marks.append("the answer is no plain data, so only the student's own process could judge it")
-                if ours.kind != "right":
-                    outcome.look.append(f"our own solution is judged '{ours.kind}' with this seed")
-                if outcome.marks:
-                    outcome.kind, outcome.message = "marked", "; ".join(dict.fromkeys(outcome.marks))[:SHOWN]
-                yield outcome
+    for at, namespace in cells_until(group.notebook, group.seed, {e.at for e in asked if given[e.number]}):
+        for exercise in (exercise for exercise in asked if exercise.at == at and given[exercise.number]):
+            yield from _exercise(group, exercise, given[exercise.number], namespace, fatal)
+
+
+def _exercise(
+    group: Group, exercise: Exercise, students: list[str], namespace: dict[str, Any], fatal: set[tuple[str, int]]
+) -> Iterator[Outcome]:
+    """The outcomes of one exercise; our own solution goes through the same, and shows what is to be expected."""
+    ours = _judge(group, exercise, OURSELVES, [f"solve = True\n{exercise.solution}"], (), namespace)
+    yield ours
+    for student in students:
+        answers = group.answers[student]
+        before = [number for number in sorted(answers) if number < exercise.number and (student, number) not in fatal]
+        earlier = tuple(tuple(answers[number]) for number in before)
+        outcome = _judge(group, exercise, student, answers[exercise.number], earlier, namespace)
+        if outcome.kind in ("time", "memory", "output", "exit", "marked"):
+            fatal.add((student, exercise.number))
+        if outcome.kind == "right" and outcome.own and not ours.own:
+            outcome.marks.append("the answer is no plain data, so only the student's own process could judge it")
+        if ours.kind != "right":
+            outcome.look.append(f"our own solution is judged '{ours.kind}' with this seed")
+        if outcome.marks:
+            outcome.kind, outcome.message = "marked", "; ".join(dict.fromkeys(outcome.marks))[:SHOWN]
+        yield outcome
 
 
 def _judge(
@@ -125,13 +142,9 @@ def _judge(
     earlier: tuple[tuple[str, ...], ...],
     namespace: dict[str, Any],
 ) -> Outcome:
-    outcome = Outcome(student, exercise.number, "open", "The exercise is as it was released.")
-    if all(source.strip() in ("", exercise.stub.strip()) for source in sources):
-        if not sources:
-            outcome.message = "The exercise's cell is not there, and no other cell gives its answer."
-        return outcome
+    outcome = Outcome(student, exercise.number, "error", "")
     if sum(map(len, sources)) > LETTERS:
-        outcome.kind, outcome.message = "error", f"The answer has more than {LETTERS:,} letters."
+        outcome.message = f"The answer has more than {LETTERS:,} letters."
         return outcome
     words = {found for source in sources for found in LOOK.findall(re.sub(r"#.*", "", source))}
     outcome.look = [f"it mentions {', '.join(sorted(words))[:200]}"] if words and student != OURSELVES else []

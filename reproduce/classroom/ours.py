@@ -6,20 +6,21 @@ import builtins
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from reproduce.classroom.course import exercises, is_solution, steps
+from reproduce.classroom.course import is_solution, steps
 from reproduce.notebook_runner import FOLDER, find, read_notebook
 
 
-def cells_until(notebook: str, seed: int | None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run the notebook's own cells; yield the position of each cell with a check before it, and the variables there.
+def cells_until(notebook: str, seed: int | None, ends: Collection[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run the notebook's own cells; yield each position in `ends`, of a cell with a check, and the variables there.
 
     Cells that only show something are left out, and so are solutions. seed: None takes the notebook's own.
     """
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
-    ends = {exercise.at for exercise in exercises(notebook)}
+    if not ends:
+        return
     os.chdir(FOLDER)
     for at, cell in enumerate(read_notebook(find(notebook)).cells):
         if cell.cell_type != "code" or is_solution(cell):

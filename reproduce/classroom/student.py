@@ -74,10 +74,7 @@ class Job:
 def main(pipe: Connection, job: Job, namespace: dict[str, Any] | None) -> None:
     """Run the answer, say what it is, and serve calls until the end; `namespace` None: run the notebook first."""
     if namespace is None:
-        for at, namespace in cells_until(job.notebook, job.seed):
-            if at == job.at:
-                break
-    assert namespace is not None
+        ((_, namespace),) = cells_until(job.notebook, job.seed, [job.at])
     _confine(pipe, job)
     process = _Process(pipe, job, namespace)
     process.say("ready")
