@@ -14,8 +14,10 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+import numpy as np
 import psutil
 
 from fedrevive_core.errors import ConfigError
@@ -28,6 +30,7 @@ METHOD = "fork" if sys.platform == "linux" else "spawn"
 STALLED = 10  # seconds for the rest of a message that has begun
 START = 3600  # seconds, at most, until a new process has run the notebook's own cells
 MARKS = 20
+CALLS = 20_000  # of a function, at most, that are foreseen
 
 
 class Ended(BaseException):
@@ -50,6 +53,7 @@ class Apart:
         self.marks: list[str] = []
         self.problem: str | None = None
         self.num_calls = 0
+        self.foreseen: list[Any] = []
 
     def __enter__(self) -> Apart:
         context = multiprocessing.get_context(METHOD)
@@ -92,6 +96,7 @@ class Apart:
         kind, problem, *value = self._receive()
         self.problem = problem if isinstance(problem, str) else None
         if kind == "function":
+            self.foreseen = value[0] if value and isinstance(value[0], list) else []
             return kind, self.call
         if kind not in ("value", "other") or len(value) != 1:
             raise Ended("marked", "it sent what no answer sends")
@@ -100,23 +105,30 @@ class Apart:
     def call(self, *given: Any) -> Any:
         """The result of the student's function, as plain data, with its gradients. Raises what it raised."""
         self.num_calls += 1
-        number, packed, leaves = self.num_calls, *_packed(given)
-        try:
-            self._order("call", number, packed)
-        except (pickle.PicklingError, TypeError, AttributeError):
-            raise Unreadable("a call whose arguments cannot be sent") from None
-        kind, *said = self._receive()
+        number, leaves = self.num_calls, list[Any]()
+        if number <= len(self.foreseen) and same_calls(given, self.job.calls[number - 1]):
+            reply = self.foreseen[number - 1]
+            if not (isinstance(reply, list) and reply):
+                raise Ended("marked", "it sent what no answer sends")
+        else:
+            packed, leaves = _packed(given)
+            try:
+                self._order("call", number, packed)
+            except (pickle.PicklingError, TypeError, AttributeError):
+                raise Unreadable("a call whose arguments cannot be sent") from None
+            reply = self._receive()
+        kind, *said = reply
         if kind == "raised":
             raise _error(*said)
         if kind == "judged":
             if said[0] == "right":
                 raise Ended("marked", "it sent a verdict")
             raise verdicts._Judged(verdicts.Verdict("open" if said[0] == "open" else "wrong", str(said[1])))
-        if kind != "result" or len(said) != 3:
+        if kind != "result" or len(said) != 3 or not isinstance(said[2], list):
             raise Unreadable(str(said[-1]) if said else kind)
         result, graph, changed = said
-        for place, state in changed:
-            _change(given[place], state)
+        for change in changed:
+            _change(given, change)
         return self._with_graph(result, number, leaves) if graph else result
 
     def _with_graph(self, result: Any, number: int, leaves: list[Any]) -> Any:
@@ -210,6 +222,40 @@ def _exit(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
+def same_calls(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Are the arguments of two calls numbers, texts and arrays, and the same?"""
+    if len(one) != len(other) or not all(map(_is_simple, one)):
+        return False
+    return all(type(a) is type(b) and np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def recorded(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Callable[..., Any]:
+    """`function`, whose calls are noted in `calls` up to the first that passes more than numbers, texts and arrays."""
+    simple = True
+
+    @wraps(function)
+    def call(*given: Any) -> Any:
+        nonlocal simple
+        simple = simple and all(map(_is_simple, given)) and len(calls) < CALLS
+        if simple:
+            last = calls[-1] if calls and len(calls[-1]) == len(given) else (None,) * len(given)
+            calls.append(tuple(map(_kept, given, last)))
+        return function(*given)
+
+    return call
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, int | float | str | np.ndarray)
+
+
+def _kept(value: Any, last: Any) -> Any:
+    """`value`, as it is now; an array that is that of the last call takes no more memory."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return last if isinstance(last, np.ndarray) and np.array_equal(last, value) else value.copy()
+
+
 def _packed(given: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
     """Arguments as they are sent, with leaves in place of tensors with gradients, and these tensors."""
     torch = sys.modules.get("torch")
@@ -226,10 +272,12 @@ def _packed(given: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
     return packed, leaves
 
 
-def _change(argument: Any, state: Any) -> None:
-    """Change `argument` as the student's function changed its copy. Raises Ended for what does not fit."""
+def _change(given: tuple[Any, ...], change: Any) -> None:
+    """Change an argument as the student's function changed its copy. Raises Ended for what does not fit."""
     torch = sys.modules.get("torch")
     try:
+        place, state = change
+        argument = given[place]
         if torch and isinstance(argument, torch.nn.Module):
             tensors, training, trained = state
             names = list(argument.state_dict())
@@ -254,7 +302,9 @@ def _error(names: Any, text: Any, ours: Any) -> Exception:
     known = [name for name in names if isinstance(name, str) and re.fullmatch(r"[A-Za-z_]\w{0,60}", name)]
     kinds = [getattr(builtins, name, None) for name in known]
     base = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)), Exception)
-    simple: Callable[..., Any] = type(known[0] if known else "Exception", (base,), {"__init__": _take, "__str__": _words})
+    simple: Callable[..., Any] = type(
+        known[0] if known else "Exception", (base,), {"__init__": _take, "__str__": _words}
+    )
     error: Exception = simple()
     error.words = str(text)  # type: ignore[attr-defined]
     return error

@@ -18,7 +18,7 @@ import psutil
 
 from fedrevive_core.files import check_file
 from reproduce.classroom.course import exercises
-from reproduce.classroom.judge import OURSELVES, Group, Limits, Outcome, main
+from reproduce.classroom.judge import Group, Limits, Outcome, main
 from reproduce.classroom.release import EVERYONE, names, read_release, seed_for
 from reproduce.classroom.results import Result, write_results
 from reproduce.classroom.roster import Student, is_plain
@@ -50,8 +50,7 @@ def collect(submissions: Path, out: Path, released: Path | None, jobs: int, limi
     results = _prepared(handed_in, roster)
     private = (str(submissions.resolve()), *([] if released is None else [str(released.resolve())]))
     for group, outcome in _judge(list(_groups(results, private, limits, jobs)), jobs):
-        if outcome.student != OURSELVES:
-            results[outcome.student, group.notebook].outcomes[outcome.number] = outcome
+        results[outcome.student, group.notebook].outcomes[outcome.number] = outcome
     ordered = list(results.values())
     write_results(out, page, gradebook, ordered)
     return ordered

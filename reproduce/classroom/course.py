@@ -72,7 +72,9 @@ def is_solution(cell: Any) -> bool:
 
 def gives(name: str, cell: Any) -> bool:
     """Does a cell give the variable `name` a value? The source may be of anyone: it is searched, not parsed."""
-    return re.search(rf"^\s*(def\s+{name}\s*\(|class\s+{name}\b|{name}\s*(:[^=\n]+)?=[^=])", cell.source, re.M) is not None
+    return (
+        re.search(rf"^\s*(def\s+{name}\s*\(|class\s+{name}\b|{name}\s*(:[^=\n]+)?=[^=])", cell.source, re.M) is not None
+    )
 
 
 def checks(source: str) -> Iterator[ast.Call]:
@@ -86,9 +88,29 @@ def checks(source: str) -> Iterator[ast.Call]:
 def steps(source: str) -> str:
     """The statements of a code cell of ours that later cells can need: without checks, and nothing that only shows."""
     body = [
-        node for node in ast.parse(plain(source)).body if not (isinstance(node, ast.Expr) or list(checks(ast.unparse(node))))
+        node
+        for node in ast.parse(plain(source)).body
+        if not (isinstance(node, ast.Expr) or list(checks(ast.unparse(node))))
     ]
     return "\n".join(map(ast.unparse, body)) if any(not isinstance(node, ast.Expr) for node in body) else ""
+
+
+def uses(source: str) -> set[str]:
+    """Every word in a source, which may be of anyone: the names that it may use are among them."""
+    return set(re.findall(r"\w+", source))
+
+
+def defines(source: str) -> set[str]:
+    """The names to which `steps` give a value, or whose value they change."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            found |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+    return found
 
 
 def plain(source: str) -> str:

@@ -17,19 +17,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from types import FunctionType
 from typing import Any
 
 import psutil
 
 from fedrevive_notebooks.lessons.exercise import Verdict
-from reproduce.classroom.apart import Apart, Ended, Unreadable
-from reproduce.classroom.course import Exercise, exercises
+from reproduce.classroom.apart import Apart, Ended, Unreadable, recorded
+from reproduce.classroom.course import Exercise, exercises, uses
 from reproduce.classroom.ours import cells_until
 from reproduce.classroom.student import Job
 from reproduce.notebook_runner import FOLDER
 
 LETTERS, SHOWN = 20_000, 600  # of an answer's source, and of a message
-OURSELVES = ""  # the student whose answers are our solutions
 # Words that no answer needs. They prove nothing; they ask somebody to look.
 LOOK = re.compile(
     r"\bcheck_\w+|\blessons?\b|fedrevive_notebooks|\bsolutions?\b|\bsolve\b|\bVerdict\b|\binspect\b|\bctypes\b|\bgc\b|"
@@ -95,7 +95,7 @@ def _follow() -> None:
 
 
 def judged(group: Group) -> Iterator[Outcome]:
-    """Yield the outcomes of all answers, first those that were not given, then by exercise; ours among them."""
+    """Yield the outcomes of all answers: first those that were not given, then by exercise."""
     asked = exercises(group.notebook)
     given: dict[int, list[str]] = {exercise.number: [] for exercise in asked}
     for exercise in asked:
@@ -107,7 +107,10 @@ def judged(group: Group) -> Iterator[Outcome]:
                 words = "The exercise is as it was released." if sources else "No cell gives its answer."
                 yield Outcome(student, exercise.number, "open", words)
     fatal: set[tuple[str, int]] = set()  # not run again before later exercises
-    for at, namespace in cells_until(group.notebook, group.seed, {e.at for e in asked if given[e.number]}):
+    ends = {exercise.at for exercise in asked if given[exercise.number]}
+    sources = [source for answers in group.answers.values() for cells in answers.values() for source in cells]
+    words = uses("\n".join([*sources, *(exercise.solution for exercise in asked if exercise.at in ends)]))
+    for at, namespace in cells_until(group.notebook, group.seed, ends, words):
         for exercise in (exercise for exercise in asked if exercise.at == at and given[exercise.number]):
             yield from _exercise(group, exercise, given[exercise.number], namespace, fatal)
 
@@ -115,23 +118,35 @@ def judged(group: Group) -> Iterator[Outcome]:
 def _exercise(
     group: Group, exercise: Exercise, students: list[str], namespace: dict[str, Any], fatal: set[tuple[str, int]]
 ) -> Iterator[Outcome]:
-    """The outcomes of one exercise; our own solution goes through the same, and shows what is to be expected."""
-    ours = _judge(group, exercise, OURSELVES, [f"solve = True\n{exercise.solution}"], (), namespace)
-    yield ours
+    """The outcomes of one exercise. Where our own solution is not right, somebody has to look."""
+    ours, calls = _ours(exercise, namespace)
     for student in students:
         answers = group.answers[student]
         before = [number for number in sorted(answers) if number < exercise.number and (student, number) not in fatal]
         earlier = tuple(tuple(answers[number]) for number in before)
-        outcome = _judge(group, exercise, student, answers[exercise.number], earlier, namespace)
+        outcome = _judge(group, exercise, student, answers[exercise.number], earlier, namespace, calls)
         if outcome.kind in ("time", "memory", "output", "exit", "marked"):
             fatal.add((student, exercise.number))
-        if outcome.kind == "right" and outcome.own and not ours.own:
-            outcome.marks.append("the answer is no plain data, so only the student's own process could judge it")
+        if outcome.kind == "right" and outcome.own:
+            outcome.look.append("only the student's own process could judge it, because the answer is no plain data")
+            if not _judge(group, exercise, student, [f"solve = True\n{exercise.solution}"], (), namespace).own:
+                outcome.marks.append("the answer is no plain data, and ours is")
         if ours.kind != "right":
             outcome.look.append(f"our own solution is judged '{ours.kind}' with this seed")
         if outcome.marks:
             outcome.kind, outcome.message = "marked", "; ".join(dict.fromkeys(outcome.marks))[:SHOWN]
         yield outcome
+
+
+def _ours(exercise: Exercise, namespace: dict[str, Any]) -> tuple[Verdict, tuple[tuple[Any, ...], ...]]:
+    """The verdict on our own solution, which is run here, and how the check calls it, if it is a function."""
+    variables, calls = namespace | {"solve": True}, list[tuple[Any, ...]]()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        exec(compile(exercise.solution, "<solution>", "exec"), variables)
+        if isinstance(solution := variables[exercise.name], FunctionType):
+            variables[exercise.name] = recorded(solution, calls)
+        verdict: Verdict = eval(exercise.check, variables)
+    return verdict, tuple(calls)
 
 
 def _judge(
@@ -141,17 +156,18 @@ def _judge(
     sources: list[str],
     earlier: tuple[tuple[str, ...], ...],
     namespace: dict[str, Any],
+    calls: tuple[tuple[Any, ...], ...] = (),
 ) -> Outcome:
     outcome = Outcome(student, exercise.number, "error", "")
     if sum(map(len, sources)) > LETTERS:
         outcome.message = f"The answer has more than {LETTERS:,} letters."
         return outcome
     words = {found for source in sources for found in LOOK.findall(re.sub(r"#.*", "", source))}
-    outcome.look = [f"it mentions {', '.join(sorted(words))[:200]}"] if words and student != OURSELVES else []
+    outcome.look = [f"it mentions {', '.join(sorted(words))[:200]}"] if words else []
     with tempfile.TemporaryDirectory(prefix="fedrevive-answer-", ignore_cleanup_errors=True) as scratch:
         job = Job(
             group.notebook, group.seed, exercise.at, exercise.name, exercise.check, tuple(sources), earlier, scratch,
-            (str(FOLDER), *group.private), group.limits.seconds, group.limits.megabytes,
+            (str(FOLDER), *group.private), group.limits.seconds, group.limits.megabytes, calls,
         )  # fmt: skip
         with Apart(job, namespace) as process:
             try:

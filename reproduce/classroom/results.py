@@ -118,10 +118,18 @@ def _harmless(value: object) -> object:
 def _write_class_page(path: Path, results: Sequence[Result]) -> None:
     judged = [result for result in results if result.outcomes]
     students = {result.student.student_id for result in results}
-    tables = [("Who solved what", "A word for each exercise; the table beside this page has the sentences.", list(_kinds(results)))]
+    tables = [
+        (
+            "Who solved what",
+            "A word for each exercise; the table beside this page has the sentences.",
+            list(_kinds(results)),
+        )
+    ]
     for notebook in sorted({result.notebook for result in judged}):
         rows = list(_mistakes([result for result in judged if result.notebook == notebook]))
-        tables.append((f"Usual mistakes in {notebook}", "The most frequent first. What was marked is not counted.", rows))
+        tables.append(
+            (f"Usual mistakes in {notebook}", "The most frequent first. What was marked is not counted.", rows)
+        )
     tables.append(("Look at these", "Nothing here proves anything. Ask the student.", list(_looks(results))))
     write_page(
         path,
@@ -142,7 +150,12 @@ def _kinds(results: Sequence[Result]) -> Iterable[dict[str, object]]:
     for result in results:
         count = len(exercises(result.notebook)) if result.notebook else 0
         cells = {str(n): result.cell(n).partition(":")[0] if n <= count else "" for n in range(1, most + 1)}
-        yield {"student": result.student.student_id, "notebook": result.notebook or "none", **cells, "right": f"{result.score:g}"}
+        yield {
+            "student": result.student.student_id,
+            "notebook": result.notebook or "none",
+            **cells,
+            "right": f"{result.score:g}",
+        }
 
 
 def _mistakes(results: Sequence[Result]) -> Iterable[dict[str, object]]:

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from fedrevive_notebooks.lessons import exercise as verdicts
+from reproduce.classroom.course import uses
 from reproduce.classroom.ours import cells_until
-from reproduce.classroom.plain import NotPlain, dumps
+from reproduce.classroom.plain import BYTES, NotPlain, dumps
 
 PRINTED = 1_000_000  # letters that an answer may print
 MEGABYTE = 2**20
@@ -69,12 +70,14 @@ class Job:
     private: tuple[str, ...]  # directories that it must not read
     seconds: float
     megabytes: int
+    calls: tuple[tuple[Any, ...], ...] = ()  # arguments with which the check is likely to call a function, in order
 
 
 def main(pipe: Connection, job: Job, namespace: dict[str, Any] | None) -> None:
     """Run the answer, say what it is, and serve calls until the end; `namespace` None: run the notebook first."""
     if namespace is None:
-        ((_, namespace),) = cells_until(job.notebook, job.seed, [job.at])
+        words = uses("\n".join([*job.sources, *(source for sources in job.earlier for source in sources)]))
+        ((_, namespace),) = cells_until(job.notebook, job.seed, [job.at], words)
     _confine(pipe, job)
     process = _Process(pipe, job, namespace)
     process.say("ready")
@@ -219,7 +222,7 @@ class _Process:
             self.end("error", problem)
         torch = sys.modules.get("torch")
         if callable(self.answer) and not (torch and isinstance(self.answer, torch.nn.Module)):
-            return self.say("function", problem)
+            return self.say("function", problem, self.foreseen())
         try:
             self.say("value", problem, self.answer)
         except NotPlain as error:
@@ -237,7 +240,7 @@ class _Process:
         while True:
             order, *given = pickle.loads(self.pipe.recv_bytes())
             if order == "call":
-                self.called(*given)
+                self.say(*self.reply(*given))
             elif order == "gradient":
                 self.gradient(*given)
             elif order == "check":
@@ -249,28 +252,43 @@ class _Process:
                 self.say("end")
                 return
 
-    def called(self, number: int, given: list[Any]) -> None:
-        """Call the student's function, and say its result and which arguments it changed."""
+    def foreseen(self) -> list[Any]:
+        """What the calls say that are likely to come: thousands of messages, on a busy computer, would take long."""
+        replies, size = [], 0
+        for number, given in enumerate(self.job.calls, 1):
+            reply = self.reply(number, [one.copy() if isinstance(one, np.ndarray) else one for one in given])
+            size += len(dumps(reply))
+            if size > BYTES // 4:
+                break
+            replies.append(reply)
+            if reply[0] != "result":
+                break
+        return replies
+
+    def reply(self, number: int, given: list[Any]) -> list[Any]:
+        """Call the student's function; what there is to say of its result, and of arguments that it changed."""
         leaves = [one[1] for one in given if isinstance(one, tuple) and one[:1] == (LEAF,)]
         given = [one[1] if one[2] else one[1].clone() for one in map(_argument, given)]
         images = [_image(one) for one in given]
         try:
             result = verdicts.a_function(self.answer)(*given)
         except verdicts._Judged as judged:
-            return self.say("judged", judged.verdict.kind, judged.verdict.message)
+            return ["judged", judged.verdict.kind, judged.verdict.message]
         except (MemoryError, SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             names = [kind.__name__ for kind in type(error).__mro__]
-            return self.say("raised", names, str(error)[:1000], isinstance(error, verdicts.ConfigError))
+            return ["raised", names, str(error)[:1000], isinstance(error, verdicts.ConfigError)]
         changed = [[n, _state(one)] for n, one in enumerate(given) if _image(one) != images[n]]
-        graph = bool(getattr(result, "requires_grad", False)) and bool(leaves)
-        if graph:
+        graph = bool(getattr(result, "requires_grad", False))
+        if graph and leaves:
             self.kept[number] = result, leaves
+        reply = ["result", result, graph, changed]
         try:
-            self.say("result", result, bool(getattr(result, "requires_grad", False)), changed)
+            dumps(reply)
         except NotPlain as error:
-            self.say("other", None, str(error))
+            return ["other", None, str(error)]
+        return reply
 
     def gradient(self, number: int, incoming: Any) -> None:
         import torch
@@ -323,5 +341,3 @@ def _image(value: Any) -> bytes | None:
     if torch and isinstance(value, torch.Tensor | torch.nn.Module):
         return dumps(_state(value))
     return None
-
-

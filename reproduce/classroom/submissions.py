@@ -96,7 +96,9 @@ def _in_folder(folder: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
     for root, folders, names in os.walk(folder):
         inside = Path(root).relative_to(folder)
         links = [name for name in folders if Path(root, name).is_symlink()]
-        folders[:] = sorted(n for n in folders if n not in links and len(inside.parts) < DEPTH and not n.startswith("."))
+        folders[:] = sorted(
+            n for n in folders if n not in links and len(inside.parts) < DEPTH and not n.startswith(".")
+        )
         for name in sorted([*names, *links]):
             if (count := count + 1) > FILES:
                 raise Unreadable(f"there are more than {FILES} files")

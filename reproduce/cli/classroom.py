@@ -44,7 +44,10 @@ def release(
 
 def collect(
     submissions: Annotated[
-        Path, typer.Argument(metavar="SUBMISSIONS", help="Directory with a folder or a .zip for each student, named by the id.")
+        Path,
+        typer.Argument(
+            metavar="SUBMISSIONS", help="Directory with a folder or a .zip for each student, named by the id."
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Table to write, a .csv; the class page lies beside it.")
@@ -55,7 +58,9 @@ def collect(
     ] = None,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", metavar="N", min=1, max=1000, help="Notebooks at the same time; default: one for each core."),
+        typer.Option(
+            "--jobs", metavar="N", min=1, max=1000, help="Notebooks at the same time; default: one for each core."
+        ),
     ] = None,
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="N", min=1, max=3600, help="Time that one answer may take.")
