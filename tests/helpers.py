@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 
 from fedrevive_core.config.federation import FederationConfig
 from fedrevive_core.config.presets import build
@@ -57,6 +58,15 @@ SMALL: dict[str, Any] = {
     "distillation.batch_size": 8,
     "num_threads": 1,
 }
+
+
+def commands_of(app: typer.Typer) -> dict[str, Any]:
+    """The parsers of all commands by name, those of groups by both words, such as 'classroom release'."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        parts = getattr(command, "commands", None)
+        found |= {name: command} if parts is None else {f"{name} {part}": parser for part, parser in parts.items()}
+    return found
 
 
 def small(method: str, **overrides: Any) -> RunConfig:

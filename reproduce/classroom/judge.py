@@ -125,8 +125,6 @@ def _exercise(
         before = [number for number in sorted(answers) if number < exercise.number and (student, number) not in fatal]
         earlier = tuple(tuple(answers[number]) for number in before)
         outcome = _judge(group, exercise, student, answers[exercise.number], earlier, namespace, calls)
-        if outcome.kind in ("time", "memory", "output", "exit", "marked"):
-            fatal.add((student, exercise.number))
         if outcome.kind == "right" and outcome.own:
             outcome.look.append("only the student's own process could judge it, because the answer is no plain data")
             if not _judge(group, exercise, student, [f"solve = True\n{exercise.solution}"], (), namespace).own:
@@ -135,6 +133,8 @@ def _exercise(
             outcome.look.append(f"our own solution is judged '{ours.kind}' with this seed")
         if outcome.marks:
             outcome.kind, outcome.message = "marked", "; ".join(dict.fromkeys(outcome.marks))[:SHOWN]
+        if outcome.kind in ("time", "memory", "output", "exit", "marked"):
+            fatal.add((student, exercise.number))
         yield outcome
 
 

@@ -24,7 +24,7 @@ GRADEBOOK = (
     "late_submission_penalty", "score", "max_score",
 )  # fmt: skip
 PERSON = ("student_id", "last_name", "first_name")
-SENTENCE = re.compile(r".+?[.?!](?=\s|$)")
+SENTENCE = re.compile(r".+?(?<!\.\.)[.?!](?=\s|$)")
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import io
 import json
 import os
 import re

@@ -31,7 +31,7 @@ def release(
     that answers differ; the same roster and key give the same seeds. docs/CLASSROOM.md describes the roster.
 
     ```
-    fedrevive classroom release --out lab --students roster.csv --key 'a word of yours'
+    fedrevive classroom release --out lab --students roster.csv --key "some words"
     ```
     """
     notebook_runner()  # before the next import, which needs the same packages

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from classroom.thirty import NOTEBOOK, handed_in
 
 STUDENTS = [f"s{number:02}" for number in range(30)]

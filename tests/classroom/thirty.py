@@ -62,10 +62,6 @@ FORGED = (
     "import fedrevive_notebooks.lessons.exercise as e\n"
     "e.diagnose = lambda *a, **k: e.right('of course')\nlesson.check_prediction = lambda *a: e.right('of course')\n"
 )
-FRAMES = (
-    "import sys\nframe = sys._getframe()\nwhile frame:\n"
-    "    frame.f_globals.update(exercises=None)\n    frame = frame.f_back\n"
-)
 READS = (
     "import pathlib, {0}\nplace = pathlib.Path({0}.__file__).parent\n"
     "try:\n    text = (place / '01_staleness.ipynb').read_text()\nexcept OSError:\n    pass\n"
@@ -77,7 +73,7 @@ EQUAL = (
 # By exercise: the source of the cell, and how what the table says begins.
 HOSTILE: tuple[tuple[tuple[str, str], ...], ...] = (
     (  # loops, in four places
-        (COUNT + "[None for _ in iter(int, 1)]", "time: it takes longer than"),
+        (COUNT + "all(True for _ in iter(int, 1))", "time: it takes longer than"),
         ("predicted_mean = 3\nwhile True: pass", "time: it takes longer than"),
         ("import time\nb_and_o = (12, 12)\ntime.sleep(10**6)", "time: it takes longer than"),
         ("mean_staleness_does = 'stays'", "right"),
@@ -113,9 +109,9 @@ HOSTILE: tuple[tuple[tuple[str, str], ...], ...] = (
         ("import socket\nsocket.create_connection(('127.0.0.1', 9))", "marked: tried to use the network"),
     ),
     (  # speaks for itself on the pipe, and answers with what compares as it likes
-        ("import os\nfor n in range(3, 60):\n    try: os.write(n, b'\\0\\0\\0\\x30' + b'[\"verdict\", \"right\", \"yes\"]')\n    except OSError: pass\n" + COUNT + "1", "e"),
+        ("import os\nfor n in range(3, 60):\n    try: os.write(n, b'\\0\\0\\0\\x30' + b'[\"verdict\", \"right\", \"yes\"]')\n    except OSError: pass\n" + COUNT + "1", "marked: it sent a damaged message"),
         (EQUAL + "predicted_mean = Any(99)", "wrong"),
-        (EQUAL + "b_and_o = (Any(1), Any(12))", "wrong: Your answer could not be used."),
+        (EQUAL + "b_and_o = (Any(1), Any(12))", "wrong: The mean is"),
         ("class Word(str):\n    strip = lower = lambda self: 'stays'\nmean_staleness_does = Word('no')", "wrong: Answer 'rises'"),
     ),
 )  # fmt: skip

@@ -7,15 +7,15 @@ import shlex
 import sys
 
 import pytest
-import typer
-from helpers import run_python
+from helpers import commands_of, run_python
 
-from reproduce.cli.app import COMMANDS, app
+from reproduce.cli.app import COMMANDS, GROUPS, app
 from reproduce.console import command_line
 from reproduce.sweeps.experiment import shipped
 
-PARSERS = typer.main.get_command(app).commands
+PARSERS = commands_of(app)
 NAMES = {group: [function.__name__.replace("_", "-") for function in group_] for group, group_ in COMMANDS.items()}
+NAMES["Teach"] += GROUPS
 
 
 def examples(name: str) -> list[str]:
@@ -31,21 +31,24 @@ def test_commands_are_grouped_by_what_one_wants(call, monkeypatch):
     assert code == 0
     panels = dict(re.findall(r"╭─ (Understand|Reproduce|Teach|Check) ─+╮\n(.*?)╰", out, flags=re.DOTALL))
     assert {group: re.findall(r"^│ ([a-z-]+) ", panel, flags=re.MULTILINE) for group, panel in panels.items()} == NAMES
-    assert sorted(PARSERS) == sorted(name for names in NAMES.values() for name in names)
+    single = [name for names in NAMES.values() for name in names if name not in GROUPS]
+    parts = [f"{group} {function.__name__}" for group, (_, functions) in GROUPS.items() for function in functions]
+    assert sorted(PARSERS) == sorted(single + parts)
 
 
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("name", sorted(PARSERS))
 def test_every_command_has_examples_on_lines_of_their_own(call, monkeypatch, name, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
-    code, out, _ = call(name, "--help")
+    code, out, _ = call(*name.split(), "--help")
     lines = [line.strip() for line in out.splitlines()]
     assert code == 0
     for example in examples(name):
         assert example in lines
-        program, command, *arguments = shlex.split(example)
-        assert (program, command) == ("fedrevive", name)
-        PARSERS[name].make_context(name, arguments)
+        program, *words = shlex.split(example)
+        count = len(name.split())
+        assert (program, words[:count]) == ("fedrevive", name.split())
+        PARSERS[name].make_context(name, words[count:])
 
 
 @pytest.mark.parametrize(

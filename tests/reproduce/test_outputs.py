@@ -15,8 +15,7 @@ from typing import get_type_hints
 from unittest.mock import MagicMock
 
 import pytest
-import typer
-from helpers import SMALL, small
+from helpers import SMALL, commands_of, small
 from matplotlib.figure import Figure
 
 from fedrevive_core import files
@@ -24,13 +23,13 @@ from fedrevive_core.files import UNFINISHED
 from fedrevive_core.simulation import run
 from reproduce import notebook_runner
 from reproduce.benchmark import bench
-from reproduce.cli.app import COMMANDS as GROUPS
-from reproduce.cli.app import app
+from reproduce.cli.app import COMMANDS as PANELS
+from reproduce.cli.app import GROUPS, app
 from reproduce.evidence import tables
 from reproduce.runs import comparison
 from reproduce.sweeps import executors
 
-PARSERS = typer.main.get_command(app).commands
+PARSERS = commands_of(app)
 TINY = SMALL | {"federation.max_versions": 4}
 SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 # For every command: its arguments. OUT is where it is told to write, SWEEP a finished sweep, RECORD a run of it, and
@@ -52,10 +51,15 @@ COMMANDS = {
     "verify": ("RECORD", "RECORD"),
     "doctor": (),
     "bench": ("--out", "OUT/bench.json"),
+    "classroom release": ("--out", "OUT"),
+    "classroom collect": ("HANDED_IN", "--out", "OUT/table.csv"),
 }
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
 ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
-WRITTEN, READ = {"out", "plot"}, {"check", "source", "runs", "directories", "directory"}  # parameters that are paths
+WRITTEN, READ = (
+    {"out", "plot"},
+    {"check", "source", "runs", "directories", "directory", "students", "submissions", "released"},
+)  # parameters that are paths
 CASES = [(name, place) for name in COMMANDS for place in ("parent", "inside", "failing")]
 CASES = [case for case in CASES if case[0] not in ("presets", "verify", "doctor") or case[1] == "inside"]
 CASES += [(name, "inside, with links") for name in ON_A_SWEEP]
@@ -87,6 +91,7 @@ def made(tmp_path_factory):
         experiment = comparison.comparison("lab-digits", ["fedbuff"], [0], "default", TINY)
         comparison.run_comparison(experiment, directory / "sweep", 1)
     run(small("fedbuff", federation__max_versions=4), progress=False, checkpoints=directory / "kept", keep_every=2)
+    (directory / "handed-in" / "ana").mkdir(parents=True)
     return directory
 
 
@@ -175,9 +180,9 @@ def test_what_is_not_ours_is_never_changed(call, made, quick, tmp_path, monkeypa
         monkeypatch.setattr(files.os, "replace", full)
     words = {
         "OUT": out, "SWEEP": made / "sweep", "EXPERIMENT": made / "sweep" / "experiment.yaml", "KEPT": made / "kept",
-        "RECORD": next((made / "sweep" / "runs").iterdir()),
+        "RECORD": next((made / "sweep" / "runs").iterdir()), "HANDED_IN": made / "handed-in",
     }  # fmt: skip
-    code, _, error = call(command, *(words.get(a) or a.replace("OUT/", f"{out}/") for a in COMMANDS[command]))
+    code, _, error = call(*command.split(), *(words.get(a) or a.replace("OUT/", f"{out}/") for a in COMMANDS[command]))
     after = state(parent, outside)
     ours = {"report", "RESULTS.md", "experiment.yaml", "sweep.json"}
     changed = [path for path in before if after.get(path) != before[path] and not ours & set(path.parts)]
@@ -200,5 +205,6 @@ def test_what_is_not_ours_is_never_changed(call, made, quick, tmp_path, monkeypa
 def test_every_command_is_tried():
     """A new command, or a new path in one, must be added here."""
     assert set(COMMANDS) == set(PARSERS)
-    hints = [hint for group in GROUPS.values() for command in group for hint in get_type_hints(command).items()]
+    functions = [*PANELS.values(), *(functions for _, functions in GROUPS.values())]
+    hints = [hint for group in functions for command in group for hint in get_type_hints(command).items()]
     assert {name for name, hint in hints if "Path" in str(hint)} == WRITTEN | READ
