@@ -68,7 +68,7 @@ def _of_student(entry: os.DirEntry[str]) -> list[Submission]:
         when = datetime.fromtimestamp(entry.stat(follow_symlinks=False).st_mtime, UTC)
         if entry.is_dir():
             files = _in_folder(Path(entry.path), notes)
-        elif entry.name.lower().endswith(".zip"):
+        elif entry.name.lower().endswith(".zip") and entry.is_file(follow_symlinks=False):  # no pipe, which would wait
             files = _in_zip(Path(entry.path), notes)
         else:
             raise Unreadable("it is neither a folder nor a .zip")
@@ -132,6 +132,8 @@ def _in_zip(path: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
                     if (total := total + len(raw)) > BYTES:
                         raise Unreadable(f"its notebooks have more than {BYTES:,} bytes")
                     yield name, raw
+    except Unreadable:
+        raise
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError, OSError) as error:
         raise Unreadable(f"the zip cannot be read: {str(error)[:200]}") from None
     except Exception as error:  # of a decompressor, such as zlib.error and lzma.LZMAError, which share no base
@@ -181,7 +183,7 @@ def _cells(raw: bytes) -> tuple[list[Any], Any]:
 
 
 def _answer(exercise: Exercise, cells: list[Any]) -> list[str]:
-    """The sources that give the answer: of the exercise's own cell, and of cells that were added and assign its name."""
+    """The sources that give the answer: of the exercise's own cell, and of added cells that assign its name."""
     found = [cell for cell in cells if cell.id == exercise.cell or gives(exercise.name, cell)]
     untouched = [cell for cell in found if cell.source.strip() == exercise.stub.strip()]
     return [cell.source for cell in found if cell not in untouched or len(found) == len(untouched)]

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Thirty made-up submissions of 01_staleness: ten right, ten with the usual mistakes, ten hostile or broken.
 
 Each gives its answers to the four exercises, and what the table must say of them.
