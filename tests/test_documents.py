@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
+from helpers import commands_of
 from test_architecture import FILES, ROOMS, imports, room
 
 import fedrevive_core
@@ -19,11 +19,17 @@ from reproduce.sweeps.experiment import load_experiment
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "reproduce").rglob("*.md")])
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = commands_of(app)
 
 
 def read(document: Path) -> str:
     return document.read_text(encoding="utf-8")
+
+
+def named(words: list[str]) -> tuple[str, list[str]]:
+    """The name of a command, of one word or two, and its arguments."""
+    count = 2 if " ".join(words[:2]) in COMMANDS else 1
+    return " ".join(words[:count]), words[count:]
 
 
 def documented_commands() -> list[str]:
@@ -33,7 +39,7 @@ def documented_commands() -> list[str]:
         found |= set(re.findall(r"python -m reproduce ([a-z][^`\n#]*)", text))
         # In tables a command stands alone in a code span.
         spans = re.findall(r"^\| `([a-z]+[^`]*)` \|", text, flags=re.MULTILINE)
-        found |= {span for span in spans if span.split()[0] in COMMANDS}
+        found |= {span for span in spans if named(span.split())[0] in COMMANDS}
     return sorted(command.strip() for command in found)
 
 
@@ -43,7 +49,7 @@ def test_there_are_commands():
 
 @pytest.mark.parametrize("command", documented_commands())
 def test_every_documented_command_parses(command):
-    name, *arguments = shlex.split(re.sub(r"\[[A-Z]+\]", "", command))
+    name, arguments = named(shlex.split(re.sub(r"\[[A-Z]+\]", "", command)))
     if arguments == ["--help"] or name == "COMMAND":
         return
     context = COMMANDS[name].make_context(name, arguments)

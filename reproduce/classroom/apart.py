@@ -148,7 +148,7 @@ class Apart:
                 return value.clone()
 
             @staticmethod
-            def backward(ctx: Any, incoming: Any) -> Any:  # type: ignore[override]
+            def backward(ctx: Any, incoming: Any) -> Any:
                 return None, *backward(incoming)
 
         if not isinstance(result, torch.Tensor) or not result.is_floating_point():

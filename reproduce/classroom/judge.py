@@ -162,8 +162,8 @@ def _judge(
     if sum(map(len, sources)) > LETTERS:
         outcome.message = f"The answer has more than {LETTERS:,} letters."
         return outcome
-    words = {found for source in sources for found in LOOK.findall(re.sub(r"#.*", "", source))}
-    outcome.look = [f"it mentions {', '.join(sorted(words))[:200]}"] if words else []
+    found = {word for source in sources for word in LOOK.findall(re.sub(r"#.*", "", source))}
+    outcome.look = [f"it mentions {', '.join(sorted(found))[:200]}"] if found else []
     with tempfile.TemporaryDirectory(prefix="fedrevive-answer-", ignore_cleanup_errors=True) as scratch:
         job = Job(
             group.notebook, group.seed, exercise.at, exercise.name, exercise.check, tuple(sources), earlier, scratch,

@@ -9,6 +9,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedrevive_core.errors import ConfigError
 
@@ -64,7 +65,7 @@ def read_roster(path: Path, key: str) -> list[Student]:
         raise ConfigError(f"students = '{path}', line {rows.line_num}: {error}") from None
 
 
-def _students(path: Path, rows: "csv._reader", key: str) -> list[Student]:  # noqa: UP037
+def _students(path: Path, rows: Any, key: str) -> list[Student]:
     header = [cell.strip() for cell in next(rows, [])]
     if not header or header[0] != COLUMNS[0] or len(set(header)) < len(header) or set(header) - set(COLUMNS):
         raise ConfigError(

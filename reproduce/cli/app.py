@@ -55,8 +55,8 @@ for group, commands in COMMANDS.items():
         settings = {"allow_extra_args": True, "ignore_unknown_options": True} if command is notebook else None
         app.command(cls=Command, rich_help_panel=group, context_settings=settings)(command)
 
-for name, (words, commands) in GROUPS.items():
-    group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=words)
-    for command in commands:
-        group.command(cls=Command)(command)
-    app.add_typer(group, name=name, rich_help_panel="Teach")
+for name, (words, parts) in GROUPS.items():
+    several = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=words)
+    for part in parts:
+        several.command(cls=Command)(part)
+    app.add_typer(several, name=name, rich_help_panel="Teach")
