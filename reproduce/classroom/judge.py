@@ -104,8 +104,8 @@ def judged(group: Group) -> Iterator[Outcome]:
             if any(source.strip() not in ("", exercise.stub.strip()) for source in sources):
                 given[exercise.number].append(student)
             else:
-                words = "The exercise is as it was released." if sources else "No cell gives its answer."
-                yield Outcome(student, exercise.number, "open", words)
+                why = "The exercise is as it was released." if sources else "No cell gives its answer."
+                yield Outcome(student, exercise.number, "open", why)
     fatal: set[tuple[str, int]] = set()  # not run again before later exercises
     ends = {exercise.at for exercise in asked if given[exercise.number]}
     sources = [source for answers in group.answers.values() for cells in answers.values() for source in cells]

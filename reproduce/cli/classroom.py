@@ -31,7 +31,7 @@ def release(
     that answers differ; the same roster and key give the same seeds. docs/CLASSROOM.md describes the roster.
 
     ```
-    fedrevive classroom release --out lab --students roster.csv --key "some words"
+    fedrevive classroom release --out lab --students roster.csv
     ```
     """
     notebook_runner()  # before the next import, which needs the same packages
