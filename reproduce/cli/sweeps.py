@@ -194,8 +194,17 @@ def pack(
     ```
     """
     from reproduce.sweeps import results
+    from reproduce.sweeps.sweep_file import header
 
+    packs: dict[str, Path] = {}
     for sweep_directory in directories:
+        other = packs.setdefault(header(sweep_directory)["experiment"], sweep_directory)
+        if other != sweep_directory:
+            raise ConfigError(
+                f"'{sweep_directory}' and '{other}' are of one experiment, and one would replace the other: "
+                "pack them into two directories"
+            )
+    for sweep_directory in packs.values():
         packed = results.pack(sweep_directory, out)
         print(f"{packed}: {sum(path.stat().st_size for path in packed.rglob('*')) / 1e3:,.0f} kB")
 
