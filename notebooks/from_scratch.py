@@ -111,7 +111,7 @@ def local_training(model, start, shard, images, labels, rng):
     """4. The state that a client returns: STEPS steps of Adam from the state `start`."""
     model.train().load_state_dict(start)
     optimiser = torch.optim.Adam(model.parameters(), lr=CLIENT_LR)
-    batches = [batch for _ in range(STEPS) for batch in np.split(rng.permutation(shard), [BATCH])]  # of 32, 28, 32, ...
+    batches = [batch for _ in range(STEPS) for batch in np.split(rng.permutation(shard), [BATCH])]  # 32, 28, ...
     for batch in batches[:STEPS]:
         loss = F.cross_entropy(model(images[batch]), labels[batch])
         optimiser.zero_grad()
@@ -151,10 +151,10 @@ def new_generator(seed):
     torch.manual_seed(int(stream(seed, "initialisation", 1).integers(2**63)))
     wide = 2 * WIDTH
     return nn.Sequential(
-        nn.Linear(NOISE, wide * 4), nn.Unflatten(1, (wide, 2, 2)), nn.BatchNorm2d(wide), nn.Upsample(scale_factor=2),
-        nn.Conv2d(wide, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2),  # [B, 64, 4, 4]
-        nn.Upsample(scale_factor=2), nn.Conv2d(wide, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH),
-        nn.LeakyReLU(0.2), nn.Conv2d(WIDTH, 1, 3, padding=1), nn.Sigmoid(),  # [B, 1, 8, 8]
+        nn.Linear(NOISE, wide * 4), nn.Unflatten(1, (wide, 2, 2)), nn.BatchNorm2d(wide),  # [B, 64, 2, 2]
+        nn.Upsample(scale_factor=2), nn.Conv2d(wide, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide),
+        nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(wide, WIDTH, 3, padding=1, bias=False),
+        nn.BatchNorm2d(WIDTH), nn.LeakyReLU(0.2), nn.Conv2d(WIDTH, 1, 3, padding=1), nn.Sigmoid(),  # [B, 1, 8, 8]
     )  # fmt: skip
 
 
@@ -176,8 +176,8 @@ def synthesis_losses(model, x, y, teachers, weights, student):
         logits = functional_call(model, teacher, x)  # [B, C]
         for name in probes:  # the images should look to the teacher as its client's data did
             mean, var = model.get_submodule(name).seen
-            distance = (mean - teacher[f"{name}.running_mean"]).norm() + (var - teacher[f"{name}.running_var"]).norm()
-            feature = feature + w.sum() * distance
+            feature = feature + w.sum() * (mean - teacher[f"{name}.running_mean"]).norm()
+            feature = feature + w.sum() * (var - teacher[f"{name}.running_var"]).norm()
         label = label + (w * F.cross_entropy(logits, y, reduction="none")).sum()
         if of_student is not None:  # reward what the teacher knows and the student does not, where both agree
             agree = logits.argmax(dim=1) == of_student.argmax(dim=1)

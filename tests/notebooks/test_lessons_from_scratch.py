@@ -69,11 +69,16 @@ LOCAL_TRAINING = Answers(
         edited(
             "local_training",
             ("copy.deepcopy(model.state_dict())", "{n: t.clone() for n, t in model.state_dict().items()}"),
-            ("F.cross_entropy(model(images[batch]), labels[batch])", "nn.CrossEntropyLoss()(model(images[batch]), labels[batch])"),
+            (
+                "F.cross_entropy(model(images[batch]), labels[batch])",
+                "nn.CrossEntropyLoss()(model(images[batch]), labels[batch])",
+            ),
         ),
     ],
     {
-        "from what the last client left": edited("local_training", ("model.train().load_state_dict(start)", "model.train()")),
+        "from what the last client left": edited(
+            "local_training", ("model.train().load_state_dict(start)", "model.train()")
+        ),
         "evaluation mode": edited("local_training", ("model.train()", "model.eval()")),
         "gradients of all steps add up": edited("local_training", ("        optimiser.zero_grad()\n", "")),
         "plain gradient descent": edited("local_training", ("optim.Adam", "optim.SGD")),
@@ -91,12 +96,16 @@ LOCAL_TRAINING = Answers(
         ),
         "leave out the last 28": edited("local_training", ("batches[:STEPS]", "batches[: 2 * STEPS : 2]")),
         "not shuffled": edited("local_training", ("rng.permutation(shard)", "shard")),
-        "Nothing is trained": edited("local_training", ("        optimiser.step()\n", ""), ("model.train()", "model.eval()")),
-        "the model's own tensors": edited("local_training", ("copy.deepcopy(model.state_dict())", "model.state_dict()")),
+        "Nothing is trained": edited(
+            "local_training", ("        optimiser.step()\n", ""), ("model.train()", "model.eval()")
+        ),
+        "the model's own tensors": edited(
+            "local_training", ("copy.deepcopy(model.state_dict())", "model.state_dict()")
+        ),
         "this is a float": edited("local_training", ("copy.deepcopy(model.state_dict())", "loss.item()")),
         "differs from the package's": edited("local_training", ("optim.Adam", "optim.RMSprop")),
     },
-)  # fmt: skip
+)
 
 BETA = Answers(
     lesson.check_beta,
@@ -104,7 +113,9 @@ BETA = Answers(
     [scratch.beta, lambda tau: 1.0 if tau >= 150 else np.sin(np.pi * tau / 300) ** 2],
     {
         "turns back": edited("beta", ("min(staleness, 2 * S_MAX)", "staleness")),
-        "reaches 1 at S_MAX": edited("beta", ("min(staleness, 2 * S_MAX) / (2 * S_MAX)", "min(staleness, S_MAX) / S_MAX")),
+        "reaches 1 at S_MAX": edited(
+            "beta", ("min(staleness, 2 * S_MAX) / (2 * S_MAX)", "min(staleness, S_MAX) / S_MAX")
+        ),
         "stops at S_MAX": edited("beta", ("min(staleness, 2 * S_MAX)", "min(staleness, S_MAX)")),
         "jumps to 1": lambda tau: 1 if tau >= 75 else scratch.beta(tau),
         "what the client keeps": edited("beta", ("(1 - math", "(1 + math")),
@@ -116,29 +127,37 @@ BETA = Answers(
         "beta(0) should be 0; yours is 0.3": lambda tau: 0.3,
         "instead of one number": lambda tau: [0.1, 0.2],
     },
-)  # fmt: skip
+)
 
 NEW_GENERATOR = Answers(
     lesson.check_new_generator,
     "72,545 parameters",
-    [scratch.new_generator, edited("new_generator", ("nn.Upsample(scale_factor=2),\n        nn.Conv2d(wide, wide", "nn.Upsample(None, 2),\n        nn.Conv2d(wide, wide"))],
+    [scratch.new_generator, lambda seed: torch.nn.Sequential(scratch.new_generator(seed))],
     {
         "sigmoid at the end is missing": edited("new_generator", (", nn.Sigmoid()", "")),
         "from -1 to 1": edited("new_generator", ("nn.Sigmoid()", "nn.Tanh()")),
         "the slope is 0.2": lambda seed: _with(seed, "LeakyReLU", torch.nn.LeakyReLU()),
         "You used ReLU": lambda seed: _with(seed, "LeakyReLU", torch.nn.ReLU()),
         "activations between": lambda seed: _with(seed, "LeakyReLU", torch.nn.Identity()),
-        "enlarged in another way": lambda seed: _with(seed, "Upsample", torch.nn.Upsample(scale_factor=2, mode="bilinear")),
+        "enlarged in another way": lambda seed: _with(
+            seed, "Upsample", torch.nn.Upsample(scale_factor=2, mode="bilinear")
+        ),
         "of another seed": lambda seed: scratch.new_generator(5),
         "have the index 1": edited("new_generator", ('"initialisation", 1', '"initialisation", 0')),
-        "have no bias": edited("new_generator", ("nn.Conv2d(wide, wide, 3, padding=1, bias=False)", "nn.Conv2d(wide, wide, 3, padding=1)")),
-        "two different generators": edited("new_generator", ("    torch.manual_seed(int(stream(seed, \"initialisation\", 1).integers(2**63)))\n", "")),
+        "have no bias": edited(
+            "new_generator", ("nn.Conv2d(wide, wide, 3, padding=1, bias=False)", "nn.Conv2d(wide, wide, 3, padding=1)")
+        ),
+        "two different generators": edited(
+            "new_generator", ('    torch.manual_seed(int(stream(seed, "initialisation", 1).integers(2**63)))\n', "")
+        ),
         "parameters, the package's": edited("new_generator", ("2 * WIDTH", "WIDTH")),
-        "the order of the layers": lambda seed: _with(seed, "Unflatten", torch.nn.Unflatten(1, (64, 2, 2)), extra=torch.nn.Dropout(0.1)),
+        "the order of the layers": lambda seed: _with(
+            seed, "Unflatten", torch.nn.Unflatten(1, (64, 2, 2)), extra=torch.nn.Dropout(0.1)
+        ),
         "Return a module": lambda seed: [torch.nn.Linear(2, 2)],
         "make a new one in each call": lambda seed, made=scratch.new_generator(0): made,
     },
-)  # fmt: skip
+)
 
 
 def _with(seed: int, kind: str, module: torch.nn.Module, extra: torch.nn.Module | None = None) -> torch.nn.Module:
@@ -156,16 +175,30 @@ SYNTHESIS_LOSSES = Answers(
     "Three losses, from models alone",
     [
         scratch.synthesis_losses,
-        synthesis(("label + (w * F.cross_entropy(logits, y, reduction=\"none\")).sum()", "label - (w * logits.log_softmax(1)[range(len(y)), y]).sum()")),
+        synthesis(
+            (
+                'label + (w * F.cross_entropy(logits, y, reduction="none")).sum()',
+                "label - (w * logits.log_softmax(1)[range(len(y)), y]).sum()",
+            )
+        ),
     ],
     {
         "biased variance": synthesis(
-            ("            mean, var = model.get_submodule(name).seen\n",
-             "            mean, var = model.get_submodule(name).seen\n            var = var * {'1': 1536 / 1535, '5': 384 / 383}[name]\n"),
+            (
+                "            mean, var = model.get_submodule(name).seen\n",
+                "            mean, var = model.get_submodule(name).seen\n            var = var * {'1': 1536 / 1535, '5': 384 / 383}[name]\n",
+            ),
         ),
-        "norms, not their squares": synthesis(('running_mean"]).norm()', 'running_mean"]).norm() ** 2'), ('running_var"]).norm()', 'running_var"]).norm() ** 2')),
-        "mean 0 and variance 1": synthesis(('mean - teacher[f"{name}.running_mean"]', "mean"), ('var - teacher[f"{name}.running_var"]', "var - 1")),
-        "Every teacher counts fully": synthesis(("zip(weights[:, y], teachers", "zip(torch.ones(len(weights), len(y)), teachers")),
+        "norms, not their squares": synthesis(
+            ('running_mean"]).norm()', 'running_mean"]).norm() ** 2'),
+            ('running_var"]).norm()', 'running_var"]).norm() ** 2'),
+        ),
+        "mean 0 and variance 1": synthesis(
+            ('mean - teacher[f"{name}.running_mean"]', "mean"), ('var - teacher[f"{name}.running_var"]', "var - 1")
+        ),
+        "Every teacher counts fully": synthesis(
+            ("zip(weights[:, y], teachers", "zip(torch.ones(len(weights), len(y)), teachers")
+        ),
         "lacks its condition": synthesis(("w * agree * kl", "w * kl")),
         "condition of L_adv is reversed": synthesis(("==", "!=")),
         "sign of L_adv is wrong": synthesis(("adversarial - (w", "adversarial + (w")),
@@ -177,7 +210,7 @@ SYNTHESIS_LOSSES = Answers(
         "no gradient": synthesis(("term / len(x)", "term.detach() / len(x)")),
         "L_hot should be": synthesis(("label + (w * F", "label + 2 * (w * F")),
     },
-)  # fmt: skip
+)
 
 
 def reptile(*changes: tuple[str, str]) -> Callable[..., Any]:
@@ -231,7 +264,15 @@ STUDENT = "tensor.clone() for name, tensor in current"
 DISTIL = Answers(
     lesson.check_distil,
     "The current model learned",
-    [scratch.distil, distil(("T**2 * kl(torch.cat(answers) / T, logits / T).mean()", "F.kl_div(logits.log_softmax(1), torch.cat(answers).softmax(1), reduction='batchmean')"))],
+    [
+        scratch.distil,
+        distil(
+            (
+                "T**2 * kl(torch.cat(answers) / T, logits / T).mean()",
+                "F.kl_div(logits.log_softmax(1), torch.cat(answers).softmax(1), reduction='batchmean')",
+            )
+        ),
+    ],
     {
         "the student's new state; return": distil(("tensor.detach() - current[name]", "tensor.detach()")),
         "The sign is wrong": distil(("tensor.detach() - current[name]", "current[name] - tensor.detach()")),
@@ -240,18 +281,31 @@ DISTIL = Answers(
         "the clients' rate": distil(("DISTILLATION_LR", "CLIENT_LR")),
         "no weight decay": distil((", weight_decay=DECAY", "")),
         "gradients of all steps add up": distil(("        optimiser.zero_grad()\n", "")),
-        "refuses one loss": distil(("        if guard.accepts(loss.item()):\n    ", "        guard.accepts(loss.item())\n")),
-        "in training mode, so its": distil(("functional_call(model, student", "functional_call(model.train(), student")),
+        "refuses one loss": distil(
+            ("        if guard.accepts(loss.item()):\n    ", "        guard.accepts(loss.item())\n")
+        ),
+        "in training mode, so its": distil(
+            ("functional_call(model, student", "functional_call(model.train(), student")
+        ),
         "the same samples": distil(("x[m, step]", "x[m, 0]"), ("x[:, step]", "x[:, 0]")),
-        "averaged the teachers' logits": distil(("torch.cat(answers)", "torch.stack(answers).mean(0).repeat(len(answers), 1)")),
-        "mean square": distil(("T**2 * kl(torch.cat(answers) / T, logits / T).mean()", "F.mse_loss(logits, torch.cat(answers))")),
+        "averaged the teachers' logits": distil(
+            ("torch.cat(answers)", "torch.stack(answers).mean(0).repeat(len(answers), 1)")
+        ),
+        "mean square": distil(
+            ("T**2 * kl(torch.cat(answers) / T, logits / T).mean()", "F.mse_loss(logits, torch.cat(answers))")
+        ),
         "The student did not move": distil(("            optimiser.step()\n", "            pass\n")),
         "never asks the guard": distil(("if guard.accepts(loss.item()):", "if True:")),
         "changes `current` or a teacher": distil((STUDENT, "tensor for name, tensor in current")),
         "differs from the package's": distil(("optim.Adam", "optim.RMSprop")),
-        "Return a state": distil(("    return {name: tensor.detach() - current[name] for name, tensor in student.items()}", "    return loss")),
+        "Return a state": distil(
+            (
+                "    return {name: tensor.detach() - current[name] for name, tensor in student.items()}",
+                "    return loss",
+            )
+        ),
     },
-)  # fmt: skip
+)
 
 
 def version(*changes: tuple[str, str]) -> Callable[..., Any]:
@@ -316,13 +370,13 @@ def solutions() -> dict[str, str]:
 
 
 def test_the_solutions_are_the_files_code() -> None:
-    """Line by line, with the comments, but for the docstring."""
+    """Line by line, with the comments, but without the docstring."""
     assert list(solutions()) == list(lesson.PIECES)
     for name, code in solutions().items():
         function = getattr(scratch, name)
         source = inspect.getsource(function)
         quoted = '    """' + inspect.getsource(function).split('"""')[1] + '"""\n'
-        assert code == source.replace(quoted, "").rstrip().replace("\n\n", "\n"), name
+        assert code == source.replace(quoted, "").rstrip(), name
 
 
 def test_right_pieces_make_the_packages_versions_and_a_wrong_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

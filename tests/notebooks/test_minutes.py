@@ -24,6 +24,7 @@ TABLE = 0.5  # minutes for a table or a sentence that a cell shows
 WIDGET = 3.0  # minutes for a figure with controls
 PREDICTION = 1.0  # minutes to think and write it down
 EXERCISE = 3.0  # minutes, and one more for each line of a function to be written
+CHOICE = 1.5  # minutes for a question with options
 
 DRAWS = r"(plot|still)_\w+|(\w+_)?figure"
 MOVES = r"Panel|WhatIf|explore_\w+|time_travel|synthesis_microscope|sweep_explorer"
@@ -47,6 +48,8 @@ def of_markdown(text: str) -> float:
 def of_code(source: str, tags: list[str]) -> float:
     tree = ast.parse(source)
     if "solution" in tags:
+        if re.search(r'= "[a-d]"$', source):
+            return CHOICE
         is_function = any(isinstance(node, ast.FunctionDef | ast.Lambda) for node in ast.walk(tree))
         lines = [
             line for line in source.splitlines() if line.strip() and not line.strip().startswith(("if solve", "def"))
