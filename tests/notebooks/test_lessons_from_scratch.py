@@ -129,6 +129,7 @@ BETA = Answers(
     },
 )
 
+MADE = scratch.new_generator(0)
 NEW_GENERATOR = Answers(
     lesson.check_new_generator,
     "72,545 parameters",
@@ -155,7 +156,7 @@ NEW_GENERATOR = Answers(
             seed, "Unflatten", torch.nn.Unflatten(1, (64, 2, 2)), extra=torch.nn.Dropout(0.1)
         ),
         "Return a module": lambda seed: [torch.nn.Linear(2, 2)],
-        "make a new one in each call": lambda seed, made=scratch.new_generator(0): made,
+        "make a new one in each call": lambda seed: MADE,
     },
 )
 
@@ -186,7 +187,8 @@ SYNTHESIS_LOSSES = Answers(
         "biased variance": synthesis(
             (
                 "            mean, var = model.get_submodule(name).seen\n",
-                "            mean, var = model.get_submodule(name).seen\n            var = var * {'1': 1536 / 1535, '5': 384 / 383}[name]\n",
+                "            mean, var = model.get_submodule(name).seen\n            n = 1536 if name == '1' else 384\n"
+                "            var = var * n / (n - 1)\n",
             ),
         ),
         "norms, not their squares": synthesis(

@@ -76,12 +76,18 @@ def seconds(path: Path) -> float:
     return float(said[1])
 
 
-def counted(path: Path) -> dict[str, float]:
-    """Minutes of each part: "beginning" (with the run time), the numbered sections, and "end"."""
-    parts, now = {"beginning": seconds(path) / 60}, "beginning"
+def counted(path: Path, exercises: list[int] | None = None) -> dict[str, float]:
+    """Minutes of each part: "beginning" (with the run time), the numbered sections, and "end".
+
+    exercises: those that are done, all if None.
+    """
+    parts, now, number = {"beginning": seconds(path) / 60}, "beginning", 0
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
-            parts[now] += of_code(cell.source, cell.metadata.get("tags", []))
+            tags = cell.metadata.get("tags", [])
+            number += "solution" in tags
+            if "solution" not in tags or exercises is None or number in exercises:
+                parts[now] += of_code(cell.source, tags)
             continue
         for piece in re.split(r"^(?=## )", cell.source, flags=re.MULTILINE):
             if heading := re.match(r"## (?:(\d+)\. )?", piece):
@@ -126,3 +132,65 @@ def test_the_contents_page_has_the_same_minutes() -> None:
     (contents,) = nbformat.read(ROOT / "notebooks" / "index.ipynb", as_version=4).cells
     listed = re.findall(r"^\| \[(\w+)\]\([^)]*\) \|[^|]*\| (\d+) \|$", contents.source, re.MULTILINE)
     assert dict(listed) == {path.stem: str(stated(path)[0]) for path in NOTEBOOKS}
+
+
+TEACHING = (ROOT / "docs" / "TEACHING.md").read_text(encoding="utf-8")
+PLANS = [
+    pytest.param(int(times or 1), int(length), section, id=heading)
+    for heading, times, length, section in re.findall(
+        r"^## ((?:(\d+) x )?(\d+) minutes: .*)\n((?:(?!^## ).*\n)*)", TEACHING, re.MULTILINE
+    )
+]
+
+
+def numbers(text: str) -> list[int]:
+    """The numbers in "1 to 3 and 5"."""
+    ranges = re.findall(r"(\d+)(?: to (\d+))?", text)
+    return [number for first, last in ranges for number in range(int(first), int(last or first) + 1)]
+
+
+def asked_for(where: str) -> tuple[Path, list[int] | None, list[int] | None]:
+    """The notebook of a row, its sections and its exercises; None stands for all."""
+    name = re.match(r"`(\w+)`", where)
+    assert name, where
+    sections, exercises = (re.search(rf"{word}s? ([\d, to and]+)", where) for word in ("section", "exercise"))
+    none = "without exercises" in where
+    return (
+        ROOT / "notebooks" / f"{name[1]}.ipynb",
+        numbers(sections[1]) if sections else None,
+        [] if none else numbers(exercises[1]) if exercises else None,
+    )
+
+
+def rows(section: str) -> list[tuple[int, str]]:
+    return [(int(n), where) for n, where in re.findall(r"^\| (\d+) \|[^|]*\| ([^|]*) \|$", section, re.MULTILINE)]
+
+
+def test_there_are_plans() -> None:
+    assert [(plan.values[0], plan.values[1]) for plan in PLANS] == [(1, 45), (1, 90), (2, 90)]
+
+
+@pytest.mark.parametrize(("times", "length", "section"), PLANS)
+def test_a_plan_has_the_minutes_that_it_needs(times: int, length: int, section: str) -> None:
+    """Each row within two minutes of the count, the beginning of a notebook counted once; and all fit."""
+    begun: set[Path] = set()
+    for minutes, where in rows(section):
+        if where == "–":
+            continue
+        path, sections, exercises = asked_for(where)
+        parts = counted(path, exercises)
+        wanted = list(parts) if sections is None else [str(number) for number in sections]
+        need = sum(parts[part] for part in wanted) + (0 if path in begun or sections is None else parts["beginning"])
+        begun.add(path)
+        assert abs(minutes - need) <= 2, f"{where}: {need:.1f}"
+    tables = section.split("\n\n")
+    sums = [sum(minutes for minutes, _ in rows(table + "\n")) for table in tables]
+    assert [total for total in sums if total > length] == []
+    assert sum(total > 0 for total in sums) == times
+
+
+def test_the_constants_are_those_that_the_teacher_reads() -> None:
+    said = re.search(r"^## How the minutes are counted\n\n((?:.+\n)+)", TEACHING, re.MULTILINE)
+    assert said
+    stated = [WORDS, CODE_LINES, 60 * FORMULA, FIGURE, 60 * TABLE, WIDGET, PREDICTION, EXERCISE, CHOICE]
+    assert [float(number) for number in re.findall(r"\*\*([\d.]+)\*\*", said[1])] == stated
