@@ -128,7 +128,7 @@ def test_what_the_quiz_says_about_the_method_is_true() -> None:
     assert teacher_weights(proportions)[0, 3] == pytest.approx(float(option(7)))
     teacher = torch.tensor([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0]])
     student = torch.tensor([[0.0, 1.0], [0.5, 0.0], [3.0, 0.0]])  # another class; the same, less sure; equal
-    losses = -(teacher.argmax(1) == student.argmax(1)) * kl_divergence(teacher, student)
+    losses = -1.0 * (teacher.argmax(1) == student.argmax(1)) * kl_divergence(teacher, student)
     assert quiz.LETTERS[int(losses.argmin())] == quiz.QUESTIONS[7].right
     assert losses[[0, 2]].abs().max() == 0
 
