@@ -175,7 +175,7 @@ def test_a_plan_has_the_minutes_that_it_needs(times: int, length: int, section: 
     """Each row within two minutes of the count, the beginning of a notebook counted once; and all fit."""
     begun: set[Path] = set()
     for minutes, where in rows(section):
-        if where == "–":
+        if where == "\u2013":  # no notebook
             continue
         path, sections, exercises = asked_for(where)
         parts = counted(path, exercises)
