@@ -71,7 +71,9 @@ def apart(num_versions: int, seed: int, pieces: Mapping[str, Callable[..., Any] 
 def in_words(distances: list[float], pieces: Mapping[str, Callable[..., Any] | None]) -> str:
     """Say whose pieces made the versions, and whether they are the package's."""
     yours = sum(piece is not None for piece in pieces.values())
-    made = f"{yours} of the {len(pieces)} pieces are yours, the others are the file's. "
+    made = f"{yours} of the {len(pieces)} pieces are yours" + (
+        ". " if yours == len(pieces) else ", the others are the file's. "
+    )
     parted = next((number for number, distance in enumerate(distances, 1) if not distance < 1e-2), None)
     if parted is None:
         return f"{made}All {len(distances)} versions are the package's: at most {max(distances):.1e} of the way apart."
@@ -485,7 +487,7 @@ def check_synthesis_losses(answer: Callable[..., Any]) -> Verdict:
         mistakes,
         "Three losses, from models alone: look like the client's data inside, be of the class, be new to the student.",
         tolerance=1e-4,
-        otherwise=f"{names[worst]} should be {float(expected[worst]):.4g}; yours is {float(result[worst]):.4g}.",
+        otherwise=f"{names[worst]} should be {expected[worst].item():.4g}; yours is {result[worst].item():.4g}.",
     )
     return with_gradient(verdict, result, expected, {"x": x})
 
