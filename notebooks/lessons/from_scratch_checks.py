@@ -61,7 +61,7 @@ def apart(num_versions: int, seed: int, pieces: Mapping[str, Callable[..., Any] 
         ours.append(torch.cat([state[name].flatten() for name in names]))
 
     written = {name: piece for name, piece in pieces.items() if piece is not None}
-    with torch.random.fork_rng(), mock.patch.multiple(scratch, **written):
+    with torch.random.fork_rng(), mock.patch.dict(vars(scratch), written):
         scratch.run(num_versions, seed, keep)
     size = len(ours[0])
     pairs = zip(ours, theirs, strict=True)
