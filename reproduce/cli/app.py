@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperCommand
 
 from reproduce.cli.door import main
-from reproduce.cli.notebooks import notebook, pages
+from reproduce.cli.notebooks import lab, notebook, pages
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
 from reproduce.cli.tools import bench, doctor, seed_texts, verify
@@ -19,7 +19,7 @@ __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last re
 COMMANDS = {
     "Understand": (presets, timeline),
     "Reproduce": (quickstart, run, compare, sweep, report, pack, evidence, branch, seed_texts),
-    "Teach": (notebook, pages),
+    "Teach": (lab, notebook, pages),
     "Check": (verify, doctor, bench),
 }
 
