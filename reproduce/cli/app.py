@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from reproduce.cli.classroom import collect, release
 from reproduce.cli.door import main
 from reproduce.cli.notebooks import lab, notebook, pages
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
@@ -32,6 +33,9 @@ Start with `quickstart`: it needs no download and takes a few minutes on a lapto
 says what. Every command has a `--help` with an example; `--install-completion` makes your shell complete names.""",
 )
 
+# What has several commands of its own: a sentence, and these.
+GROUPS = {"classroom": ("Release the notebooks to a class, and judge what it hands in.", (release, collect))}
+
 
 class Command(TyperCommand):
     """A command whose options may be given once each, unless they can be repeated: the first would be ignored."""
@@ -50,3 +54,9 @@ for group, commands in COMMANDS.items():
         # The value of the old spelling `notebook -p NAME VALUE` is an extra argument, and may begin with a minus sign.
         settings = {"allow_extra_args": True, "ignore_unknown_options": True} if command is notebook else None
         app.command(cls=Command, rich_help_panel=group, context_settings=settings)(command)
+
+for name, (words, commands) in GROUPS.items():
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=words)
+    for command in commands:
+        group.command(cls=Command)(command)
+    app.add_typer(group, name=name, rich_help_panel="Teach")
