@@ -7,6 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from reproduce.cli.bundle import bundle
 from reproduce.cli.classroom import collect, release
 from reproduce.cli.door import main
 from reproduce.cli.notebooks import lab, notebook, pages
@@ -34,7 +35,12 @@ says what. Every command has a `--help` with an example; `--install-completion` 
 )
 
 # What has several commands of its own: a sentence, and these.
-GROUPS = {"classroom": ("Release the notebooks to a class, and judge what it hands in.", (release, collect))}
+GROUPS = {
+    "classroom": (
+        "Prepare a class, release the notebooks to it, and judge what it hands in.",
+        (release, collect, bundle),
+    )
+}
 
 
 class Command(TyperCommand):
