@@ -75,7 +75,7 @@ READ_ME = """\
 
 For {platform} ({tag}) with Python {version}. {torch}
 
-1. Copy this folder to the laptop ({megabytes:,} MB; installed, it takes about three times as much).
+1. Copy this folder to the laptop ({megabytes:,} MB; installed, two to four times as much).
 2. Run `{install}` in it. It makes an environment in the folder `env`, from the wheels here; nothing is downloaded.
 3. `{lab}` copies the notebooks to `fedrevive-lab` beside it, and opens them in JupyterLab.
 
