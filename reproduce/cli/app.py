@@ -7,9 +7,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from reproduce.cli.bundle import bundle
 from reproduce.cli.classroom import collect, release
 from reproduce.cli.door import main
-from reproduce.cli.notebooks import notebook, pages
+from reproduce.cli.notebooks import lab, notebook, pages
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
 from reproduce.cli.tools import bench, doctor, seed_texts, verify
@@ -20,7 +21,7 @@ __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last re
 COMMANDS = {
     "Understand": (presets, timeline),
     "Reproduce": (quickstart, run, compare, sweep, report, pack, evidence, branch, seed_texts),
-    "Teach": (notebook, pages),
+    "Teach": (lab, notebook, pages),
     "Check": (verify, doctor, bench),
 }
 
@@ -34,7 +35,12 @@ says what. Every command has a `--help` with an example; `--install-completion` 
 )
 
 # What has several commands of its own: a sentence, and these.
-GROUPS = {"classroom": ("Release the notebooks to a class, and judge what it hands in.", (release, collect))}
+GROUPS = {
+    "classroom": (
+        "Prepare a class, release the notebooks to it, and judge what it hands in.",
+        (release, collect, bundle),
+    )
+}
 
 
 class Command(TyperCommand):

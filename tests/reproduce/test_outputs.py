@@ -48,6 +48,7 @@ COMMANDS = {
     "seed-texts": ("--model", "none", "--out", "OUT/seeds.jsonl"),
     "notebook": ("01_staleness", "--out", "OUT/copy.ipynb"),
     "pages": ("--out", "OUT"),
+    "lab": ("OUT",),
     "verify": ("RECORD", "RECORD"),
     "doctor": (),
     "bench": ("--out", "OUT/bench.json"),
@@ -56,7 +57,7 @@ COMMANDS = {
 }
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
 ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
-WRITTEN = {"out", "plot"}  # parameters that are paths, as those of READ
+WRITTEN = {"out", "plot", "folder"}  # parameters that are paths, as those of READ
 READ = {"check", "source", "runs", "directories", "directory", "students", "submissions", "released"}
 CASES = [(name, place) for name in COMMANDS for place in ("parent", "inside", "failing")]
 CASES = [case for case in CASES if case[0] not in ("presets", "verify", "doctor") or case[1] == "inside"]
@@ -105,6 +106,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(comparison, "comparison", lambda *given: original(*given[:-1], TINY))
     monkeypatch.setattr(notebook_runner.papermill, "execute_notebook", executed)
     monkeypatch.setattr(notebook_runner, "shipped", lambda: ["01_staleness"])
+    monkeypatch.setattr("reproduce.lab.open_lab", lambda *_: None)
     measured = {"results": {"rate": {"one": {"ours": 1.0}}}, "provenance": {"device": "cpu", "num_threads": 1}}
     monkeypatch.setattr(bench, "run_benchmark", lambda *_, **__: measured)
     monkeypatch.setattr(bench, "plot_bench", lambda _: Figure())
