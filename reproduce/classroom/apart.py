@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -27,8 +28,9 @@ from reproduce.classroom.student import LEAF, MEGABYTE, Job, main
 
 # A copy of this process where copies are safe; elsewhere a new one, which runs the notebook's cells again.
 METHOD = "fork" if sys.platform == "linux" else "spawn"
-STALLED = 10  # seconds for the rest of a message that has begun
+STALLED = 60  # seconds for the rest of a message that has begun
 START = 3600  # seconds, at most, until a new process has run the notebook's own cells
+PATIENCE = 10  # times the processor time that an answer may take, it may take by the clock: the computer may be busy
 MARKS = 20
 CALLS = 20_000  # of a function, at most, that are foreseen
 
@@ -67,7 +69,7 @@ class Apart:
             with socket.socket(fileno=os.dup(self.pipe.fileno())) as end:
                 for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                     end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED, 0))
-        self.deadline = time.monotonic() + START
+        self.deadline, self.most_used = time.monotonic() + START, math.inf
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,7 +94,8 @@ class Apart:
         """('value', the value), ('function', one that calls the student's) or ('other', the name of a type)."""
         if self._receive() != ["ready"]:
             raise Ended("error", "the process of this answer did not start")
-        self.deadline = time.monotonic() + self.job.seconds
+        self.deadline = time.monotonic() + PATIENCE * self.job.seconds
+        self.most_used = self._used() + self.job.seconds
         kind, problem, *value = self._receive()
         self.problem = problem if isinstance(problem, str) else None
         if kind == "function":
@@ -200,9 +203,21 @@ class Apart:
             if len(self.marks) < MARKS:
                 self.marks.append(str(message[-1]))
 
+    def _used(self) -> float:
+        """Seconds of processor time that the process has taken."""
+        with contextlib.suppress(psutil.Error):
+            times = self.watched.cpu_times()
+            return float(times.user + times.system)
+        return 0.0
+
     def _check_time(self) -> None:
+        if self._used() > self.most_used:
+            raise self._late()
         if time.monotonic() > self.deadline:
-            raise Ended("time", f"it takes longer than {self.job.seconds:g} seconds")
+            raise Ended("time", f"it takes longer than {PATIENCE * self.job.seconds:g} seconds, most of them waiting")
+
+    def _late(self) -> Ended:
+        return Ended("time", f"it takes longer than {self.job.seconds:g} seconds of processor time")
 
     def _check_memory(self) -> None:
         with contextlib.suppress(psutil.Error):
@@ -213,7 +228,7 @@ class Apart:
         self.process.join(1)
         code = self.process.exitcode
         if hasattr(signal, "SIGXCPU") and code == -signal.SIGXCPU:
-            return Ended("time", f"it takes longer than {self.job.seconds:g} seconds")
+            return self._late()
         how = "sent a message without an end" if code is None else f"ended ({_exit(code)})"
         return Ended("exit", f"its process {how} before the answer was judged")
 

@@ -42,7 +42,7 @@ LOOK = re.compile(
 class Limits:
     """What one answer may take."""
 
-    seconds: float = 30.0
+    seconds: float = 30.0  # of processor time
     megabytes: int = 1000
 
 

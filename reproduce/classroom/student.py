@@ -68,7 +68,7 @@ class Job:
     earlier: tuple[tuple[str, ...], ...]
     scratch: str  # a directory of its own
     private: tuple[str, ...]  # directories that it must not read
-    seconds: float
+    seconds: float  # of processor time
     megabytes: int
     calls: tuple[tuple[Any, ...], ...] = ()  # arguments with which the check is likely to call a function, in order
 
@@ -120,7 +120,7 @@ def _confine(pipe: Connection, job: Job) -> None:
         import psutil
 
         memory = psutil.Process().memory_info().vms + job.megabytes * MEGABYTE
-        cpu = int(job.seconds) + 5
+        cpu = int(time.process_time() + job.seconds) + 5  # the other process is earlier
         for limit, most in (("AS", memory), ("CPU", cpu), ("FSIZE", 16 * MEGABYTE), ("CORE", 0)):
             with contextlib.suppress(ValueError, OSError):  # a system that does not know it, or allows less
                 resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (most, most))

@@ -63,7 +63,7 @@ def collect(
         ),
     ] = None,
     seconds: Annotated[
-        float, typer.Option("--seconds", metavar="N", min=1, max=3600, help="Time that one answer may take.")
+        float, typer.Option("--seconds", metavar="N", min=1, max=3600, help="Processor time that one answer may take.")
     ] = 30,
     megabytes: Annotated[
         int, typer.Option("--megabytes", metavar="N", min=50, max=10**6, help="Memory that one answer may take.")
