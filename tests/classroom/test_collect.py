@@ -34,9 +34,11 @@ def one(raw: bytes, student: str = "ana") -> submissions.Submission:
     return read_notebook(student, NOTEBOOK, raw, NOW)
 
 
-def outcomes(answers: dict[int, list[str]], notebook: str = NOTEBOOK, seed: int | None = None) -> list[tuple[Any, ...]]:
+def outcomes(
+    answers: dict[int, list[str]], notebook: str = NOTEBOOK, seed: int | None = None, seconds: float = 20
+) -> list[tuple[Any, ...]]:
     given = {exercise.number: answers.get(exercise.number, [exercise.stub]) for exercise in exercises(notebook)}
-    found = list(judged(Group(notebook, seed, {"ana": given}, (), Limits(20, 1000))))
+    found = list(judged(Group(notebook, seed, {"ana": given}, (), Limits(seconds, 1000))))
     return [(o.kind, o.message, o.marks, o.own) for o in sorted(found, key=lambda o: o.number) if o.number in answers]
 
 
@@ -193,7 +195,7 @@ def test_plain_data_keep_their_kind_and_nothing_else_passes() -> None:
             plain.loads(raw)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.processes)])
 def test_values_and_functions_are_judged_with_the_students_seed(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     """The same on systems that cannot copy a process."""
     if method not in apart.multiprocessing.get_all_start_methods():
@@ -211,6 +213,18 @@ def test_values_and_functions_are_judged_with_the_students_seed(monkeypatch: pyt
     assert message == f"A run of 1250 versions has {measured}; the law says {expected_staleness(asked):.3g}."
 
 
+def test_the_limit_is_of_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy computer makes no answer wrong: one that has to wait may take longer."""
+    waits = "import time\ntime.sleep({})\nmean_staleness_does = 'stays'"
+    found = outcomes({2: ["predicted_mean = 3\nwhile True: pass"], 4: [waits.format(1.5)]}, seconds=1)
+    assert [message for _, message, *_ in found][0] == "it takes longer than 1 seconds of processor time"
+    assert [kind for kind, *_ in found] == ["time", "right"]
+    monkeypatch.setattr(apart, "PATIENCE", 1)
+    ((kind, message, *_),) = outcomes({4: [waits.format(10**6)]}, seconds=1)
+    assert (kind, message) == ("time", "it takes longer than 1 seconds, most of them waiting")
+
+
+@pytest.mark.processes
 def test_gradients_and_models_pass_between_the_processes() -> None:
     """Exercises of 03 and 04, whose answers return losses with gradients, or are asked about a model."""
     norm = "torch.linalg.vector_norm"
@@ -248,6 +262,7 @@ def test_only_what_is_no_data_is_judged_in_the_students_process() -> None:
 # -- telling -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_the_table_tells_who_handed_in_what(call: Any, tmp_path: Path) -> None:
     roster = tmp_path / "roster.csv"
     roster.write_text("student_id,last_name\nana,=cmd\nbob,B\n", encoding="utf-8")

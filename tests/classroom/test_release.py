@@ -130,6 +130,7 @@ def test_a_release_of_other_notebooks_is_refused(tmp_path: Path) -> None:
             read_release(tmp_path / "lab")
 
 
+@pytest.mark.processes
 def test_a_students_notebook_runs_from_any_folder(tmp_path: Path) -> None:
     """From the zip alone, with the package installed."""
     from reproduce.notebook_runner import execute
