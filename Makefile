@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick pages lab lint constraints clean
+.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick pages lab lab-light lint constraints clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -34,8 +34,12 @@ test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, 
 torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py
 
-lab: $(VENV)/.notebooks  ## open JupyterLab at the contents page of the notebooks
-	$(BIN)/jupyter lab notebooks/index.ipynb
+lab: $(VENV)/.notebooks  ## copy the notebooks to fedrevive-lab, and open JupyterLab there
+	$(BIN)/python -m reproduce lab
+
+LIGHT := .venv-light
+lab-light: $(LIGHT)/.light  ## the same without PyTorch, for 01_staleness, 06_ablations and 08_reproduce
+	$(LIGHT)/bin/python -m reproduce lab
 
 # A part of the runs behind docs/RESULTS.md, made again and held against the committed ones.
 AGAIN := runs/evidence-quick
@@ -66,7 +70,7 @@ constraints: $(VENV)/.lint  ## write constraints.txt: what .venv holds, and what
 	sed -E -i '/^(cuda-|nvidia-|triton|sympy|mpmath|networkx|setuptools)/d; s/^(torch|torchvision)==/\1<=/' constraints.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(LIGHT) build *.egg-info
 
 # One stamp per set of packages; each also installs the project itself, editable.
 $(VENV)/.notebooks: EXTRAS := [notebooks]
@@ -79,7 +83,14 @@ $(VENV)/.base $(VENV)/.notebooks $(VENV)/.test $(VENV)/.browser $(VENV)/.lint: \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.$(EXTRAS)'
 	@touch $@
 
-$(VENV)/bin/python:
+$(LIGHT)/.light: requirements-light.txt pyproject.toml constraints.txt | $(LIGHT)/bin/python
+	@echo "Installing (without PyTorch) ..."
+	$(LIGHT)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+		--requirement requirements-light.txt
+	$(LIGHT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/bin/python $(LIGHT)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)

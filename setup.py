@@ -1,14 +1,21 @@
-"""What pyproject.toml cannot say: `notebooks` is installed as the package `fedrevive_notebooks`."""
+"""What pyproject.toml cannot say: the folders `notebooks` and `docs` are installed under names that nobody else has."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
-COURSE = "fedrevive_notebooks"  # a name that nobody else's package has; a folder of notebooks may well be `notebooks`
+FOLDERS = {
+    "fedrevive_core": "fedrevive_core",
+    "fedrevive_docs": "docs",
+    "fedrevive_notebooks": "notebooks",
+    "reproduce": "reproduce",
+}
 
 setup(
+    # Folders that hold only data are packages, too.
     packages=[
-        *find_packages(include=["fedrevive_core*", "reproduce*"]),
-        COURSE,
-        *(f"{COURSE}.{name}" for name in find_packages("notebooks")),
+        package
+        for name, folder in FOLDERS.items()
+        for package in [name, *(f"{name}.{inner}" for inner in find_namespace_packages(folder))]
+        if "__pycache__" not in package
     ],
-    package_dir={COURSE: "notebooks"},
+    package_dir=FOLDERS,
 )

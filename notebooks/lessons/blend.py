@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 
 from fedrevive_core import Record, RunConfig, Simulation, build, run
 from fedrevive_core.config import method_title
+from fedrevive_core.files import check_free
 from fedrevive_core.plots import STYLE, Plot
 from fedrevive_core.staleness import beta
 from fedrevive_notebooks.lessons.exercise import (
@@ -32,20 +32,30 @@ from fedrevive_notebooks.lessons.exercise import (
 )
 from fedrevive_notebooks.lessons.quick_tour import judge_lost
 
+RECORDS = Path(__file__).parents[1] / "records" / "methods"  # they come with the course
 SHOWN = ("fedrevive", "dd-fedrevive", "afl-dw", "fedbuff", "fedasync-poly")
 
 
 def records(folder: str, *, recompute: bool, **overrides: Any) -> list[Record]:
-    """Return a record of each method in SHOWN on lab-digits, seed 0: read from `folder`, or run and written there."""
-    if recompute:
-        for method in SHOWN:
-            made = run(build("lab-digits", method, overrides=overrides))
-            directory = Path(folder, method)
-            shutil.rmtree(directory, ignore_errors=True)
-            # The record is read on other computers: do not name the kernel of this one.
-            anywhere = replace(made, provenance=made.provenance | {"platform": platform.system()})
-            anywhere.save(directory, with_model=False)
-    return [Record.load(Path(folder, method)) for method in SHOWN]
+    """Return a record of each method in SHOWN on lab-digits, seed 0, from `folder`; if it is empty, from RECORDS.
+
+    recompute: make them instead, and write them to `folder` if it is not empty. Raises ConfigError, before any work, if
+    there is something already.
+    """
+    directories = {method: Path(folder).expanduser() / method if folder else RECORDS / method for method in SHOWN}
+    if not recompute:
+        return [Record.load(directory) for directory in directories.values()]
+    if folder:
+        for directory in directories.values():
+            check_free(directory)
+    made = []
+    for method, directory in directories.items():
+        record = run(build("lab-digits", method, overrides=overrides))
+        # It may be read on other computers: do not name the kernel of this one.
+        made.append(replace(record, provenance=record.provenance | {"platform": platform.system()}))
+        if folder:
+            made[-1].save(directory, with_model=False)
+    return made
 
 
 def accuracy_table(runs: Sequence[Record]) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from reproduce.cli.bundle import bundle
+from reproduce.cli.classroom import collect, release
 from reproduce.cli.door import main
-from reproduce.cli.notebooks import notebook, pages
+from reproduce.cli.notebooks import lab, notebook, pages
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
 from reproduce.cli.tools import bench, doctor, seed_texts, verify
@@ -19,7 +21,7 @@ __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last re
 COMMANDS = {
     "Understand": (presets, timeline),
     "Reproduce": (quickstart, run, compare, sweep, report, pack, evidence, branch, seed_texts),
-    "Teach": (notebook, pages),
+    "Teach": (lab, notebook, pages),
     "Check": (verify, doctor, bench),
 }
 
@@ -31,6 +33,14 @@ app = typer.Typer(
 Start with `quickstart`: it needs no download and takes a few minutes on a laptop. If something is missing, `doctor`
 says what. Every command has a `--help` with an example; `--install-completion` makes your shell complete names.""",
 )
+
+# What has several commands of its own: a sentence, and these.
+GROUPS = {
+    "classroom": (
+        "Prepare a class, release the notebooks to it, and judge what it hands in.",
+        (release, collect, bundle),
+    )
+}
 
 
 class Command(TyperCommand):
@@ -50,3 +60,9 @@ for group, commands in COMMANDS.items():
         # The value of the old spelling `notebook -p NAME VALUE` is an extra argument, and may begin with a minus sign.
         settings = {"allow_extra_args": True, "ignore_unknown_options": True} if command is notebook else None
         app.command(cls=Command, rich_help_panel=group, context_settings=settings)(command)
+
+for name, (words, commands) in GROUPS.items():
+    group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help=words)
+    for command in commands:
+        group.command(cls=Command)(command)
+    app.add_typer(group, name=name, rich_help_panel="Teach")

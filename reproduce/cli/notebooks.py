@@ -1,4 +1,4 @@
-"""Commands that execute notebooks: one, or all of the course."""
+"""Commands about notebooks: work with them in JupyterLab, execute one, or all of the course."""
 
 from __future__ import annotations
 
@@ -84,6 +84,30 @@ def _modern(parameters: list[str], values: list[str]) -> list[str]:
     if left:
         raise ConfigError(f"'{left[0]}' is one argument too many: set parameters with -p NAME=VALUE")
     return entries
+
+
+def lab(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to work in.")] = Path("fedrevive-lab"),
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- OPTION", help="Options for JupyterLab, such as `--port=8889`."),
+    ] = None,
+) -> None:
+    """Copy the notebooks into a folder of yours, and open JupyterLab there.
+
+    The next time, only notebooks that you have not changed are brought up to date. Ctrl-C twice ends JupyterLab.
+
+    ```
+    fedrevive lab
+    fedrevive lab my-lab -- --no-browser --port=8889
+    ```
+    """
+    from reproduce.lab import copy_course, open_lab
+
+    for name in copy_course(folder):
+        print(f"kept: {folder / name}, which is not as it was copied; to get the newer one, rename yours")
+    print(f"The notebooks are in {folder.resolve() / 'notebooks'}")
+    open_lab(folder, options or [])
 
 
 def pages(

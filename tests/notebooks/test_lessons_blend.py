@@ -170,6 +170,6 @@ def test_the_committed_records_are_of_the_methods_as_they_are_configured():
     from fedrevive_core import Record, build
 
     for method in lesson.SHOWN:
-        record = Record.load(f"notebooks/records/methods/{method}")
+        record = Record.load(lesson.RECORDS / method)
         assert record.config == build("lab-digits", method)
         assert record.model == {}

@@ -59,9 +59,9 @@ def parameters_cell(path: Path) -> Any:
 
 
 def execute(path: Path, out: Path, **parameters: Any) -> Any:
-    """The executed notebook; an error in a cell fails the test with the cell's traceback."""
+    """The executed notebook, run in another folder; an error in a cell fails the test with the cell's traceback."""
     papermill.execute_notebook(
-        path, out / path.name, parameters=parameters, cwd=FOLDER, kernel_name="python3", progress_bar=False
+        path, out / path.name, parameters=parameters, cwd=out, kernel_name="python3", progress_bar=False
     )
     return nbformat.read(out / path.name, as_version=4)
 

@@ -1,0 +1,1 @@
+"""A class: editions of the notebooks for students, and what the students hand in, judged apart from their code."""
