@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import subprocess
 import sys
@@ -84,8 +85,9 @@ def test_figures_leave_global_style_and_a_notebook_picture_behind() -> None:
     figure = plots.plot_staleness(hand_timeline())
     assert dict(mpl.rcParams) == before
     assert isinstance(figure, Figure)
-    png, size = figure._repr_png_()
-    assert png.startswith(b"\x89PNG")
+    data, metadata = figure._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    size = metadata["image/png"]
     assert (size["width"], size["height"]) == tuple((figure.get_size_inches() * figure.dpi).round())
 
 
