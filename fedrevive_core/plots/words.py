@@ -71,7 +71,7 @@ def _value(axis: Axis, value: float) -> str:
 def _curves(axes: Axes) -> list[Line2D]:
     """Lines of more than two points; shorter ones mark a place, which the legend names."""
     in_errorbars = {id(shown.lines[0]) for shown in axes.containers if isinstance(shown, ErrorbarContainer)}
-    return [line for line in axes.lines if len(line.get_xdata(orig=False)) > 2 and id(line) not in in_errorbars]
+    return [line for line in axes.lines if np.size(line.get_xdata()) > 2 and id(line) not in in_errorbars]
 
 
 def _curve(axes: Axes, line: Line2D) -> str:
