@@ -1,8 +1,8 @@
 """What the notebooks say of their figures, each sentence with a function that must be true of the executed notebook.
 
-`claims/NAME.py` has the sentences of `NN_NAME.ipynb`: `CLAIMS`, a dictionary from a sentence (as the notebook has it, in
-Markdown or in a lesson's figure; line breaks do not matter) to a function of the notebook's variables. Not in it: what
-the cells compute, and what names its seed. `test_claims.py` finds each sentence; `make test-notebooks` runs every
+`claims/NAME.py` has the sentences of `NN_NAME.ipynb`: `CLAIMS`, a dictionary from a sentence (as the notebook has it,
+in Markdown or in a lesson's figure; line breaks do not matter) to a function of the notebook's variables. Not in it:
+what the cells compute, and what names its seed. `test_claims.py` finds each sentence; `make test-notebooks` runs every
 notebook with three seeds and evaluates the functions at the end (see `test_notebooks.py`).
 """
 

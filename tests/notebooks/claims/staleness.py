@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from claims import Claims
 
+from claims import Claims
 from fedrevive_core.timeline import Timeline
 
 
