@@ -14,6 +14,8 @@ from fedrevive_core.plots import png_bytes
 
 WIDE = {"description_width": "12em"}  # room for a name and its unit, without cutting either
 LAYOUT = {"width": "min(46em, 98%)"}
+MOST_ROWS = 4  # of controls; more stand in two columns where there is room, so that the figure stays in sight
+HALF = "min(29em, 98%)"
 
 
 def slider(description: str, values: range | tuple[float, float, float], value: float) -> ipw.Widget:
@@ -57,7 +59,12 @@ class Panel(ipw.VBox):
         self.status = ipw.HTML()
         self.image = ipw.Image(format="png", layout={"max_width": "min(1000px, 100%)", "object_fit": "contain"})
         self.seconds = 0.0
-        super().__init__([ipw.HTML(f"<b>{html.escape(title)}</b>"), *self.controls.values(), self.status, self.image])
+        shown = list(self.controls.values())
+        if len(shown) > MOST_ROWS:
+            for control in shown:
+                control.layout.width = HALF
+            shown = [ipw.Box(shown, layout={"flex_flow": "row wrap"})]
+        super().__init__([ipw.HTML(f"<b>{html.escape(title)}</b>"), *shown, self.status, self.image])
         self.add_class("fedrevive-panel")
         for control in self.controls.values():
             control.observe(lambda _: self.redraw(), names="value")
