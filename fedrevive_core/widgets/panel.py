@@ -16,6 +16,8 @@ from fedrevive_core.plots import in_words, png_bytes
 WIDE = {"description_width": "12em"}  # room for a name and its unit, without cutting either
 LAYOUT = {"width": "min(46em, 98%)"}
 HIDDEN = "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"  # but read aloud
+MOST_ROWS = 4  # of controls; more stand in two columns where there is room, so that the figure stays in sight
+HALF = "min(29em, 98%)"
 
 
 def slider(description: str, values: range | tuple[float, float, float], value: float) -> ipw.Widget:
@@ -68,8 +70,13 @@ class Panel(ipw.VBox):
         self.image = Picture(format="png", layout=layout, tooltip=title)
         self.words = ipw.HTML(layout={"height": "0", "margin": "0"})
         self.seconds = 0.0
-        title_shown = ipw.HTML(f"<b>{html.escape(title)}</b>")
-        super().__init__([title_shown, *self.controls.values(), self.status, self.image, self.words])
+        shown = list(self.controls.values())
+        if len(shown) > MOST_ROWS:
+            for control in shown:
+                control.layout.width = HALF
+            shown = [ipw.Box(shown, layout={"flex_flow": "row wrap"})]
+        shown = [ipw.HTML(f"<b>{html.escape(title)}</b>"), *shown]
+        super().__init__([*shown, self.status, self.image, self.words])
         self.add_class("fedrevive-panel")
         for control in self.controls.values():
             control.observe(lambda _: self.redraw(), names="value")
