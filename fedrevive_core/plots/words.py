@@ -69,9 +69,13 @@ def _value(axis: Axis, value: float) -> str:
 
 
 def _curves(axes: Axes) -> list[Line2D]:
-    """Lines of more than two points; shorter ones mark a place, which the legend names."""
+    """Lines of more than two points, without those that have no name beside others that have one.
+
+    Shorter lines mark a place, which the legend names.
+    """
     in_errorbars = {id(shown.lines[0]) for shown in axes.containers if isinstance(shown, ErrorbarContainer)}
-    return [line for line in axes.lines if np.size(line.get_xdata()) > 2 and id(line) not in in_errorbars]
+    curves = [line for line in axes.lines if np.size(line.get_xdata()) > 2 and id(line) not in in_errorbars]
+    return [line for line in curves if not str(line.get_label()).startswith("_")] or curves
 
 
 def _curve(axes: Axes, line: Line2D) -> str:
