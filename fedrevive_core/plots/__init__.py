@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedrevive_core.plots.arrival import plot_arrival, plot_branches
+from fedrevive_core.plots.arrival import lead_of_branch, plot_arrival, plot_branches, since_branch
 from fedrevive_core.plots.runs import plot_accuracy, plot_curves, plot_staleness, plot_staleness_weights
 from fedrevive_core.plots.samples import newest_of_each_class, plot_samples, plot_text_samples, show_mosaic
 from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot, colours, png_bytes
@@ -19,6 +19,7 @@ __all__ = [
     "draw_timeline",
     "empty_figure",
     "in_words",
+    "lead_of_branch",
     "newest_of_each_class",
     "plot_accuracy",
     "plot_arrival",
@@ -33,6 +34,7 @@ __all__ = [
     "plot_trace",
     "png_bytes",
     "show_mosaic",
+    "since_branch",
     "still_timeline",
     "times_of_versions",
 ]

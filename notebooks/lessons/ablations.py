@@ -130,7 +130,10 @@ def largest_and_smallest(report: Report, metric: str, arm: str, other: str) -> M
     }
     said = [
         f"{word} at {x} = {at[0]:g}, {y} = {at[1]:g}: **{found[at][0]:+.1f} ± {found[at][1]:.1f}** points"
-        for word, at in (("largest", max(found, key=found.__getitem__)), ("smallest", min(found, key=found.__getitem__)))
+        for word, at in (
+            ("largest", max(found, key=found.__getitem__)),
+            ("smallest", min(found, key=found.__getitem__)),
+        )
     ]
     return Markdown(f"The lead over `{other}` is {', and '.join(said)}.")
 
