@@ -65,9 +65,9 @@ def _time(value: float | None) -> str:
 
 def who_leads(runs: Sequence[Record]) -> str:
     """Say which runs are ahead over the first third of the simulated time, and which at the end."""
-    end = min(run.evaluations["sim_time"].iloc[-1] for run in runs)
+    third = min(run.evaluations["sim_time"].iloc[-1] for run in runs) / 3
     early = {
-        method_title(run.config.method): run.evaluations.query("sim_time <= @end / 3")["accuracy"].mean()
+        method_title(run.config.method): run.evaluations.loc[run.evaluations["sim_time"] <= third, "accuracy"].mean()
         for run in runs
     }
     final = {method_title(run.config.method): run.summary["final_accuracy"] for run in runs}
@@ -118,7 +118,8 @@ def what_the_directions_say(record: Record) -> str:
         f"The median cosine over {len(both)} blended updates is **{both['cosine'].median():+.2f}**, and "
         f"**{against:.0%}** of the distilled updates point against the client's. 95% of the cosines lie from "
         f"{low:+.2f} to {high:+.2f}; those of random directions among {count:,} parameters would lie within "
-        f"{1.96 / count**0.5:.2f} of zero. The norm of the distilled update is **{ratio:.2f}** times the client's (median)."
+        f"{1.96 / count**0.5:.2f} of zero. The norm of the distilled update is **{ratio:.2f}** "
+        "times the client's (median)."
     )
 
 
@@ -128,8 +129,8 @@ def what_the_branches_say(whole: Record, branches: Mapping[str, Record]) -> str:
     both = since_branch(whole, next(iter(branches.values())))
     start = whole.evaluations.loc[whole.evaluations["version"] < both["version"].min(), "accuracy"].iloc[-1]
     return (
-        f"At the branch the model is right on {start:.0%} of the test images. Over the {len(both)} evaluations after it, "
-        f"against the run itself: {', '.join(said)}. With one seed this is a hint, not a result."
+        f"At the branch the model is right on {start:.0%} of the test images. Over the {len(both)} evaluations after "
+        f"it, against the run itself: {', '.join(said)}. With one seed this is a hint, not a result."
     )
 
 
