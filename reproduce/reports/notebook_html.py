@@ -65,7 +65,7 @@ details {{ margin: 0.6rem 0; }} summary {{ cursor: pointer; color: var(--accent)
 .display {{ display: block; margin: 1rem auto; max-width: 100%; }}
 .line {{ display: block; }}
 {HtmlFormatter(style="default").get_style_defs(".highlight")}
-.highlight {{ background: none; }}
+.highlight {{ background: none; }} .highlight .c1 {{ color: #2f6464; }} .highlight .ow {{ color: #8a1fd1; }}
 @media (prefers-color-scheme: dark) {{
 {HtmlFormatter(style="github-dark").get_style_defs(".highlight")}
 .highlight {{ background: none; }}
