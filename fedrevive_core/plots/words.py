@@ -44,7 +44,8 @@ def _axes(axes: Axes) -> Iterator[str]:
             yield _errorbar(axes, shown)
         elif isinstance(shown, BarContainer) and len(shown) <= MOST:
             yield "Bars: " + ", ".join(_bar(axes, bar) for bar in shown)
-    dots = sum(len(shown.get_offsets()) for shown in axes.collections if isinstance(shown, PathCollection))
+    scattered = [shown for shown in axes.collections if isinstance(shown, PathCollection)]
+    dots = int(np.sum([np.shape(shown.get_offsets())[0] for shown in scattered]))
     yield f"{dots} dots" if dots > 1 else ""
     yield "; ".join(filter(None, (_text(axes, text) for text in axes.texts[: 4 * MOST])))
 
