@@ -19,12 +19,12 @@ HEAD = "| minutes | what | where |"
 
 
 def plans() -> dict[str, list[tuple[int, str]]]:
-    """Minutes and place of every row of every plan, by the plan's heading."""
+    """Minutes and place of every row of every table, by the plan's heading and the number of the table in it."""
     found = {}
     for part in re.split(r"^## ", TEACHING.read_text(encoding="utf-8"), flags=re.MULTILINE):
-        if HEAD in part:
-            rows = re.findall(r"^\| *(\d+) *\|[^|]*\|([^|]*)\| *$", part.split(HEAD)[1], re.MULTILINE)
-            found[part.splitlines()[0]] = [(int(minutes), where.strip()) for minutes, where in rows]
+        for number, table in enumerate(part.split(HEAD)[1:], 1):
+            rows = re.findall(r"^\| *(\d+) *\|[^|]*\|([^|]*)\| *$", table.split("\n\n")[0], re.MULTILINE)
+            found[f"{part.splitlines()[0]} ({number})"] = [(int(minutes), where.strip()) for minutes, where in rows]
     return found
 
 
@@ -73,11 +73,12 @@ def only(notebook: Any, numbers: frozenset[int], *, exercises: bool) -> Any:
     return notebook
 
 
-def test_plans_are_found_and_their_minutes_add_up() -> None:
+def test_plans_are_found_and_their_minutes_fit() -> None:
     assert len(plans()) >= 3
     assert parts()
     for plan, rows in plans().items():
-        assert sum(minutes for minutes, _ in rows) == int(re.findall(r"(\d+) minutes", plan)[0]), plan
+        length = int(re.findall(r"(\d+) minutes", plan)[0])
+        assert 0.7 * length < sum(minutes for minutes, _ in rows) <= length, plan
 
 
 def test_the_sections_of_every_plan_exist() -> None:
@@ -101,7 +102,7 @@ def test_sections_are_read_as_a_teacher_reads_them() -> None:
 @pytest.mark.notebooks
 @pytest.mark.parametrize(
     ("name", "numbers", "without"),
-    [pytest.param(*part[1:], id=f"{part[0].split(':')[0]}-{part[1]}") for part in parts()],
+    [pytest.param(*part[1:], id=f"{part[0].split(':')[0]}{part[0][-4:]}-{part[1]}") for part in parts()],
 )
 def test_a_plan_runs_by_its_sections_alone(name: str, numbers: frozenset[int], without: bool, tmp_path: Path) -> None:
     part = only(nbformat.read(FOLDER / f"{name}.ipynb", as_version=4), numbers, exercises=not without)
