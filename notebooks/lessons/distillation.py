@@ -22,7 +22,7 @@ from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
 from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
 from fedrevive_core.seeding import stream
-from fedrevive_core.simulation import num_threads
+from fedrevive_core.simulation import Progress, num_threads
 from fedrevive_notebooks.lessons.exercise import (
     Verdict,
     a_function,
@@ -54,10 +54,12 @@ class Scene:
 def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
     """Run `config` to its end and keep a scene of every `every`-th version, from the middle of the run on."""
     simulation, seen = Simulation(config), []
-    for _ in simulation.steps():
-        version = simulation.server.version
-        if version % every == 0 and version >= simulation.timeline.num_versions // 2:
-            seen.append(scene(simulation))
+    with Progress("a run without distillation", simulation.timeline.num_versions) as bar:
+        for _ in simulation.steps():
+            version = simulation.server.version
+            bar.advance(version, f"time {simulation.now:.1f}")
+            if version % every == 0 and version >= simulation.timeline.num_versions // 2:
+                seen.append(scene(simulation))
     return simulation, seen
 
 

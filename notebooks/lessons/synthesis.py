@@ -21,7 +21,7 @@ from fedrevive_core.models import channel_statistics
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, newest_of_each_class, show_mosaic
 from fedrevive_core.records import Switches, Trace
 from fedrevive_core.revival import kl_divergence, teacher_weights
-from fedrevive_core.simulation import SynthesisStart, capture, num_threads, trace_synthesis
+from fedrevive_core.simulation import Progress, SynthesisStart, capture, num_threads, trace_synthesis
 from fedrevive_notebooks.lessons.exercise import (
     Verdict,
     a_function,
@@ -60,12 +60,14 @@ def watch(config: RunConfig, versions: Sequence[int]) -> Watched:
     starts, pool, number = [], [], 0
     simulation = Simulation(config)
     untrained = copy.deepcopy(simulation.reviver.synthesizer.generator)
-    for version in versions:
-        while simulation.server.version < version:
-            simulation.process(number)
-            number += 1
-        starts.append(capture(simulation))
-        pool.append(simulation.reviver.pool.newest(64))
+    with Progress("a run of FedRevive", versions[-1]) as bar:
+        for version in versions:
+            while simulation.server.version < version:
+                simulation.process(number)
+                number += 1
+                bar.advance(simulation.server.version, f"time {simulation.now:.1f}")
+            starts.append(capture(simulation))
+            pool.append(simulation.reviver.pool.newest(64))
     return Watched(simulation, starts, pool, replace(starts[-1], generator=untrained))
 
 
