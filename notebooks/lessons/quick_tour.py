@@ -47,8 +47,8 @@ def who_leads(records: Sequence[Record]) -> Markdown:
     since = since or "but is not ahead at the last evaluation"
     return Markdown(
         f"**{titles[best]}** ends best, at {final[best]:.1%} ({100 * (final[best] - final[second]):.1f} points above "
-        f"{titles[second]}), {since}; the run ends at {times[-1]:.1f}. From one evaluation to the next, a curve moves by "
-        f"{100 * moved:.0f} points on average."
+        f"{titles[second]}), {since}; the run ends at {times[-1]:.1f}. From one evaluation to the next, a curve moves "
+        f"by {100 * moved:.0f} points on average."
     )
 
 
