@@ -236,3 +236,19 @@ def test_who_leads() -> None:
     assert "moves by 30 points" in said
     afl.summary["final_accuracy"], fedbuff.summary["final_accuracy"] = 0.5, 0.6
     assert "but is not ahead at the last evaluation" in quick_tour.who_leads([fedbuff, afl]).data
+
+
+def test_the_running_mean_says_when_it_settles() -> None:
+    ground = federation(30, 8, max_versions=1)
+    long = simulate_timeline(lesson.changed(ground, 3000), 0)
+    said = lesson.plot_running_mean([long]).axes[0].get_title(loc="left")
+    settled = int(said.removeprefix("From ").split(" ")[0].replace(",", ""))
+    staleness = long.staleness[long.arrivals]
+    means = [staleness[:count].mean() for count in range(1, len(staleness) + 1)]
+    off = [abs(mean - 7) > 0.05 * 7 for mean in means]  # the law says (8 - 1) / 1
+    assert off[settled - 2]
+    assert not any(off[settled - 1 :])
+    short = simulate_timeline(lesson.changed(ground, 20), 0)
+    assert (
+        lesson.plot_running_mean([short, long]).axes[0].get_title(loc="left").startswith("After 20 uploads the mean is")
+    )
