@@ -132,12 +132,31 @@ def plot_shares(scene: Scene) -> Figure:
     return figure
 
 
-def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
-    """Return the index of the image, among the first `among` test images, with the most different answers."""
-    inputs = simulation.modality.prepare(simulation.data.test.images[:among])
+def answers(simulation: Simulation, scene: Scene, temperature: float = 1.0, among: int = 100) -> np.ndarray:
+    """Return the teachers' probabilities (M, n, C) for the first `among` test images."""
+    inputs, layout = simulation.modality.prepare(simulation.data.test.images[:among]), simulation.layout
     with torch.no_grad():
-        answers = [simulation.layout.call(simulation.layout.views(t), inputs).argmax(dim=1) for t in scene.teachers]
-    return int(np.argmax([len(set(said)) for said in torch.stack(answers, dim=1).tolist()]))
+        logits = torch.stack([layout.call(layout.views(teacher), inputs) for teacher in scene.teachers])
+    return (logits / temperature).softmax(dim=2).numpy()
+
+
+def disputed(simulation: Simulation, scene: Scene) -> int:
+    """Return the index of the test image, among those of `answers`, with the most different answers."""
+    named = answers(simulation, scene).argmax(axis=2)
+    return int(np.argmax([len(set(said)) for said in named.T.tolist()]))
+
+
+def softened_in_words(simulation: Simulation, scene: Scene) -> str:
+    """Return in words how far answers move from T = 1 to T = 5: of teachers that know the class, and of the others."""
+    first, soft = answers(simulation, scene), answers(simulation, scene, 5.0)
+    moved = np.abs(first - soft).sum(axis=2) / 2  # (M, n)
+    share = scene.true_shares[:, simulation.data.test.labels[: moved.shape[1]].numpy()]
+    know, others = moved[share > 0.1].mean(), moved[share == 0].mean()
+    return (
+        f"Over {moved.shape[1]} test images, from T = 1 to T = 5, {know:.0%} of the probability moves in the answers of "
+        f"teachers that know the class (at least a tenth of their data), and {others:.0%} in those of teachers without "
+        "it."
+    )
 
 
 @mpl.rc_context(STYLE)
