@@ -153,9 +153,8 @@ def softened_in_words(simulation: Simulation, scene: Scene) -> str:
     share = scene.true_shares[:, simulation.data.test.labels[: moved.shape[1]].numpy()]
     know, others = moved[share > 0.1].mean(), moved[share == 0].mean()
     return (
-        f"Over {moved.shape[1]} test images, from T = 1 to T = 5, {know:.0%} of the probability moves in the answers of "
-        f"teachers that know the class (at least a tenth of their data), and {others:.0%} in those of teachers without "
-        "it."
+        f"From T = 1 to T = 5, over {moved.shape[1]} test images, {know:.0%} of the probability moves in the answers "
+        f"of teachers that know the class (a tenth of their data or more), {others:.0%} in those of teachers without it."
     )
 
 
