@@ -154,7 +154,7 @@ def softened_in_words(simulation: Simulation, scene: Scene) -> str:
     know, others = moved[share > 0.1].mean(), moved[share == 0].mean()
     return (
         f"From T = 1 to T = 5, over {moved.shape[1]} test images, {know:.0%} of the probability moves in the answers "
-        f"of teachers that know the class (a tenth of their data or more), {others:.0%} in those of teachers without it."
+        f"of teachers that know the class (a tenth of their data or more), {others:.0%} in those without it."
     )
 
 
