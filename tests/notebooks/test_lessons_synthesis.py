@@ -54,6 +54,7 @@ def test_the_image_to_vote_on() -> None:
     assert lesson.most_names(trace) == 1
     said = lesson.votes_in_words(trace, 1, "ab")
     assert said.startswith("Client 5 has the largest weight for class b, 0.75, and gives it 80%. 1 of the 1 other")
+    assert lesson.most_names(replace(trace, labels=trace.labels[1:], votes=votes[:, :, [0, 2]])) == 0
     nobody_is_sure = replace(trace, votes=np.stack([0.6 + 0.4 * (1 - wanted), 0.4 * wanted], axis=-1)[None])
     assert lesson.most_names(nobody_is_sure) == 0
 
