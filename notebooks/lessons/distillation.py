@@ -156,7 +156,7 @@ def softened_in_words(simulation: Simulation, scene: Scene) -> str:
     know, others = share > 0.1, share == 0
     return (
         f"Over {len(labels)} test images: {moved[know].mean():.0%} of the probability moves from T = 1 to T = 5 in the "
-        f"answers of teachers with the class (a tenth of their data or more), {moved[others].mean():.0%} in those without "
+        f"answers of teachers with the class (a tenth of their data or more), {moved[others].mean():.0%} without "
         f"it. {right[know].mean():.0%} of the former are right, and {right[others].mean():.0%} of the latter."
     )
 
