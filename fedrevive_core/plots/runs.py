@@ -90,7 +90,7 @@ def plot_curves(
             axes.plot(grid, accuracy.T, drawstyle="steps-post", color=colour[name], alpha=0.4, lw=0.7)
         most = max(most, len(runs))
     handles = sorted(finals, key=lambda line: -finals[line])
-    title = "final accuracy" if ranked else by
+    title = "final accuracy\n(last 5% of the run)" if ranked else by
     figure.legend(handles=handles, loc="outside right upper", title=title, alignment="left")
     axes.set(xlabel=X_LABELS[x], ylabel=f"{split} accuracy", xlim=(0, None))
     axes.set_ylim(0, min(1, axes.get_ylim()[1]))  # an interval over two seeds may leave what is possible

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipywidgets as ipw
 import numpy as np
 import pytest
 from helpers import federation, steady
@@ -114,6 +115,17 @@ MOVES = {
 @pytest.fixture(scope="module")
 def explorer() -> Panel:
     return explore_timeline(federation(30, 10, max_versions=1), num_arrivals=400)
+
+
+def test_more_than_four_controls_stand_in_two_columns(explorer: Panel) -> None:
+    """Seven rows of controls would push the histogram below the edge of a laptop's screen."""
+    assert len(explorer.controls) > 4
+    (box,) = (child for child in explorer.children if isinstance(child, ipw.Box))
+    assert list(box.children) == list(explorer.controls.values())
+    assert box.layout.flex_flow == "row wrap"
+    assert {control.layout.width for control in box.children} == {"min(29em, 98%)"}
+    few = Panel(lambda a: Plot(), {"a": slider("a", range(3), 0)}, title="few")
+    assert few.controls["a"] in few.children
 
 
 def test_the_explorer_has_a_move_for_every_control(explorer: Panel) -> None:
