@@ -22,7 +22,7 @@ test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and s
 	$(PYTEST) -n 2 -m notebooks
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
-	$(PYTEST) -m browser tests/notebooks/test_browser.py
+	$(PYTEST) -m browser tests/notebooks
 
 LOWEST := .venv-lowest
 test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own

@@ -50,11 +50,28 @@ def plot_arrival(record: Record, sim_time: float) -> Figure:
     return figure
 
 
+def since_branch(record: Record, branch: Record) -> pd.DataFrame:
+    """Evaluations of a run and of a `branch` from it after they parted: version, accuracy of the run, and `branched`.
+
+    One evaluation goes up and down by several points, so compare the means.
+    """
+    columns = ["version", "accuracy"]
+    both = record.evaluations[columns].merge(branch.evaluations[columns], on="version", suffixes=("", "_of_branch"))
+    both = both.rename(columns={"accuracy_of_branch": "branched"})
+    return both[both["version"] > branch.provenance["branches"][-1]["version"]]
+
+
+def lead_of_branch(record: Record, branch: Record) -> float:
+    """By how many accuracy points `branch` is ahead of the run, on average over the evaluations after they parted."""
+    both = since_branch(record, branch)
+    return 100 * float((both["branched"] - both["accuracy"]).mean())
+
+
 @mpl.rc_context(STYLE)
 def plot_branches(
     record: Record, branches: Mapping[str, Record], *, at: float | None = None, note: str = "branch here"
 ) -> Figure:
-    """Accuracy over simulated time of a run and of `branches` from it, by title.
+    """Accuracy over simulated time of a run and of `branches` from it, by title, with their leads over the run.
 
     Args:
         at: simulated time of the next branch, marked by a line. note: text beside that line.
@@ -62,14 +79,13 @@ def plot_branches(
     figure = Plot(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots()
     time, accuracy = record.evaluations["sim_time"], record.evaluations["accuracy"]
-    label = f"the run itself\n{record.summary['last_accuracy']:.1%} at the end"
-    axes.plot(time, accuracy, color="#777777", lw=3, alpha=0.6, label=label)
+    axes.plot(time, accuracy, color="#777777", lw=3, alpha=0.6, label="the run itself")
     looks = itertools.cycle(itertools.product(("-", "--", ":"), TITLE_COLOURS))
     for (dashes, colour), (title, branch) in zip(looks, branches.items(), strict=False):
         after = branch.evaluations["version"] >= branch.provenance["branches"][-1]["version"]
         first = max(0, int(np.argmax(after)) - 1)  # with the last evaluation before, so that the curves meet
         part = branch.evaluations.iloc[first:]
-        label = f"{title}\n{branch.summary['last_accuracy']:.1%} at the end"
+        label = f"{title}\n{lead_of_branch(record, branch):+.1f} points on average"
         axes.plot(part["sim_time"], part["accuracy"], dashes, color=colour, label=label)
         axes.plot(part["sim_time"].iloc[0], part["accuracy"].iloc[0], "o", color=colour, ms=6, zorder=3)
     if at is not None:
@@ -78,7 +94,7 @@ def plot_branches(
     axes.set(xlabel=SIM_TIME, ylabel=f"{record.config.evaluation.split} accuracy", xlim=(0, None), ylim=(0, None))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_title("One past, several futures: accuracy of the global model")
-    figure.legend(loc="outside right upper")
+    figure.legend(loc="outside right upper", title="lead over the run itself,\nsince the branch" if branches else None)
     return figure
 
 

@@ -79,7 +79,7 @@ def plot_samples(record: Record, *, num_versions: int = 8) -> Figure:
 
 
 @mpl.rc_context(STYLE)
-def plot_text_samples(record: Record, *, num_versions: int = 3, num_classes: int = 3) -> Figure:
+def plot_text_samples(record: Record, *, num_versions: int = 2, num_classes: int = 3) -> Figure:
     """Synthesised texts over time as nearest tokens: a row per class, a column per version, the newest of the class.
 
     The `num_classes` classes seen most and `num_versions` columns, evenly spread. Raises ValueError for a record
@@ -90,14 +90,14 @@ def plot_text_samples(record: Record, *, num_versions: int = 3, num_classes: int
     classes, chosen = _rows_and_columns(record, num_versions, num_classes)
     versions, labels, texts = (record.samples[name][chosen] for name in ("version", "labels", "texts"))
     names = list(record.summary["class_accuracy"])
-    figure = Plot(figsize=(1.2 + 4.0 * len(chosen), 0.9 + 1.3 * len(classes)), layout="constrained")
+    figure = Plot(figsize=(1.0 + 4.5 * len(chosen), 1.0 + 1.4 * len(classes)), layout="constrained")
     grid = figure.subplots(len(classes), len(chosen), squeeze=False)
     for (row, column), axes in np.ndenumerate(grid):
         newest = np.flatnonzero(labels[column] == classes[row])[:1]
         text = str(texts[column, newest[0]]) if len(newest) else "(none among the newest)"
         lines = textwrap.wrap(text, WIDTH)
         shown = "\n".join(lines[:LINES]) + (" ..." if len(lines) > LINES else "")
-        axes.text(0.02, 0.95, shown, va="top", fontsize=9, family="monospace", transform=axes.transAxes)
+        axes.text(0.02, 0.95, shown, va="top", fontsize=11, family="monospace", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
     for axes, version in zip(grid[0], versions, strict=True):
         axes.set_title(f"version {version}")

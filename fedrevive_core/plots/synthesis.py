@@ -36,7 +36,7 @@ def plot_trace(
     figure = Plot(figsize=(11, 5.4))
     _images(figure.add_axes((0.03, 0.1, 0.42, 0.8)), trace.images[: last + 1, chosen[:SHOWN]])
     for term, (name, switched_on) in enumerate(zip(LOSSES, on, strict=True)):
-        axes = figure.add_axes((0.51 + 0.17 * term, 0.7, 0.13, 0.19))
+        axes = figure.add_axes((0.51 + 0.17 * term, 0.7, 0.115, 0.19))
         _curve(axes, trace.losses[:, term], last, TITLE_COLOURS[term], name + ("" if switched_on else ", off"))
     votes = trace.votes[last][:, chosen[:SHOWN]].mean(axis=1)
     _votes(figure.add_axes((0.6, 0.07, 0.39, 0.46)), trace, votes, label, class_names)

@@ -9,7 +9,7 @@ import ipywidgets as ipw
 from matplotlib.figure import Figure
 
 from fedrevive_core.config import RunConfig, method_title
-from fedrevive_core.plots import plot_arrival, plot_branches
+from fedrevive_core.plots import lead_of_branch, plot_arrival, plot_branches
 from fedrevive_core.records import Record
 from fedrevive_core.widgets.panel import Panel, choice
 
@@ -59,7 +59,7 @@ class WhatIf(Panel):
             "title": choice("continue with", list(self.alternatives), next(iter(self.alternatives))),
         }
         super().__init__(self._figure, controls, title="What if the server had used other settings?")
-        self.children = (*self.children[:-2], ipw.HBox([self.button, self.bar]), *self.children[-2:])
+        self.children = (*self.children[:-3], ipw.HBox([self.button, self.bar]), *self.children[-3:])
         self.button.on_click(lambda _: self.train())
 
     def train(self) -> None:
@@ -73,8 +73,8 @@ class WhatIf(Panel):
         except Exception as error:  # the reader looks at the panel, not at the kernel's log
             self.say(f"Not trained: {type(error).__name__}: {error}", error=True)
         else:
-            accuracy = self.branches[name].summary["final_accuracy"]
-            self.redraw(f"Trained: {name}. Final accuracy {accuracy:.1%}.")
+            lead = lead_of_branch(self.record, self.branches[name])
+            self.redraw(f"Trained: {name}. Since then {lead:+.1f} points against the run itself, on average.")
         finally:
             self.button.disabled = False
             self.bar.layout.visibility = "hidden"

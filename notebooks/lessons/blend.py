@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from fedrevive_core import Record, RunConfig, Simulation, build, run
 from fedrevive_core.config import method_title
 from fedrevive_core.files import check_free
-from fedrevive_core.plots import STYLE, Plot
+from fedrevive_core.plots import STYLE, Plot, lead_of_branch, since_branch
 from fedrevive_core.staleness import beta
 from fedrevive_notebooks.lessons.exercise import (
     Verdict,
@@ -73,6 +73,22 @@ def _time(value: float | None) -> str:
     return "not reached" if value is None else f"{value:.1f}"
 
 
+def who_leads(runs: Sequence[Record]) -> str:
+    """Say which runs are ahead over the first third of the simulated time, and which at the end."""
+    third = min(run.evaluations["sim_time"].iloc[-1] for run in runs) / 3
+    early = {
+        method_title(run.config.method): run.evaluations.loc[run.evaluations["sim_time"] <= third, "accuracy"].mean()
+        for run in runs
+    }
+    final = {method_title(run.config.method): run.summary["final_accuracy"] for run in runs}
+
+    def ranked(accuracy: dict[str, float]) -> str:
+        best = sorted(accuracy, key=lambda title: -accuracy[title])[:3]
+        return ", ".join(f"{title} ({accuracy[title]:.0%})" for title in best)
+
+    return f"Ahead on average over the first third: {ranked(early)}, ...; at the end: {ranked(final)}, ..."
+
+
 def branch_points(config: RunConfig, every: int) -> tuple[list[Simulation], Record]:
     """Run `config` to its end; return a copy of the simulation at every `every`-th version, and the record."""
     simulation, kept = Simulation(config), []
@@ -93,7 +109,7 @@ def plot_directions(record: Record) -> Figure:
     left.scatter(both["staleness"], both["cosine"], s=9, color="#D55E00", alpha=0.5, lw=0)
     left.axhline(0, color="black", lw=1)
     left.set(xlabel=r"staleness $\tau$ (versions)", ylabel="cosine (-1 to 1)", ylim=(-1, 1))
-    left.set_title("Where the two updates point: nearly at right angles")
+    left.set_title("Where the two updates point")
     middle.hist(ratio, np.linspace(0, max(1.0, float(ratio.max())), 31), color="#0072B2", alpha=0.7)
     middle.axvline(float(ratio.median()), color="black", label=f"median {ratio.median():.2f}")
     middle.set(xlabel="norm of distilled / norm of client's", ylabel="arrivals (count)")
@@ -106,11 +122,25 @@ def what_the_directions_say(record: Record) -> str:
     """Return in Markdown the numbers behind `plot_directions`."""
     both = record.arrivals[record.arrivals["revived"]]
     ratio = (both["distilled_norm"] / both["client_norm"]).median()
-    against = (both["cosine"] < 0).mean()
+    against, low, high = (both["cosine"] < 0).mean(), *both["cosine"].quantile([0.025, 0.975])
+    count = record.summary["num_parameters"]
     return (
         f"The median cosine over {len(both)} blended updates is **{both['cosine'].median():+.2f}**, and "
-        f"**{against:.0%}** of the distilled updates point against the client's. The norm of the distilled "
-        f"update is **{ratio:.2f}** times the client's (median)."
+        f"**{against:.0%}** of the distilled updates point against the client's. 95% of the cosines lie from "
+        f"{low:+.2f} to {high:+.2f}; those of random directions among {count:,} parameters would lie within "
+        f"{1.96 / count**0.5:.2f} of zero. The norm of the distilled update is **{ratio:.2f}** "
+        "times the client's (median)."
+    )
+
+
+def what_the_branches_say(whole: Record, branches: Mapping[str, Record]) -> str:
+    """Say in Markdown how far each branch is ahead of the run after they parted, and over how many evaluations."""
+    said = [f"*{title}* **{lead_of_branch(whole, branch):+.1f}** points" for title, branch in branches.items()]
+    both = since_branch(whole, next(iter(branches.values())))
+    start = whole.evaluations.loc[whole.evaluations["version"] < both["version"].min(), "accuracy"].iloc[-1]
+    return (
+        f"At the branch the model is right on {start:.0%} of the test images. Over the {len(both)} evaluations after "
+        f"it, against the run itself: {', '.join(said)}. With one seed this is a hint, not a result."
     )
 
 

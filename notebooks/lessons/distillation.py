@@ -22,7 +22,7 @@ from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
 from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
 from fedrevive_core.seeding import stream
-from fedrevive_core.simulation import num_threads
+from fedrevive_core.simulation import Progress, num_threads
 from fedrevive_notebooks.lessons.exercise import (
     Verdict,
     a_function,
@@ -54,10 +54,12 @@ class Scene:
 def scenes(config: RunConfig, every: int) -> tuple[Simulation, list[Scene]]:
     """Run `config` to its end and keep a scene of every `every`-th version, from the middle of the run on."""
     simulation, seen = Simulation(config), []
-    for _ in simulation.steps():
-        version = simulation.server.version
-        if version % every == 0 and version >= simulation.timeline.num_versions // 2:
-            seen.append(scene(simulation))
+    with Progress("a run without distillation", simulation.timeline.num_versions) as bar:
+        for _ in simulation.steps():
+            version = simulation.server.version
+            bar.advance(version, f"time {simulation.now:.1f}")
+            if version % every == 0 and version >= simulation.timeline.num_versions // 2:
+                seen.append(scene(simulation))
     return simulation, seen
 
 
@@ -130,12 +132,33 @@ def plot_shares(scene: Scene) -> Figure:
     return figure
 
 
-def disputed(simulation: Simulation, scene: Scene, among: int = 100) -> int:
-    """Return the index of the image, among the first `among` test images, with the most different answers."""
-    inputs = simulation.modality.prepare(simulation.data.test.images[:among])
+def answers(simulation: Simulation, scene: Scene, temperature: float = 1.0, among: int = 100) -> np.ndarray:
+    """Return the teachers' probabilities (M, n, C) for the first `among` test images."""
+    inputs, layout = simulation.modality.prepare(simulation.data.test.images[:among]), simulation.layout
     with torch.no_grad():
-        answers = [simulation.layout.call(simulation.layout.views(t), inputs).argmax(dim=1) for t in scene.teachers]
-    return int(np.argmax([len(set(said)) for said in torch.stack(answers, dim=1).tolist()]))
+        logits = torch.stack([layout.call(layout.views(teacher), inputs) for teacher in scene.teachers])
+    return (logits / temperature).softmax(dim=2).numpy()
+
+
+def disputed(simulation: Simulation, scene: Scene) -> int:
+    """Return the index of the test image, among those of `answers`, with the most different answers."""
+    named = answers(simulation, scene).argmax(axis=2)
+    return int(np.argmax([len(set(said)) for said in named.T.tolist()]))
+
+
+def softened_in_words(simulation: Simulation, scene: Scene) -> str:
+    """Return in words how far answers move from T = 1 to T = 5, and how often they are right: by who has the class."""
+    first, soft = answers(simulation, scene), answers(simulation, scene, 5.0)
+    moved = np.abs(first - soft).sum(axis=2) / 2  # (M, n)
+    labels = simulation.data.test.labels[: moved.shape[1]].numpy()
+    share = scene.true_shares[:, labels]
+    right = first.argmax(axis=2) == labels
+    know, others = share > 0.1, share == 0
+    return (
+        f"Over {len(labels)} test images: {moved[know].mean():.0%} of the probability moves from T = 1 to T = 5 in the "
+        f"answers of teachers with the class (a tenth of their data or more), {moved[others].mean():.0%} without "
+        f"it. {right[know].mean():.0%} of the former are right, and {right[others].mean():.0%} of the latter."
+    )
 
 
 @mpl.rc_context(STYLE)
@@ -186,6 +209,22 @@ def coverage(scene: Scene) -> np.ndarray:
     return scene.shares.sum(axis=0)
 
 
+def by_coverage(scene: Scene, num_classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Return the `num_classes` classes of which the teachers together have least, and those of which they have most."""
+    order = coverage(scene).argsort()
+    return order[:num_classes], order[-num_classes:]
+
+
+def coverage_in_words(scene: Scene, before: np.ndarray, after: np.ndarray) -> str:
+    """Return in words the mean accuracy of the classes that the teachers know least and most, before and after."""
+    said = []
+    for word, classes in zip(("least", "most"), by_coverage(scene), strict=True):
+        names = ", ".join(map(str, sorted(classes)))
+        said.append(f"of which the teachers have {word} ({names}): {before[classes].mean():.0%} before, ")
+        said[-1] += f"**{after[classes].mean():.0%}** after"
+    return f"Mean accuracy of the three classes {said[0]}; of the three {said[1]}, on synthetic images."
+
+
 def gains(simulation: Simulation, seen: Sequence[Scene], settings: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Tabulate the gain in accuracy of one distillation, a row per scene and title of `settings` for `distil`."""
     rows = []
@@ -216,6 +255,17 @@ def plot_gains(table: pd.DataFrame, xlabel: str, title: str) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_title(f"{title}: each dot a student, mean and 95% interval")
     return figure
+
+
+def differences_in_words(table: pd.DataFrame, reference: str) -> str:
+    """Return in words the mean difference in gain between each title and `reference`, on the same students."""
+    gain = table.pivot_table(index="version", columns="title", values="gain", sort=False)
+    said = []
+    for title in gain.columns.drop(reference):
+        mean, half = confidence_interval(100 * (gain[title] - gain[reference]).to_numpy())
+        clear = "clear" if abs(mean) > half else "not clear"
+        said.append(f"{title} {mean:+.0f} ± {half:.0f} ({clear})")
+    return f"Against *{reference}*, in points, on the same {len(gain)} students: {'; '.join(said)}."
 
 
 @check(a_function)
@@ -390,7 +440,8 @@ def check_weakest(answer: int, scene: Scene, after: np.ndarray, before: np.ndarr
     if answer == least:
         return right(
             f"The teachers together have {known[least]:.2f} of class {least}, the least of all. Its accuracy "
-            f"went from {before[least]:.0%} to {after[least]:.0%}."
+            f"went from {before[least]:.0%} to {after[least]:.0%} on synthetic images. One class of one student may be "
+            "lucky: look at all of them in the figure below."
         )
     if answer == int(known.argmax()):
         return wrong("This is the class that the teachers know best; the question is which one they know least.")

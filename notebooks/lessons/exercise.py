@@ -47,7 +47,7 @@ HINTS = {  # what Python, NumPy or PyTorch says: what it means here
     r"is not defined|referenced before assignment|not associated with a value": (
         "Your function uses a name that has no value: is it written as in the `def` line?"
     ),
-    r"unexpected keyword argument '(axis|keepdims|dim|keepdim)'": (
+    r"unexpected keyword argument '(axis|keepdims|dim|keepdim)'|invalid combination .* \(.*(axis|keepdims)=": (
         "NumPy has axis and keepdims, torch has dim and keepdim: use the functions of what your function gets."
     ),
     r"positional argument|unexpected keyword": "A function is called with arguments that it does not take.",
@@ -59,7 +59,9 @@ HINTS = {  # what Python, NumPy or PyTorch says: what it means here
     r"'Tensor' object has no attribute": "This is a tensor: use the functions of torch.",
     r"call numpy\(\) on Tensor": "NumPy cannot follow gradients: use the functions of torch.",
     r"leaf Variable": "Do not change an argument in place (x -= ..., x[...] = ...): make a new tensor.",
-    r"must be Tensor, not|expected Tensor": "A function of torch takes tensors: convert by torch.as_tensor.",
+    r"must be Tensor, not|expected Tensor|invalid combination .*ndarray": (
+        "A function of torch takes tensors: convert by torch.as_tensor."
+    ),
     r"maximum recursion depth": "Your function calls itself without end: has it the name of a function that it needs?",
     r"float\(\) argument must be": "This is no number.",
     r"object is not callable": "Something that is no function is called, with ( ) after its name.",

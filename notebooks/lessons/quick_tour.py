@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 
 from fedrevive_core.config import FederationConfig, StalenessConfig, method_title
 from fedrevive_core.records import Record
 from fedrevive_core.staleness import beta
+from fedrevive_core.timeline import Timeline
 from fedrevive_notebooks.lessons.exercise import Verdict, a_number, a_word, check, diagnose, right, wrong
 
 
@@ -29,15 +31,36 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
     ).T
 
 
+def who_leads(records: Sequence[Record]) -> Markdown:
+    """Say which method ends best, from when on it leads for good, and how far a curve moves between evaluations."""
+    tables = [record.evaluations for record in records]
+    times = np.unique(np.concatenate([table["sim_time"] for table in tables]))
+    curves = np.array(
+        [table["accuracy"].to_numpy()[np.searchsorted(table["sim_time"], times, "right") - 1] for table in tables]
+    )
+    best, second, *_ = sorted(range(len(records)), key=lambda number: -records[number].summary["final_accuracy"])
+    titles = [method_title(record.config.method) for record in records]
+    final = [record.summary["final_accuracy"] for record in records]
+    behind = np.flatnonzero(curves[best] <= np.delete(curves, best, axis=0).max(axis=0))
+    since = f"and leads for good from time {times[behind[-1] + 1]:.1f} on" if behind[-1] + 1 < len(times) else ""
+    moved = np.mean([table["accuracy"].diff().abs().mean() for table in tables])
+    since = since or "but is not ahead at the last evaluation"
+    return Markdown(
+        f"**{titles[best]}** ends best, at {final[best]:.1%} ({100 * (final[best] - final[second]):.1f} points above "
+        f"{titles[second]}), {since}; the run ends at {times[-1]:.1f}. From one evaluation to the next, a curve moves "
+        f"by {100 * moved:.0f} points on average."
+    )
+
+
 @check(a_word("arrivals", "staleness", "both"))
-def check_same_arrivals(answer: str, records: Sequence[Record]) -> Verdict:
-    """Judge exercise 1: the methods share 'arrivals', 'staleness' or 'both'."""
-    fedbuff, others = records[0], records[1:]
-    same = all(record.arrivals["client"].equals(fedbuff.arrivals["client"]) for record in others)
-    stale = ", ".join(f"{record.config.method} {record.arrivals['staleness'].mean():.3g}" for record in records)
-    assert same, "one seed gives the same clients to all methods with O = 1"
+def check_same_arrivals(answer: str, timelines: Mapping[str, Timeline]) -> Verdict:
+    """Judge exercise 1: the `timelines` of methods share 'arrivals', 'staleness' or 'both'."""
+    first, *others = [(timeline.client[timeline.arrivals]).tolist() for timeline in timelines.values()]
+    assert all(other == first for other in others), "one seed gives the same clients to all methods with O = 1"
+    means = {method: timeline.summary()["mean_staleness"] for method, timeline in timelines.items()}
+    stale = ", ".join(f"{method_title(method)} {mean:.3g}" for method, mean in means.items())
     if answer == "arrivals":
-        size = fedbuff.config.federation.buffer_size
+        size = timelines["fedbuff"].federation.buffer_size
         return right(
             f"The same clients arrive at the same times. Mean staleness: {stale}. FedBuff makes one version of {size} "
             f"uploads, so an update misses about 1/{size} as many."

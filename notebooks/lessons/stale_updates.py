@@ -20,7 +20,7 @@ from fedrevive_core.config import FederationConfig, RunConfig, StalenessConfig, 
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.plots import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
-from fedrevive_core.simulation import num_threads
+from fedrevive_core.simulation import Progress, num_threads
 from fedrevive_core.staleness import beta
 from fedrevive_core.timeline import speed_groups
 from fedrevive_core.training import Job
@@ -44,10 +44,12 @@ def run_with_snapshots(config: RunConfig) -> tuple[Simulation, list[Tensor]]:
     """Run `config` and return the simulation with all its versions (size,), from version 0 on."""
     simulation = Simulation(config)
     versions = [simulation.server.state]
-    for number in range(len(simulation.timeline.arrivals)):
-        simulation.process(number)
-        if simulation.server.version == len(versions):
-            versions.append(simulation.server.state)
+    with Progress("training", simulation.timeline.num_versions) as bar:
+        for number in range(len(simulation.timeline.arrivals)):
+            simulation.process(number)
+            if simulation.server.version == len(versions):
+                versions.append(simulation.server.state)
+                bar.advance(simulation.server.version, f"time {simulation.now:.1f}")
     return simulation, versions
 
 
@@ -194,19 +196,19 @@ def plot_buffer_and_loss(measured: Measured, buffer_sizes: Sequence[int] = (1, 2
     return figure
 
 
-def directions_in_words(measured: Measured) -> str:
-    """Return in words the numbers of `plot_directions` at staleness 0 and at the largest staleness."""
+def directions_in_words(measured: Measured, staleness: float) -> str:
+    """Return in words the numbers of `plot_directions` when fresh and at the measured staleness next to `staleness`."""
+    usual = int(np.abs(measured.staleness - staleness).argmin())
     same, others = {}, {}
     for start in ("downloaded", "current"):
         same[start] = cosines(measured, measured_from=start).mean(axis=0)
         others[start] = agreement(measured, 1, measured_from=start).mean(axis=0)
-    oldest = f"at staleness {measured.staleness[-1]}"
     return (
-        f"Two fresh updates of one client on different batches have cosine {ceiling(measured).mean():.2f}: noise takes "
-        f"little away. With its fresh update, a client's progress {oldest} has cosine {same['downloaded'][-1]:.2f}; "
-        f"measured from the current model, {same['current'][-1]:.2f}. With what the others want now: "
-        f"{others['downloaded'][0]:.2f} when fresh, {others['downloaded'][-1]:.2f} {oldest}, and "
-        f"{others['current'][-1]:.2f} measured from the current model."
+        f"At staleness {measured.staleness[usual]}, a client's progress has cosine **{same['downloaded'][usual]:.2f}** "
+        f"with its fresh update, and **{others['downloaded'][usual]:.2f}** with what the others want now "
+        f"({others['downloaded'][0]:.2f} when fresh); measured from the current model {same['current'][usual]:.2f} and "
+        f"{others['current'][usual]:.2f}. Two fresh updates of one client on different batches have "
+        f"{ceiling(measured).mean():.2f}: noise takes little away."
     )
 
 

@@ -21,7 +21,7 @@ from fedrevive_core.models import channel_statistics
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot, newest_of_each_class, show_mosaic
 from fedrevive_core.records import Switches, Trace
 from fedrevive_core.revival import kl_divergence, teacher_weights
-from fedrevive_core.simulation import SynthesisStart, capture, num_threads, trace_synthesis
+from fedrevive_core.simulation import Progress, SynthesisStart, capture, num_threads, trace_synthesis
 from fedrevive_notebooks.lessons.exercise import (
     Verdict,
     a_function,
@@ -35,9 +35,9 @@ from fedrevive_notebooks.lessons.exercise import (
 
 ABLATIONS: dict[str, Switches] = {
     "all three": (True, True, True),
-    "without L_feat": (False, True, True),
-    "without L_hot": (True, False, True),
-    "without L_adv": (True, True, False),
+    "without $L_\\mathrm{feat}$": (False, True, True),
+    "without $L_\\mathrm{hot}$": (True, False, True),
+    "without $L_\\mathrm{adv}$": (True, True, False),
 }
 COPIED = 0.25  # share of copied images in the pool on which the privacy test is tried
 
@@ -60,12 +60,14 @@ def watch(config: RunConfig, versions: Sequence[int]) -> Watched:
     starts, pool, number = [], [], 0
     simulation = Simulation(config)
     untrained = copy.deepcopy(simulation.reviver.synthesizer.generator)
-    for version in versions:
-        while simulation.server.version < version:
-            simulation.process(number)
-            number += 1
-        starts.append(capture(simulation))
-        pool.append(simulation.reviver.pool.newest(64))
+    with Progress("a run of FedRevive", versions[-1]) as bar:
+        for version in versions:
+            while simulation.server.version < version:
+                simulation.process(number)
+                number += 1
+                bar.advance(simulation.server.version, f"time {simulation.now:.1f}")
+            starts.append(capture(simulation))
+            pool.append(simulation.reviver.pool.newest(64))
     return Watched(simulation, starts, pool, replace(starts[-1], generator=untrained))
 
 
@@ -92,11 +94,40 @@ def plot_pool(watched: Watched) -> Figure:
     return figure
 
 
-def wanted_probability(trace: Trace) -> np.ndarray:
-    """Return the teachers' probability (steps,) of the wanted class, weighted by w_m(y); mean over images."""
+def recognised(trace: Trace) -> np.ndarray:
+    """Return the teachers' probability (steps, n) of the wanted class, weighted by w_m(y)."""
     weights = teacher_weights(trace.proportions)[:, trace.labels]  # (M, n)
     picked = np.take_along_axis(trace.votes[:, :-1], trace.labels[None, None, :, None], axis=3)[..., 0]
-    return (weights * picked).sum(axis=1).mean(axis=1)
+    return (weights * picked).sum(axis=1)
+
+
+def wanted_probability(trace: Trace) -> np.ndarray:
+    """Return `recognised` (steps,), the mean over images."""
+    return recognised(trace).mean(axis=1)
+
+
+def most_names(trace: Trace) -> int:
+    """Return the image to which teachers give the most different names after the last step; of equals, the surest.
+
+    Only images that are `recognised` with more than 0.5 are eligible; if there is none, it is the surest one.
+    """
+    sure = recognised(trace)[-1]
+    named = trace.votes[-1, :-1].argmax(axis=2)  # (M, n)
+    names = np.array([len(set(column)) for column in named.T])
+    return int(np.lexsort((sure, np.where(sure > 0.5, names, 0)))[-1])
+
+
+def votes_in_words(trace: Trace, image: int, class_names: Sequence[str]) -> str:
+    """Return in words what the teacher with the largest weight says of `image`, and how many others differ."""
+    label = trace.labels[image]
+    weights, votes = teacher_weights(trace.proportions)[:, label], trace.votes[-1, :-1, image]
+    heaviest = int(weights.argmax())
+    others = np.delete(votes.argmax(axis=1), heaviest)
+    return (
+        f"Client {trace.clients[heaviest]} has the largest weight for class {class_names[label]}, "
+        f"{weights[heaviest]:.2f}, and gives it {votes[heaviest, label]:.0%}. {np.sum(others != label)} of the "
+        f"{len(others)} other teachers name another class."
+    )
 
 
 @mpl.rc_context(STYLE)

@@ -131,6 +131,17 @@ def token_gap(simulation: Simulation, count: int = 300) -> float:
     return float(distances.fill_diagonal_(torch.inf).min(dim=1).values.mean())
 
 
+def what_the_rates_say(reading: pd.DataFrame, gap: float, rate: float) -> str:
+    """Say in Markdown what the `rate` of the run does, and what the largest rate does. gap: to the next word."""
+    seeds, own, most = reading.loc[0.0], reading.loc[rate], reading.loc[reading.index.max()]
+    return (
+        f"At the rate {own.name:g} of the run, the teachers' probability goes from {seeds.embeddings:.0%} to "
+        f"{own.embeddings:.0%}; for the words alone it is {own.tokens:.0%}, and {own.changed:.0%} of the positions "
+        f"changed word: a position moved by {own.moved:.1f} on average, and the next word is {gap:.1f} away. At the "
+        f"rate {most.name:g}, {most.changed:.0%} of them changed word, and the words alone reach {most.tokens:.0%}."
+    )
+
+
 @mpl.rc_context(STYLE)
 def plot_reading(table: pd.DataFrame, num_classes: int) -> Figure:
     """Plot what teachers say about embeddings and nearest tokens (left), and the share of changed tokens (right)."""
@@ -139,8 +150,7 @@ def plot_reading(table: pd.DataFrame, num_classes: int) -> Figure:
     columns = np.arange(len(table))
     left.bar(columns - 0.2, table["embeddings"], 0.4, color=TITLE_COLOURS[1], label="the embeddings")
     left.bar(columns + 0.2, table["tokens"], 0.4, color=TITLE_COLOURS[0], label="their nearest tokens")
-    left.axhline(1 / num_classes, color="#444444", linestyle=":", linewidth=1.2)
-    left.text(len(table) - 0.5, 1 / num_classes, "chance", ha="right", va="bottom", fontsize=9)
+    left.axhline(1 / num_classes, color="black", linestyle=":", linewidth=1.5, label=f"chance: {1 / num_classes:.0%}")
     left.set(
         ylim=(0, 1.2),
         yticks=np.linspace(0, 1, 6),
@@ -148,10 +158,10 @@ def plot_reading(table: pd.DataFrame, num_classes: int) -> Figure:
         ylabel="probability of the wanted class",
     )
     left.set_title("What the teachers think of ...", fontsize=12)
-    left.legend(ncols=2, loc="upper left")
+    left.legend(ncols=3, loc="upper left", fontsize=9, columnspacing=1)
     right.bar(columns, table["changed"], 0.5, color=TITLE_COLOURS[2])
     right.set(ylim=(0, 1), xlabel="rate (0: the seeds)", ylabel="share of the trained positions")
-    right.set_title("Positions that read differently from the seed", fontsize=12)
+    right.set_title("Positions that changed their word", fontsize=12)
     for axes in (left, right):
         axes.set_xticks(columns, [f"{rate:g}" for rate in table.index])
         axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -65,7 +65,7 @@ details {{ margin: 0.6rem 0; }} summary {{ cursor: pointer; color: var(--accent)
 .display {{ display: block; margin: 1rem auto; max-width: 100%; }}
 .line {{ display: block; }}
 {HtmlFormatter(style="default").get_style_defs(".highlight")}
-.highlight {{ background: none; }}
+.highlight {{ background: none; }} .highlight .c1 {{ color: #2f6464; }} .highlight .ow {{ color: #8a1fd1; }}
 @media (prefers-color-scheme: dark) {{
 {HtmlFormatter(style="github-dark").get_style_defs(".highlight")}
 .highlight {{ background: none; }}
@@ -108,7 +108,7 @@ def _output(output: Any) -> str:
     data = output.data
     if "application/vnd.jupyter.widget-view+json" in data:
         shown = '<p class="note">In JupyterLab, controls to explore this stand here.</p>'
-    elif "text/html" in data:
+    elif "text/html" in data:  # tables, and figures, which bring their text
         shown = data["text/html"]
     elif "image/svg+xml" in data:
         shown = f'<div class="card">{_image("image/svg+xml", data["image/svg+xml"].encode())}</div>'
@@ -116,7 +116,7 @@ def _output(output: Any) -> str:
         size = output.metadata.get("image/png", {})
         uri = f"data:image/png;base64,{data['image/png'].strip()}"
         width = f' width="{size["width"]}"' if "width" in size else ""
-        shown = f'<div class="card"><img src="{uri}" alt="figure"{width}></div>'
+        shown = f'<div class="card"><img src="{uri}" alt="{escape(size.get("alt", "figure"))}"{width}></div>'
     elif "text/markdown" in data:
         shown = to_html(data["text/markdown"])
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -234,3 +235,22 @@ def test_what_is_praised_is_true(seed):
     for answer in WEIGHTS.right:
         np.testing.assert_allclose(answer(q), teacher_weights(q))
         np.testing.assert_allclose(answer(q).sum(axis=0), 1)
+
+
+def test_what_the_teachers_know_in_words() -> None:
+    """Two teachers have 0.5, 0.1, 0.3, 0.1, 0.5, 0.5 of six classes: least of 1, 3 and 2."""
+    shares = np.array([[0.3, 0.1, 0.1, 0.1, 0.2, 0.2], [0.2, 0.0, 0.2, 0.0, 0.3, 0.3]])
+    scene = lesson.Scene(7, torch.zeros(1), [], [], shares, shares)
+    before, after = np.array([0.5, 0.3, 0.3, 0.3, 0.5, 0.5]), np.array([0.9, 0.1, 0.2, 0.3, 0.8, 1.0])
+    said = lesson.coverage_in_words(scene, before, after)
+    assert "least (1, 2, 3): 30% before, **20%** after" in said
+    assert "most (0, 4, 5): 50% before, **90%** after" in said
+
+
+def test_differences_are_between_the_same_students() -> None:
+    """b is 10 points below a on every student, though both vary by 20; c differs by 20, 0 and -20: 0 +- 4.3 * 11.5."""
+    gains = {"a": (0.1, 0.2, 0.3), "b": (0.0, 0.1, 0.2), "c": (0.3, 0.2, 0.1)}
+    rows = [(version, title, gain) for title, of in gains.items() for version, gain in enumerate(of)]
+    said = lesson.differences_in_words(pd.DataFrame(rows, columns=["version", "title", "gain"]), "a")
+    assert said.startswith("Against *a*, in points, on the same 3 students: b -10 \u00b1 0 (clear); c ")
+    assert said.endswith("0 \u00b1 50 (not clear).")

@@ -10,6 +10,7 @@ import pytest
 from verdicts import Answers, cases, judge
 
 from fedrevive_notebooks.lessons import ablations, reproduction
+from reproduce.reports.report import read_report
 
 LEADS = pd.DataFrame(
     {
@@ -167,6 +168,31 @@ def test_what_one_teacher_keeps() -> None:
     del sweeps["beta-rules"]
     assert ablations.kept_by_one_teacher(sweeps, "mean_accuracy") is None
     assert "not among these records" in ablations.check_one_teacher(50, None).message
+
+
+def test_every_arm_says_what_it_changes_and_every_note_is_said_once() -> None:
+    sweeps = ablations.open_sweeps("")
+    assert ablations.changes(sweeps["ablation-distillation"])["slower"] == "`distillation.lr` = 0.0003, not 0.001"
+    assert ablations.changes(sweeps["beta-rules"])["down-weighting"] == "AFL-DW; `server.lr` = 0.1"
+    text = ablations.overview(sweeps).data
+    assert text.count("At lab scale runs end after 500 updates") == 1
+    assert all(report.experiment.question in text for report in sweeps.values())
+    assert "| digits | 25 | 5 |" in text
+
+
+def test_the_largest_and_the_smallest_lead_of_the_map() -> None:
+    """As the map shows them: +12.5 where updates are stalest and clients most different."""
+    (report,) = ablations.maps(ablations.open_sweeps("")).values()
+    said = ablations.largest_and_smallest(report, "mean_accuracy", "fedrevive", "afl-dw").data
+    assert "largest at federation.concurrency = 80, data.alpha = 0.1: **+12.5 ± 3.7** points" in said
+    assert "smallest at federation.concurrency = 20, data.alpha = 5: **+0.2 ± 0.1** points" in said
+
+
+def test_the_last_evaluation_and_the_final_accuracy_are_told_apart() -> None:
+    report = read_report(reproduction.directory(""))
+    assert "`fedbuff`: last evaluation 91.5 ± 10.4, final 91.7 ± 6.0" in reproduction.last_and_final(report).data
+    assert "on the data set **digits**" in reproduction.about(report).data
+    assert "FedBuff ends at 0.61 (last evaluation)" in reproduction.tables(report)["Claims"].data
 
 
 def test_only_sweeps_of_parts_are_opened_unasked() -> None:

@@ -42,7 +42,7 @@ def test_fresh_jobs_are_their_own_reference(measured: lesson.Measured) -> None:
     assert (measured.behind[:, 0] == 0).all()
     assert (lesson.cosines(measured)[:, 2] < 1 - 1e-4).all()
     assert (lesson.ceiling(measured) < 1).all()
-    assert "staleness 8" in lesson.directions_in_words(measured)
+    assert "staleness 8" in lesson.directions_in_words(measured, 7)
 
 
 def test_returned_minus_current_is_progress_plus_the_way_back(measured: lesson.Measured) -> None:

@@ -9,7 +9,7 @@ import torch
 from helpers import federation, record_of
 from verdicts import Answers, cases, judge
 
-from fedrevive_core import Record
+from fedrevive_core import Record, Timeline, build
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.timeline.event_loop import simulate_timeline
 from fedrevive_core.widgets.timeline import with_stragglers
@@ -120,6 +120,11 @@ def compared() -> list[Record]:
     return made
 
 
+def timeline_of(method: str) -> Timeline:
+    sizes = {"federation.max_sim_time": None, "federation.max_versions": 20 if method == "fedbuff" else 40}
+    return simulate_timeline(build("lab-digits", method, overrides=sizes).federation, 0)
+
+
 SAME = Answers(
     quick_tour.check_same_arrivals,
     "The same clients arrive",
@@ -130,7 +135,7 @@ SAME = Answers(
         "'arrivals', 'staleness' or 'both'": "all",
         **WORDS,
     },
-    lambda: (compared(),),
+    lambda: ({method: timeline_of(method) for method in ("fedbuff", "afl-dw", "fedrevive")},),
 )
 
 
@@ -217,3 +222,33 @@ def test_the_table_of_the_quick_tour() -> None:
     for record in records:
         record.summary.update(record.summary | {"mean_accuracy": 0.5})
     assert list(quick_tour.table(records).index) == ["FedBuff", "AFL-DW"]
+
+
+def test_who_leads() -> None:
+    """FedBuff has 0.1, 0.5, 0.6 at times 0, 1, 2; AFL-DW 0.1, 0.4, 0.8 at 0, 1.5, 2: it leads from 2 on.
+
+    The curves move by 40, 10, 30 and 40 points: 25 and 35 on average.
+    """
+    fedbuff = record_of("fedbuff", accuracy=(0.1, 0.5, 0.6))
+    afl = record_of("afl-dw", accuracy=(0.1, 0.4, 0.8), sim_time=(0.0, 1.5, 2.0))
+    said = quick_tour.who_leads([fedbuff, afl]).data
+    assert "**AFL-DW** ends best, at 80.0% (20.0 points above FedBuff), and leads for good from time 2.0 on" in said
+    assert "moves by 30 points" in said
+    afl.summary["final_accuracy"], fedbuff.summary["final_accuracy"] = 0.5, 0.6
+    assert "but is not ahead at the last evaluation" in quick_tour.who_leads([fedbuff, afl]).data
+
+
+def test_the_running_mean_says_when_it_settles() -> None:
+    ground = federation(30, 8, max_versions=1)
+    long = simulate_timeline(lesson.changed(ground, 3000), 0)
+    said = lesson.plot_running_mean([long]).axes[0].get_title(loc="left")
+    settled = int(said.removeprefix("From ").split(" ")[0].replace(",", ""))
+    staleness = long.staleness[long.arrivals]
+    means = [staleness[:count].mean() for count in range(1, len(staleness) + 1)]
+    off = [abs(mean - 7) > 0.05 * 7 for mean in means]  # the law says (8 - 1) / 1
+    assert off[settled - 2]
+    assert not any(off[settled - 1 :])
+    short = simulate_timeline(lesson.changed(ground, 20), 0)
+    assert (
+        lesson.plot_running_mean([short, long]).axes[0].get_title(loc="left").startswith("After 20 uploads the mean is")
+    )

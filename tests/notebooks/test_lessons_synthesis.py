@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,24 @@ def test_wanted_probability_weighs_teachers() -> None:
     proportions = np.array([[0.9, 0.1], [0.7, 0.3]])
     trace = Trace(0, np.array([1]), np.zeros((1, 1, 1, 4, 4)), np.zeros((1, 3)), votes, (4, 5), proportions)
     assert lesson.wanted_probability(trace) == pytest.approx([0.5])
+
+
+def test_the_image_to_vote_on() -> None:
+    """Class 1 is wanted. Teacher 4 has w = 1/4, teacher 5 has 3/4, and the student has no say.
+
+    Image 0: both name it. Image 1 gets two names, and 0.25 * 0.1 + 0.75 * 0.8 = 0.625. Image 2 gets two names as well,
+    but 0.25 * 0.9 + 0.75 * 0.1 = 0.3 is too little.
+    """
+    wanted = np.array([[0.9, 0.1, 0.9], [0.9, 0.8, 0.1], [1.0, 1.0, 1.0]])
+    votes = np.stack([1 - wanted, wanted], axis=-1)[None]
+    proportions = np.array([[0.9, 0.1], [0.7, 0.3]])
+    trace = Trace(0, np.array([1, 1, 1]), np.zeros((1, 3, 1, 4, 4)), np.zeros((1, 3)), votes, (4, 5), proportions)
+    assert lesson.most_names(trace) == 1
+    said = lesson.votes_in_words(trace, 1, "ab")
+    assert said.startswith("Client 5 has the largest weight for class b, 0.75, and gives it 80%. 1 of the 1 other")
+    assert lesson.most_names(replace(trace, labels=trace.labels[1:], votes=votes[:, :, [0, 2]])) == 0
+    nobody_is_sure = replace(trace, votes=np.stack([0.6 + 0.4 * (1 - wanted), 0.4 * wanted], axis=-1)[None])
+    assert lesson.most_names(nobody_is_sure) == 0
 
 
 def test_measures_by_hand() -> None:

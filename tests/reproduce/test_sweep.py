@@ -23,7 +23,7 @@ from fedrevive_core.config import build
 from fedrevive_core.errors import ConfigError, Interrupted
 from fedrevive_core.records import BESIDE, code_hash
 from fedrevive_core.records.record import Record
-from reproduce.sweeps import executors
+from reproduce.sweeps import executors, progress
 from reproduce.sweeps.collection import load_many
 from reproduce.sweeps.experiment import cells, load_experiment, select, shipped
 from reproduce.sweeps.progress import SweepProgress
@@ -648,14 +648,15 @@ def test_a_worker_that_was_asked_to_stop_ends(tmp_path, monkeypatch):
     assert executor.running == []
 
 
-def test_progress_counts_runs_in_lines(tmp_path):
+def test_progress_counts_runs_in_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", float("inf"))  # on a slow machine there would be more lines
     runs = plan(load_experiment(write_experiment(tmp_path)), "lab", "cpu").runs
     console = Console(file=io.StringIO(), width=200)
-    with SweepProgress("tiny, lab", runs, runs[:1], console) as progress:
+    with SweepProgress("tiny, lab", runs, runs[:1], console) as shown:
         for run, kinds in ((runs[1], ["started", "done"]), (runs[2], ["started", "retried", "started", "failed"])):
             for kind in kinds:
-                progress.report(Event(run, kind, "no luck" if kind in ("retried", "failed") else ""))
-        progress.report(Event(runs[3], "started"))
+                shown.report(Event(run, kind, "no luck" if kind in ("retried", "failed") else ""))
+        shown.report(Event(runs[3], "started"))
     first, retried, failed, last = console.file.getvalue().splitlines()
     assert first == "tiny, lab: 1 done, 0 running, 0 failed, 3 waiting"
     assert (retried, failed) == (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import run_until, small
 
-from fedrevive_core.plots.arrival import plot_arrival, plot_branches
+from fedrevive_core.plots.arrival import lead_of_branch, plot_arrival, plot_branches, since_branch
 from fedrevive_core.simulation.simulation import Simulation, run
 from fedrevive_core.widgets.replay import WhatIf, branch, time_travel
 
@@ -132,3 +132,18 @@ def test_branches_leave_the_run_where_they_branched(past):
     assert len(part) < len(whole)
     assert part[0] in whole
     assert part[-1] == whole[-1]
+
+
+def test_a_branch_is_compared_with_its_run_over_all_evaluations_since(past):
+    """By hand: after version 12 the run is evaluated at 16; the branch itself stands where it parted."""
+    simulations, record = past
+    other = branch(simulations[1], small("afl-dw", evaluation__every=4))
+    accuracy = {version: run.evaluations.set_index("version")["accuracy"] for version, run in ((0, record), (1, other))}
+    later = [version for version in accuracy[0].index if version > 12]
+    assert later
+    assert since_branch(record, other)["version"].tolist() == later
+    lead = 100 * np.mean([accuracy[1][version] - accuracy[0][version] for version in later])
+    assert lead_of_branch(record, other) == pytest.approx(lead)
+    figure = plot_branches(record, {"other": other}, at=simulations[1].now)
+    assert f"{lead:+.1f} points on average" in figure.legends[0].get_texts()[1].get_text()
+    assert lead_of_branch(record, branch(simulations[1], simulations[1].config)) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipywidgets as ipw
 import numpy as np
 import pytest
 from helpers import federation, steady
@@ -45,6 +46,24 @@ def test_every_control_draws_anew() -> None:
     assert all(image.startswith(b"\x89PNG") for image in seen)
     assert len(set(seen)) == 3
     assert panel.seconds > 0
+
+
+def test_the_words_follow_the_figure_and_stay_with_it() -> None:
+    """They are read aloud after each drawing; an error leaves them, as it leaves the figure."""
+
+    def draw(height: int) -> Figure:
+        figure = line(height)
+        figure.suptitle(f"a line <{height} m>")
+        return figure
+
+    panel = Panel(draw, {"height": slider("height (m)", range(1, 10), 1)}, title="A <line>")
+    panel.controls["height"].value = 2
+    assert "a line &lt;2 m&gt;. Across: " in panel.words.value
+    assert 'role="status"' in panel.words.value
+    panel.controls["height"].value = 3
+    assert "a line &lt;2 m&gt;. Across: " in panel.words.value
+    assert panel.image.tooltip == "A <line>"
+    assert panel.image.description == "", "its view shows the tooltip only beside an empty description"
 
 
 def test_an_error_is_said_and_the_last_figure_stays() -> None:
@@ -96,6 +115,17 @@ MOVES = {
 @pytest.fixture(scope="module")
 def explorer() -> Panel:
     return explore_timeline(federation(30, 10, max_versions=1), num_arrivals=400)
+
+
+def test_more_than_four_controls_stand_in_two_columns(explorer: Panel) -> None:
+    """Seven rows of controls would push the histogram below the edge of a laptop's screen."""
+    assert len(explorer.controls) > 4
+    (box,) = (child for child in explorer.children if isinstance(child, ipw.Box))
+    assert list(box.children) == list(explorer.controls.values())
+    assert box.layout.flex_flow == "row wrap"
+    assert {control.layout.width for control in box.children} == {"min(29em, 98%)"}
+    few = Panel(lambda a: Plot(), {"a": slider("a", range(3), 0)}, title="few")
+    assert few.controls["a"] in few.children
 
 
 def test_the_explorer_has_a_move_for_every_control(explorer: Panel) -> None:
