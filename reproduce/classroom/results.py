@@ -52,7 +52,8 @@ class Result:
         """What somebody should look at, by exercise."""
         found = [] if self.submission is None else [clean(note) for note in self.submission.notes]
         for number, outcome in sorted(self.outcomes.items()):
-            found += [f"{number}: {words}" for words in dict.fromkeys([*outcome.marks, *outcome.look])]
+            if words := dict.fromkeys([*outcome.marks, *outcome.look]):
+                found.append(f"exercise {number}: {', '.join(words)}")
         return found
 
     @property
@@ -62,7 +63,8 @@ class Result:
 
 
 def first_sentence(message: str) -> str:
-    """The first sentence of a message; the one that names the slip."""
+    """The first sentence of a message that says more than that something is wrong; the one that names the slip."""
+    message = message.removeprefix("Your answer could not be used. ")
     found = SENTENCE.match(message)
     return found[0] if found else message
 
@@ -118,13 +120,8 @@ def _harmless(value: object) -> object:
 def _write_class_page(path: Path, results: Sequence[Result]) -> None:
     judged = [result for result in results if result.outcomes]
     students = {result.student.student_id for result in results}
-    tables = [
-        (
-            "Who solved what",
-            "A word for each exercise; the table beside this page has the sentences.",
-            list(_kinds(results)),
-        )
-    ]
+    words = "✓ is right. The table beside this page has the sentences."
+    tables = [("Who solved what", words, list(_kinds(results)))]
     for notebook in sorted({result.notebook for result in judged}):
         rows = list(_mistakes([result for result in judged if result.notebook == notebook]))
         tables.append(
@@ -149,7 +146,8 @@ def _kinds(results: Sequence[Result]) -> Iterable[dict[str, object]]:
     most = max((len(exercises(result.notebook)) for result in results if result.notebook), default=0)
     for result in results:
         count = len(exercises(result.notebook)) if result.notebook else 0
-        cells = {str(n): result.cell(n).partition(":")[0] if n <= count else "" for n in range(1, most + 1)}
+        kinds = {n: result.cell(n).partition(":")[0] for n in range(1, count + 1)}
+        cells = {str(n): "✓" if kinds.get(n) == "right" else kinds.get(n, "") for n in range(1, most + 1)}
         yield {
             "student": result.student.student_id,
             "notebook": result.notebook or "none",
@@ -166,12 +164,13 @@ def _mistakes(results: Sequence[Result]) -> Iterable[dict[str, object]]:
         if outcome.kind not in ("right", "open", "marked")
     )
     for (number, kind, words), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        yield {"exercise": str(number), "students": str(count), "what": f"{kind}: {words}"}
+        yield {"exercise": f"exercise {number}", "students": str(count), "what": f"{kind}: {words}"}
 
 
 def _looks(results: Sequence[Result]) -> Iterable[dict[str, object]]:
     for result in results:
         changed = [] if result.submission is None else result.submission.changed
         problem = [result.submission.problem] if result.submission and result.submission.problem else []
-        for words in [*map(clean, problem), *result.look, *(f"changed: {clean(one)}" for one in changed)]:
+        words = "; ".join([*map(clean, problem), *result.look, *(f"changed: {clean(one)}" for one in changed)])
+        if words:
             yield {"student": result.student.student_id, "notebook": result.notebook or "none", "what": words}

@@ -312,7 +312,7 @@ def _execute(source: str, namespace: dict[str, Any]) -> None:
 
 
 def _said(error: BaseException) -> str:
-    return verdicts.explained(error) if isinstance(error, Exception) else type(error).__name__
+    return f"Python says: {type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 
 def _attributes() -> dict[tuple[str, str], Any]:

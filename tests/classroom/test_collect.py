@@ -299,3 +299,4 @@ def test_the_first_sentence_ends_where_a_reader_would_say() -> None:
     )
     assert first_sentence("It is 3.5 points. No.") == "It is 3.5 points."
     assert first_sentence("no end") == "no end"
+    assert first_sentence("Your answer could not be used. Give a pair. Python says: no.") == "Give a pair."
