@@ -97,6 +97,7 @@ def _confine(pipe: Connection, job: Job) -> None:
     """Close what belongs to others, and set the limits that the system can keep."""
     os.chdir(job.scratch)
     os.environ.update(HOME=job.scratch, USERPROFILE=job.scratch, TMPDIR=job.scratch, TEMP=job.scratch)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else torch.random.fork_rng loads a library, which the hook refuses
     nowhere = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nowhere, number)

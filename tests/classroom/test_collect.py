@@ -259,6 +259,12 @@ def test_only_what_is_no_data_is_judged_in_the_students_process() -> None:
     assert (kind, marks) == ("marked", ["the answer is no plain data, and ours is"])
 
 
+@pytest.mark.processes
+def test_pieces_that_change_models_in_place_are_judged() -> None:
+    solved = {e.number: ["solve = True\n" + e.solution] for e in exercises("11_from_scratch")}
+    assert [(kind, marks) for kind, _, marks, _ in outcomes(solved, "11_from_scratch")] == [("right", [])] * 8
+
+
 # -- telling -----------------------------------------------------------------------------------------------------------
 
 
