@@ -228,7 +228,7 @@ def test_core_imports_only_what_it_declares(module: str) -> None:
         "tqdm",
     }
     if room(module) == "widgets":
-        allowed |= {"ipywidgets", "IPython"}
+        allowed |= {"ipywidgets", "IPython", "traitlets"}  # which comes with ipywidgets
     allowed |= EXTRAS.get(module, set())
     others = {name.split(".")[0] for name in imports(module) if name not in FILES}
     assert others - sys.stdlib_module_names - {PACKAGE.name} <= allowed

@@ -8,6 +8,7 @@ from fedrevive_core.plots.samples import newest_of_each_class, plot_samples, plo
 from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot, colours, png_bytes
 from fedrevive_core.plots.synthesis import plot_image_votes, plot_trace
 from fedrevive_core.plots.timeline import draw_timeline, empty_figure, plot_timeline, still_timeline, times_of_versions
+from fedrevive_core.plots.words import in_words
 
 __all__ = [
     "METHOD_COLOURS",
@@ -17,6 +18,7 @@ __all__ = [
     "colours",
     "draw_timeline",
     "empty_figure",
+    "in_words",
     "newest_of_each_class",
     "plot_accuracy",
     "plot_arrival",

@@ -19,11 +19,12 @@ from fedrevive_core.records import Record, confidence_interval
 from fedrevive_core.staleness import beta
 from fedrevive_core.timeline import Timeline, expected_staleness
 
+FEW = 4  # seeds: an interval over so few hides the figure, so that their curves are shown instead
 X_LABELS = {"sim_time": SIM_TIME, "num_arrivals": "uploads processed (count)", "version": "version of the global model"}
 
 
 def plot_accuracy(records: Sequence[Record] | Mapping[str, Sequence[Record]], *, x: str = "sim_time") -> Figure:
-    """Accuracy over a run, a curve per method or title; over several seeds their mean and 95% interval.
+    """Accuracy over a run, a curve per method or title; over several seeds their mean, as in `plot_curves`.
 
     An evaluation holds until the next one, and a mean reaches as far as its shortest run. Records of one curve may
     differ in their seeds only. x: 'sim_time', 'num_arrivals' or 'version'. Raises ValueError for anything else.
@@ -54,7 +55,9 @@ def plot_curves(
     colour: Mapping[str, str] | None = None,
     split: str = "test",
 ) -> Figure:
-    """Accuracy over the run for each value of `by`: mean over seeds with 95% interval, as far as all seeds reach.
+    """Accuracy over the run for each value of `by`: the mean over seeds, as far as all seeds reach.
+
+    With it stands the 95% interval; for at most FEW seeds a thin curve for each instead.
 
     Args:
         evaluations: a row per evaluation with `run`, `by`, `x` and `accuracy`, in the order of time. With a column
@@ -73,14 +76,18 @@ def plot_curves(
     for name in names:
         runs = [run for _, run in evaluations[evaluations[by] == name].groupby("run", observed=True)]
         grid, accuracy = _on_common_grid([(run[x].to_numpy(float), run["accuracy"].to_numpy()) for run in runs])
-        mean, half = np.array([confidence_interval(column) for column in accuracy.T]).T
+        mean = accuracy.mean(axis=0)
         final, spread = confidence_interval([run["final_accuracy"].iloc[0] for run in runs]) if ranked else (0.0, 0.0)
         seeds = f"({len(runs)} seed{'s' * (len(runs) > 1)})"
         score = f"\n{final:.1%}" + (f" ± {spread:.1%} {seeds}" if len(runs) > 1 else "")
         look: Any = {"color": colour[name], "ls": dashes(name), "label": name + (score if ranked else f" {seeds}")}
         (line,) = axes.plot(grid, mean, drawstyle="steps-post", **look)
         finals[line] = final
-        axes.fill_between(grid, mean - half, mean + half, step="post", color=colour[name], alpha=0.18, lw=0)
+        if len(runs) > FEW:
+            half = np.array([confidence_interval(column)[1] for column in accuracy.T])
+            axes.fill_between(grid, mean - half, mean + half, step="post", color=colour[name], alpha=0.18, lw=0)
+        elif len(runs) > 1:
+            axes.plot(grid, accuracy.T, drawstyle="steps-post", color=colour[name], alpha=0.4, lw=0.7)
         most = max(most, len(runs))
     handles = sorted(finals, key=lambda line: -finals[line])
     title = "final accuracy" if ranked else by
@@ -88,7 +95,8 @@ def plot_curves(
     axes.set(xlabel=X_LABELS[x], ylabel=f"{split} accuracy", xlim=(0, None))
     axes.set_ylim(0, min(1, axes.get_ylim()[1]))  # an interval over two seeds may leave what is possible
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_title("Accuracy of the global model" + (": mean and 95% interval over seeds" if most > 1 else ""))
+    beside = "" if most == 1 else ": mean over seeds" + (" and 95% interval" if most > FEW else "; thin: each seed")
+    axes.set_title(f"Accuracy of the global model{beside}")
     return figure
 
 

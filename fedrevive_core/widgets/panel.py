@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as ipw
+import traitlets
 from matplotlib.figure import Figure
 
-from fedrevive_core.plots import png_bytes
+from fedrevive_core.plots import in_words, png_bytes
 
 WIDE = {"description_width": "12em"}  # room for a name and its unit, without cutting either
 LAYOUT = {"width": "min(46em, 98%)"}
+HIDDEN = "position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%)"  # but read aloud
+MOST_ROWS = 4  # of controls; more stand in two columns where there is room, so that the figure stays in sight
+HALF = "min(29em, 98%)"
 
 
 def slider(description: str, values: range | tuple[float, float, float], value: float) -> ipw.Widget:
@@ -39,6 +43,12 @@ def choice(description: str, options: Any, value: Any) -> ipw.SelectionSlider:
     )
 
 
+class Picture(ipw.Image):
+    """An image with a name, which the browser shows as `tooltip`: its view asks for a `description`, too."""
+
+    description = traitlets.Unicode().tag(sync=True)
+
+
 class Panel(ipw.VBox):
     """Controls above the figure that `draw` makes of their values.
 
@@ -49,15 +59,24 @@ class Panel(ipw.VBox):
         controls: by name of the argument of `draw`. title: shown on top.
 
     The figure is replaced in place, so it does not flicker. Holding a key does not queue redraws: the browser sends
-    only the latest value, once the previous one is done. `seconds` is how long the last drawing took.
+    only the latest value, once the previous one is done. `seconds` is how long the last drawing took. `words` is the
+    figure in words, which a screen reader says after each drawing.
     """
 
     def __init__(self, draw: Callable[..., Figure], controls: Mapping[str, ipw.Widget], *, title: str) -> None:
         self.draw, self.controls = draw, dict(controls)
         self.status = ipw.HTML()
-        self.image = ipw.Image(format="png", layout={"max_width": "min(1000px, 100%)", "object_fit": "contain"})
+        layout = {"max_width": "min(1000px, 100%)", "object_fit": "contain"}
+        self.image = Picture(format="png", layout=layout, tooltip=title)
+        self.words = ipw.HTML(layout={"height": "0", "margin": "0"})
         self.seconds = 0.0
-        super().__init__([ipw.HTML(f"<b>{html.escape(title)}</b>"), *self.controls.values(), self.status, self.image])
+        shown = list(self.controls.values())
+        if len(shown) > MOST_ROWS:
+            for control in shown:
+                control.layout.width = HALF
+            shown = [ipw.Box(shown, layout={"flex_flow": "row wrap"})]
+        shown = [ipw.HTML(f"<b>{html.escape(title)}</b>"), *shown]
+        super().__init__([*shown, self.status, self.image, self.words])
         self.add_class("fedrevive-panel")
         for control in self.controls.values():
             control.observe(lambda _: self.redraw(), names="value")
@@ -70,6 +89,7 @@ class Panel(ipw.VBox):
         try:
             figure = self.draw(**{name: control.value for name, control in self.controls.items()})
             self.image.value = png_bytes(figure, scale=1.25, compression=1)
+            self.words.value = f'<span role="status" style="{HIDDEN}">{html.escape(in_words(figure))}</span>'
         except ValueError as error:
             self.say(f"Not drawn: {error}", error=True)
         except Exception as error:  # shown here, because errors of a control's event go to a log that nobody reads

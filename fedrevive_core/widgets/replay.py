@@ -59,7 +59,7 @@ class WhatIf(Panel):
             "title": choice("continue with", list(self.alternatives), next(iter(self.alternatives))),
         }
         super().__init__(self._figure, controls, title="What if the server had used other settings?")
-        self.children = (*self.children[:-2], ipw.HBox([self.button, self.bar]), *self.children[-2:])
+        self.children = (*self.children[:-3], ipw.HBox([self.button, self.bar]), *self.children[-3:])
         self.button.on_click(lambda _: self.train())
 
     def train(self) -> None:

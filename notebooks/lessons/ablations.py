@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
+from fedrevive_core import build
+from fedrevive_core.config import method_title
 from fedrevive_core.records import confidence_interval
 from fedrevive_notebooks.lessons.exercise import Verdict, a_number, a_whole_number, check, right, wrong
-from fedrevive_notebooks.lessons.reproduction import RECORDS, table
+from fedrevive_notebooks.lessons.reproduction import RECORDS, data_of, table, to_run_all
 from reproduce.reports.report import Report, read_report
 from reproduce.sweeps.experiment import load_experiment, shipped
 from reproduce.sweeps.figures import lead, plot_settings
@@ -31,6 +36,23 @@ def open_sweeps(records: str) -> dict[str, Report]:
         raise ValueError(f"records = '{records}': no sweep in {root}; give a directory of a sweep or of several")
     reports = {report.experiment.name: report for report in map(read_report, sweeps)}
     return {n: r for n, r in reports.items() if records or n == MAP or r.experiment.notebook == "06_ablations"}
+
+
+def overview(sweeps: dict[str, Report]) -> Markdown:
+    """Say what each sweep asks, on which data and with how many runs, and once what their notes have in common."""
+    rows = [
+        {
+            "question": report.experiment.question,
+            "experiment": f"`{name}`",
+            "data": data_of(report),
+            "runs": str(len(report.records.runs)),
+            "seeds": str(report.records.runs["seed"].nunique()),
+        }
+        for name, report in sweeps.items()
+    ]
+    notes = [sentence for report in sweeps.values() for sentence in re.split(r"(?<=\.)\s+", report.experiment.note)]
+    missing = [f"`{name}`: {said}" for name, report in sweeps.items() if (said := to_run_all(report))]
+    return Markdown("\n\n".join([table(rows).data, *missing, " ".join(dict.fromkeys(notes))]))
 
 
 def fields(report: Report) -> list[str]:
@@ -62,20 +84,55 @@ def leads(report: Report, metric: str, reference: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["arm", "lead", "half", "seeds", "clear"])
 
 
+def changes(report: Report) -> dict[str, str]:
+    """Say in Markdown, for each arm of a sweep, what differs from FedRevive as its preset has it."""
+    usual = build(report.experiment.scales[report.scale].preset, "fedrevive")
+    said = {}
+    for name, arm in report.experiment.arms_at(report.scale).items():
+        parts = [] if arm.method == "fedrevive" else [method_title(arm.method)]
+        for field, value in arm.settings.items():
+            before = functools.reduce(getattr, field.split("."), usual)
+            parts.append(f"`{field}` = {_shown(value)}" + (f", not {_shown(before)}" if before != value else ""))
+        said[name] = "; ".join(parts)
+    return said
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def leads_table(report: Report, metric: str, reference: str = "fedrevive") -> Markdown:
-    """Return `leads` as a Markdown table."""
-    rows = leads(report, metric, reference).to_dict("records")
+    """Return `leads` as a Markdown table, with what each arm changes."""
+    rows, changed = leads(report, metric, reference).to_dict("records"), changes(report)
+    caption = f"Leads over {reference}, in points of {metric.replace('_', ' ')}, paired by seed: mean and 95% interval"
     return table(
         [
             {
                 "arm": row["arm"],
-                f"points ahead of {reference}": f"{row['lead']:+.1f} ± {row['half']:.1f}",
+                "what it changes": changed[row["arm"]],
+                "lead": f"{row['lead']:+.1f} ± {row['half']:.1f}",
                 "seeds": str(row["seeds"]),
                 "interval excludes zero": row["clear"],
             }
             for row in rows
-        ]
+        ],
+        caption,
     )
+
+
+def largest_and_smallest(report: Report, metric: str, arm: str, other: str) -> Markdown:
+    """Say at which point of a map the lead of `arm` over `other` is largest, and where it is smallest."""
+    runs, (x, y) = report.records.runs, fields(report)
+    found = {
+        at: confidence_interval(100 * sample)
+        for at, cell in runs.groupby([x, y])
+        if len(sample := lead(cell, metric, arm, other))
+    }
+    said = [
+        f"{word} at {x} = {at[0]:g}, {y} = {at[1]:g}: **{found[at][0]:+.1f} ± {found[at][1]:.1f}** points"
+        for word, at in (("largest", max(found, key=found.__getitem__)), ("smallest", min(found, key=found.__getitem__)))
+    ]
+    return Markdown(f"The lead over `{other}` is {', and '.join(said)}.")
 
 
 def kept_by_one_teacher(sweeps: dict[str, Report], metric: str) -> float | None:

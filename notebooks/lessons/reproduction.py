@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 import reproduce
+from fedrevive_core import build
 from fedrevive_core.plots import plot_curves
 from fedrevive_core.records import confidence_interval, summarise
 from fedrevive_notebooks.lessons.exercise import Verdict, a_function, a_number, check, diagnose, one_number
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.report import Report
 from reproduce.reports.report import tables as report_tables
-from reproduce.reports.text import markdown
+from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.experiment import shipped
 from reproduce.sweeps.figures import plot_lead, plot_settings
 
@@ -47,20 +48,37 @@ def shown(path: Path) -> str:
     return str(path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else path)
 
 
+def data_of(report: Report) -> str:
+    """Return the name of the data set that the runs of a sweep are on."""
+    return build(report.experiment.scales[report.scale].preset, "fedrevive").data.name
+
+
+def to_run_all(report: Report) -> str:
+    """Say which runs are missing, with the command for them; empty if none is."""
+    experiment, done = report.experiment, len(report.records.runs)
+    if not report.missing:
+        return ""
+    known = experiment.name if experiment.name in shipped() else shown(report.directory / "experiment.yaml")
+    command = f"python -m reproduce sweep {known} --scale {report.scale} --out runs/sweeps/{experiment.name}"
+    return f"**Missing: {len(report.missing)} of {done + len(report.missing)} runs.** To run all: `{command}`"
+
+
 def about(report: Report) -> Markdown:
-    """Describe what was run: the experiment, its note, and which runs are missing, with the command for them."""
+    """Describe what was run: the experiment, its data, its note, and which runs are missing."""
     experiment, runs = report.experiment, report.records.runs
     done = ", ".join(f"`{arm}` ({count})" for arm, count in runs["arm"].value_counts(sort=False).items())
-    text = (
-        f"**{experiment.question}**\n\nExperiment `{experiment.name}` at scale `{report.scale}`; finished runs: {done}."
-    )
-    if report.missing:
-        known = experiment.name if experiment.name in shipped() else shown(report.directory / "experiment.yaml")
-        command = f"python -m reproduce sweep {known} --scale {report.scale} --out runs/sweeps/{experiment.name}"
-        text += (
-            f"\n\n**Missing: {len(report.missing)} of {len(runs) + len(report.missing)} runs.** To run all: `{command}`"
-        )
-    return Markdown(f"{text}\n\n{experiment.note}")
+    what = f"Experiment `{experiment.name}` asks: *{experiment.question}* The runs below are at scale `{report.scale}`"
+    what += f", on the data set **{data_of(report)}**. Finished: {done}."
+    return Markdown("\n\n".join(filter(None, [what, to_run_all(report), experiment.note])))
+
+
+def last_and_final(report: Report) -> Markdown:
+    """Compare the last evaluation of each arm with its final accuracy, each with its interval over seeds."""
+    said = []
+    for arm, runs in report.records.runs.groupby("arm", sort=False, observed=True):
+        last, final = (interval(*confidence_interval(100 * runs[f"{name}_accuracy"])) for name in ("last", "final"))
+        said.append(f"`{arm}`: last evaluation {last}, final {final}")
+    return Markdown("; ".join(said) + " (%).")
 
 
 def table(rows: Sequence[dict[str, str]], caption: str = "") -> Markdown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -78,14 +79,21 @@ def plot_running_mean(timelines: Sequence[Timeline]) -> Plot:
     """Plot the mean staleness of the arrivals so far: it starts at 0 and approaches the law."""
     figure = Plot(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots()
+    expected, settled, shortest = expected_staleness(timelines[0].federation), 1, math.inf
     for number, timeline in enumerate(timelines):
         staleness = timeline.staleness[timeline.arrivals]
         so_far = np.cumsum(staleness) / np.arange(1, len(staleness) + 1)
         axes.plot(so_far, color=BLUE, lw=1.2, alpha=0.8, label="measured, one line per seed" if number == 0 else None)
-    expected = expected_staleness(timelines[0].federation)
+        settled = max(settled, 2 + max(np.flatnonzero(np.abs(so_far - expected) > 0.05 * expected), default=-1))
+        shortest = min(shortest, len(staleness))
     axes.axhline(expected, color=ORANGE, ls="--", label=f"Little's law: {expected:.3g}")
     axes.set(xlabel="uploads processed (count)", ylabel="mean staleness so far", xscale="log", xlim=(1, None))
-    axes.set_title("The mean settles within a few times K arrivals")
+    times = f"{settled / timelines[0].federation.concurrency:.0f} times K"
+    axes.set_title(
+        f"From {settled:,} uploads on, {times}, the mean stays within 5% of the law"
+        if settled <= shortest
+        else f"After {shortest:,} uploads the mean is still more than 5% off the law"
+    )
     axes.legend(loc="lower right")
     return figure
 
@@ -188,8 +196,11 @@ def check_prediction(answer: float, federation: FederationConfig, seed: int) -> 
         "This is the other way round: more jobs in flight make updates staler, a larger buffer less so.": b / (k - 1),
     }
     measured = f"{mean_staleness(federation, seed):.3g}"
-    praise = f"A run of {federation.max_versions} versions has {measured}; the law says {expected:.3g}."
-    otherwise = f"Your answer is too {'large' if answer > expected else 'small'}. Start from Little's law above."
+    praise = f"A run of {federation.max_versions} versions has {measured}; Little's law, below, says {expected:.3g}."
+    otherwise = (
+        f"Your answer is too {'large' if answer > expected else 'small'}. How many other jobs arrive while one job "
+        "runs, and how many versions do they make?"
+    )
     return diagnose(answer, expected, mistakes, praise, tolerance=0.03, otherwise=otherwise)
 
 

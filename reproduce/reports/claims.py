@@ -26,6 +26,12 @@ def label(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{field.rpartition('.')[2]}={text(value)}" for field, value in point.items())
 
 
+def said(row: Mapping[str, Any]) -> str:
+    """The claim of a row of `judge_claims`, where it holds, and what stands for 'ends at': one evaluation."""
+    last = " (last evaluation)" if row["metric"] == "last_accuracy" else ""
+    return row["claim"] + last + (f" ({row['at']})" if row["at"] else "")
+
+
 def judge_claims(experiment: Experiment, scale: ScaleName, runs: pd.DataFrame) -> pd.DataFrame:
     """A row for every claim at every point of the grid that it is about.
 

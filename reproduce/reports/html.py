@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fedrevive_core.files import atomic_file, writing
-from fedrevive_core.plots import png_bytes
+from fedrevive_core.plots import in_words, png_bytes
 
 # With this policy a browser loads nothing from the network, even if a mistake puts a link into the page.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -87,7 +87,7 @@ def figure_data_uri(figure: Figure) -> str:
 
 def _illustration(illustration: Illustration) -> dict[str, Any]:
     width, height = (illustration.figure.get_size_inches() * illustration.figure.dpi).round().astype(int)
-    shown = {"heading": illustration.heading, "caption": illustration.caption}
+    shown = {"heading": illustration.heading, "caption": illustration.caption, "words": in_words(illustration.figure)}
     return shown | {"source": figure_data_uri(illustration.figure), "width": width, "height": height}
 
 

@@ -108,7 +108,7 @@ def _output(output: Any) -> str:
     data = output.data
     if "application/vnd.jupyter.widget-view+json" in data:
         shown = '<p class="note">In JupyterLab, controls to explore this stand here.</p>'
-    elif "text/html" in data:
+    elif "text/html" in data:  # tables, and figures, which bring their text
         shown = data["text/html"]
     elif "image/svg+xml" in data:
         shown = f'<div class="card">{_image("image/svg+xml", data["image/svg+xml"].encode())}</div>'
@@ -116,7 +116,7 @@ def _output(output: Any) -> str:
         size = output.metadata.get("image/png", {})
         uri = f"data:image/png;base64,{data['image/png'].strip()}"
         width = f' width="{size["width"]}"' if "width" in size else ""
-        shown = f'<div class="card"><img src="{uri}" alt="figure"{width}></div>'
+        shown = f'<div class="card"><img src="{uri}" alt="{escape(size.get("alt", "figure"))}"{width}></div>'
     elif "text/markdown" in data:
         shown = to_html(data["text/markdown"])
     else:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fedrevive_core.files import atomic_directory, writing
 from fedrevive_core.plots import plot_curves
-from reproduce.reports.claims import arms_table, judge_claims, times_table
+from reproduce.reports.claims import arms_table, judge_claims, said, times_table
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.html import Illustration, made_with, write_page
 from reproduce.reports.text import interval, markdown
@@ -70,7 +70,7 @@ def _write(report: Report, out: Path, command: str) -> None:
         caption = "A diamond is the claim, a dot with its 95% interval what was measured; hollow: other data."
         illustrations.append(Illustration("Claims and measurements", caption, plot_claims(report.verdicts)))
     if len(report.arms["at"].unique()) == 1:
-        caption = "Mean over seeds with 95% interval; an evaluation holds until the next."
+        caption = "Mean over seeds, with 95% interval or each seed; an evaluation holds until the next."
         illustrations.append(Illustration("Accuracy over the run", caption, plot_curves(report.records.evaluations)))
     write_page(
         out / "index.html",
@@ -165,7 +165,7 @@ def _claim_row(row: dict[str, Any]) -> dict[str, str]:
     bound = f"{row['bound']} " if row["bound"] else ""
     ours = f"{bound}{interval(row['ours'], row['ours'] - row['low'])}" if math.isfinite(row["ours"]) else ""
     return {
-        "claim": row["claim"] + (f" ({row['at']})" if row["at"] else ""),
+        "claim": said(row),
         "verdict": row["verdict"],
         "source": row["source"],
         "claimed": f"{row['paper']:g} {unit}" if math.isfinite(row["paper"]) else "",

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from fedrevive_core.plots import STYLE, Plot, colours
 from fedrevive_core.records import confidence_interval
@@ -45,7 +45,7 @@ def plot_settings(runs: pd.DataFrame, metric: str, x: str, by: str = "arm") -> F
     columns = list(dict.fromkeys([x, by]))
     if runs.duplicated([*columns, "seed"]).any():
         raise ValueError(f"runs with the same {', '.join(columns)} and seed differ in something else: choose it first")
-    figure = Plot(figsize=(10, 4.4), layout="constrained")
+    figure = Plot(figsize=(10, 3.9), layout="constrained")
     axes = figure.subplots()
     values = in_order(runs[x])
     names = list(dict.fromkeys(runs[by]))
@@ -65,7 +65,8 @@ def plot_settings(runs: pd.DataFrame, metric: str, x: str, by: str = "arm") -> F
     axes.set_xticks(range(len(values)), [str(value) for value in values], rotation=25 if x == "arm" else 0, ha="center")
     axes.set(xlabel="" if x == "arm" else x, ylabel=LABELS.get(metric, metric), xlim=(-0.6, len(values) - 0.4))
     if metric.endswith("accuracy"):
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}%")
     axes.set_title("Mean and 95% interval; small dots are seeds")
     if x != by:
         figure.legend(loc="outside right upper", title=by, alignment="left")

@@ -1,6 +1,6 @@
 """The notebooks: their form, and that each runs to its end, unsolved and solved, in a few seconds.
 
-`make test-notebooks` runs them at their own defaults (marker `notebooks`).
+`make test-notebooks` runs them at their own defaults, with three seeds (marker `notebooks`).
 """
 
 from __future__ import annotations
@@ -54,10 +54,17 @@ def parameters_cell(path: Path) -> Any:
     return found
 
 
-def execute(path: Path, out: Path, **parameters: Any) -> Any:
-    """The executed notebook, run in another folder; an error in a cell fails the test with the cell's traceback."""
+def execute(path: Path, out: Path, last: str = "", **parameters: Any) -> Any:
+    """The executed notebook, run in another folder; an error in a cell fails the test with the cell's traceback.
+
+    last: code of one more cell.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    if last:
+        notebook.cells.append(nbformat.v4.new_code_cell(last))
+    (given := out / f"given-{path.name}").write_text(nbformat.writes(notebook), encoding="utf-8")
     papermill.execute_notebook(
-        path, out / path.name, parameters=parameters, cwd=out, kernel_name="python3", progress_bar=False
+        given, out / path.name, parameters=parameters, cwd=out, kernel_name="python3", progress_bar=False
     )
     return nbformat.read(out / path.name, as_version=4)
 
@@ -218,9 +225,19 @@ def test_runs_and_its_exercises_are_open(path: Path, tmp_path: Path) -> None:
     assert set(found) == {"open"}
 
 
+RUNS = [
+    pytest.param(path, {"seed": seed, "solve": solve} if has_seed else {"solve": solve}, id=f"{path.stem}-{seed}")
+    for path in NOTEBOOKS
+    for has_seed in [bool(re.search(r"^seed = ", parameters_cell(path).source, re.MULTILINE))]
+    for seed, solve in [(0, False), (1, True), (2, False)][: 3 if has_seed else 2]
+]
+
+
 @pytest.mark.notebooks
-@pytest.mark.parametrize("solve", [False, True])
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_at_its_defaults(path: Path, solve: bool, tmp_path: Path) -> None:
-    found = verdicts(execute(path, tmp_path, solve=solve))
-    assert set(found) == {"right" if solve else "open"}
+@pytest.mark.parametrize(("path", "parameters"), RUNS)
+def test_at_its_defaults(path: Path, parameters: dict[str, Any], tmp_path: Path) -> None:
+    """Unsolved and solved, with three seeds; and at the end, what the notebook says of its figures is true."""
+    look = f"import sys; sys.path.append({str(Path(__file__).parent)!r})\nimport claims\n"
+    look += f"claims.hold(claims.of({path.stem!r}), globals())"
+    found = verdicts(execute(path, tmp_path, last=look, **parameters))
+    assert set(found) == {"right" if parameters["solve"] else "open"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import subprocess
 import sys
@@ -84,8 +85,9 @@ def test_figures_leave_global_style_and_a_notebook_picture_behind() -> None:
     figure = plots.plot_staleness(hand_timeline())
     assert dict(mpl.rcParams) == before
     assert isinstance(figure, Figure)
-    png, size = figure._repr_png_()
-    assert png.startswith(b"\x89PNG")
+    data, metadata = figure._repr_mimebundle_()
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    size = metadata["image/png"]
     assert (size["width"], size["height"]) == tuple((figure.get_size_inches() * figure.dpi).round())
 
 
@@ -262,7 +264,7 @@ def test_one_seed_is_drawn_as_it_was_evaluated_and_held_to_the_end() -> None:
     assert "80.0%" in figure.legends[0].get_texts()[0].get_text()
 
 
-def test_several_seeds_give_the_mean_and_interval_of_previous_values() -> None:
+def test_few_seeds_give_the_mean_of_previous_values_and_a_thin_curve_each() -> None:
     """Evaluated at 0, 1, 2 and at 0, 1.5: the second run's 0.3 holds at 1, and its 0.7 at 2 and to the end."""
     runs = [
         record_of("fedbuff", 0, (0.1, 0.5, 0.9), (0.0, 1.0, 2.0)),
@@ -270,22 +272,32 @@ def test_several_seeds_give_the_mean_and_interval_of_previous_values() -> None:
     ]
     figure = plots.plot_accuracy(runs)
     axes = figure.axes[0]
-    (line,) = axes.lines
+    line, *seeds = axes.lines
     assert line.get_xdata().tolist() == [0, 1, 1.5, 2, 3]
     assert line.get_ydata() == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
     assert to_rgba(line.get_color()) == to_rgba(plots.METHOD_COLOURS["fedbuff"])
-    _, half_width = confidence_interval([0.1, 0.3])
-    band = axes.collections[0].get_paths()[0].vertices[:, 1]
-    assert band.min() == pytest.approx(0.2 - half_width)  # the five means differ by the same spread of 0.2
-    assert band.max() == pytest.approx(0.8 + half_width)
-    assert axes.get_ylim() == (0, 1), "what cannot be is cut, whatever the interval"
+    assert [seed.get_ydata().tolist() for seed in seeds] == [[0.1, 0.5, 0.5, 0.9, 0.9], [0.3, 0.3, 0.7, 0.7, 0.7]]
+    assert max(seed.get_linewidth() for seed in seeds) < line.get_linewidth() / 2
+    assert not axes.collections
     final, spread = confidence_interval([0.9, 0.7])
     assert figure.legends[0].get_texts()[0].get_text() == f"FedBuff\n{final:.1%} ± {spread:.1%} (2 seeds)"
 
 
+def test_five_seeds_have_a_band_that_is_their_interval() -> None:
+    runs = [record_of("fedbuff", seed, (0.1 + seed / 10, 0.9), (0.0, 1.0)) for seed in range(5)]
+    axes = plots.plot_accuracy(runs).axes[0]
+    assert len(axes.lines) == 1
+    mean, half_width = confidence_interval([0.1, 0.2, 0.3, 0.4, 0.5])
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(mean - half_width)
+    assert axes.get_ylim()[0] == 0
+    assert axes.get_ylim()[1] <= 1, "what cannot be is cut, whatever the interval"
+    assert axes.get_title("left").endswith("mean over seeds and 95% interval")
+
+
 def test_a_mean_reaches_as_far_as_its_shortest_run() -> None:
     runs = [record_of(seed=0), record_of(seed=1, accuracy=(0.2, 0.3), sim_time=(0.0, 1.0))]
-    (line,) = plots.plot_accuracy(runs, x="version").axes[0].lines
+    line, *_ = plots.plot_accuracy(runs, x="version").axes[0].lines
     assert line.get_xdata().tolist() == [0, 10]
 
 

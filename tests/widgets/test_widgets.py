@@ -47,6 +47,24 @@ def test_every_control_draws_anew() -> None:
     assert panel.seconds > 0
 
 
+def test_the_words_follow_the_figure_and_stay_with_it() -> None:
+    """They are read aloud after each drawing; an error leaves them, as it leaves the figure."""
+
+    def draw(height: int) -> Figure:
+        figure = line(height)
+        figure.suptitle(f"a line <{height} m>")
+        return figure
+
+    panel = Panel(draw, {"height": slider("height (m)", range(1, 10), 1)}, title="A <line>")
+    panel.controls["height"].value = 2
+    assert "a line &lt;2 m&gt;. Across: " in panel.words.value
+    assert 'role="status"' in panel.words.value
+    panel.controls["height"].value = 3
+    assert "a line &lt;2 m&gt;. Across: " in panel.words.value
+    assert panel.image.tooltip == "A <line>"
+    assert panel.image.description == "", "its view shows the tooltip only beside an empty description"
+
+
 def test_an_error_is_said_and_the_last_figure_stays() -> None:
     panel = a_panel()
     before = panel.image.value
