@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick pages lab lab-light lint constraints clean
+.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick book lab lab-light lint constraints clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -52,8 +52,8 @@ evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence (ten minute
 		$$([ -d $(AGAIN)/synthesis ] && echo --resume)
 	$(BIN)/python -m reproduce evidence --check $(AGAIN)/map --check $(AGAIN)/sceptic --check $(AGAIN)/synthesis
 
-pages: $(VENV)/.notebooks  ## every notebook executed, as pages with an index
-	$(BIN)/python -m reproduce pages --out build/pages
+book: $(VENV)/.book  ## the documents, every notebook executed, and the API, as pages
+	$(BIN)/python -m reproduce book --out build/book
 
 lint: $(VENV)/.lint  ## style and types, with the tools that pyproject.toml pins
 	$(BIN)/ruff check .
@@ -74,10 +74,11 @@ clean:
 
 # One stamp per set of packages; each also installs the project itself, editable.
 $(VENV)/.notebooks: EXTRAS := [notebooks]
+$(VENV)/.book: EXTRAS := [notebooks,book]
 $(VENV)/.test: EXTRAS := [test]
 $(VENV)/.browser: EXTRAS := [test,browser]
 $(VENV)/.lint: EXTRAS := [test,browser,lint]
-$(VENV)/.base $(VENV)/.notebooks $(VENV)/.test $(VENV)/.browser $(VENV)/.lint: \
+$(VENV)/.base $(VENV)/.notebooks $(VENV)/.book $(VENV)/.test $(VENV)/.browser $(VENV)/.lint: \
 		pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing (PyTorch is several GB, once) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.$(EXTRAS)'

@@ -26,6 +26,7 @@ MOVED: dict[str, dict[str, int | tuple[Any, ...]]] = {
     "Time travel": {"run": 3, "sim_time": 24},
     "Synthesis microscope": {"label": 10, "steps": 8},
 }
+Moving = dict[str, list[tuple[str, Any]]]  # labels and values of the sliders on the page, by name of the control
 
 
 def show_frames() -> None:
@@ -55,8 +56,8 @@ def frames_html(panel: Panel) -> str | None:
     return text.decode()
 
 
-def _moving(panel: Panel) -> dict[str, list[tuple[str, Any]]]:
-    """Labels and values of the sliders on the page, by name of the control."""
+def _moving(panel: Panel) -> Moving:
+    """Which sliders stand on the page, with their values; the one at the start is among them."""
     named = next((wanted for title, wanted in MOVED.items() if panel.image.tooltip.startswith(title)), None)
     moving = {}
     for name, wanted in (named or dict.fromkeys(list(panel.controls)[:2], MOST)).items():
@@ -95,9 +96,7 @@ def _frame(panel: Panel, values: dict[str, Any]) -> tuple[str, str]:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", in_words(figure)
 
 
-def _html(
-    panel: Panel, moving: dict[str, list[tuple[str, Any]]], drawn: dict[tuple, tuple[str, str]], start: tuple
-) -> str:
+def _html(panel: Panel, moving: Moving, drawn: dict[tuple, tuple[str, str]], start: tuple) -> str:
     names = list(moving)
     frames = [drawn[values] for values in itertools.product(*([value for _, value in moving[name]] for name in names))]
     different = list(dict.fromkeys(frames))

@@ -15,8 +15,9 @@ import nbformat
 
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, work_directory, writing
+from reproduce import notebook_runner
 from reproduce.book.source import ROOT, write_source
-from reproduce.notebook_runner import CELL_SECONDS, NotebookFailed, check_copy, execute, find, read_notebook, shipped
+from reproduce.notebook_runner import CELL_SECONDS, NotebookFailed, check_copy, execute, read_notebook
 
 FRAMES = "from reproduce.book.frames import show_frames\n\nshow_frames()"
 MARK = "fedrevive_book"  # in the metadata of an executed copy: what it was made from
@@ -38,12 +39,9 @@ def make_book(
     nothing changed from which it was made. Raises ConfigError outside a checkout, or if a page is not as it should be.
     """
     if not (ROOT / "docs" / "conf.py").exists() or not (ROOT / "README.md").exists():
-        raise ConfigError(
-            "the book is made in a checkout of the repository, which has the documents: there is none here"
-        )
-    if not importlib.util.find_spec("myst_nb") or not importlib.util.find_spec("furo"):
-        raise ConfigError("Sphinx is not installed: pip install -e '.[book]'")
-    paths = [find(name) for name in names or shipped()]
+        raise ConfigError("the book is made from the documents of a checkout, and this is an installed copy: clone it")
+    check_sphinx()
+    paths = [notebook_runner.find(name) for name in names or notebook_runner.shipped()]
     copies = [out / "executed" / path.name for path in paths]
     for path, copy in zip(paths, copies, strict=True):
         check_copy(path, copy)
@@ -55,13 +53,25 @@ def make_book(
             failures.append(str(error))
     with writing(out), work_directory(out) as work, atomic_directory(out / "html", last="index.html") as pages:
         write_source(work / "source", copies)
-        options = ["-W", "--keep-going", "-q", "-E", "-b", "html", "-c", ROOT / "docs", "-d", work / "doctrees"]
-        command = [sys.executable, "-m", "sphinx", *map(str, [*options, work / "source", pages])]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        if not run_sphinx(work, pages):
             raise ConfigError(f"the book is not written to '{out}': put right what Sphinx says above")
-        for left in (pages / ".buildinfo", pages / "objects.inv"):
-            left.unlink(missing_ok=True)
     return out / "html" / "index.html", failures
+
+
+def check_sphinx() -> None:
+    """Raise ConfigError without the packages that only the book needs."""
+    for package in ("sphinx", "myst_nb", "furo"):
+        if not importlib.util.find_spec(package):
+            raise ConfigError(f"{package} is not installed: pip install -e '.[book]'")
+
+
+def run_sphinx(work: Path, pages: Path) -> bool:
+    """Make `pages` of `work`/source; False after any warning, which Sphinx has printed then."""
+    options = ["-W", "--keep-going", "-q", "-E", "-b", "html", "-c", ROOT / "docs", "-d", work / "doctrees"]
+    command = [sys.executable, "-m", "sphinx", *map(str, [*options, work / "source", pages])]
+    done = subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    (pages / ".buildinfo").unlink(missing_ok=True)
+    return done
 
 
 def _execute(path: Path, copy: Path, parameters: dict[str, Any], cell_seconds: int) -> None:

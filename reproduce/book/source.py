@@ -30,9 +30,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def write_source(folder: Path, executed: list[Path]) -> None:
     """Write to `folder` what Sphinx makes the book of; `executed` are the notebooks to show."""
-    documents = {
-        path.relative_to(ROOT).with_suffix("").as_posix(): path for kind in DOCUMENTS for path in ROOT.glob(kind)
-    }
+    paths = [path for kind in DOCUMENTS for path in ROOT.glob(kind)]
+    documents = {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in paths}
     for name, path in documents.items():
         text = path.read_text(encoding="utf-8")
         for picture in PICTURE.findall(text):
