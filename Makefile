@@ -21,8 +21,8 @@ test-processes: $(VENV)/.test  ## real processes that are killed, stopped, resum
 test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and solved
 	$(PYTEST) -n 2 -m notebooks
 
-test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
-	$(PYTEST) -m browser tests/notebooks/test_browser.py
+test-browser: $(VENV)/.browser  ## every widget in JupyterLab and the book, in a real browser
+	$(PYTEST) -m browser tests/notebooks
 
 LOWEST := .venv-lowest
 test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own
@@ -65,8 +65,9 @@ lint: $(VENV)/.lint  ## style and types, with the tools that pyproject.toml pins
 constraints: $(VENV)/.lint  ## write constraints.txt: what .venv holds, and what other systems need beside it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m pip freeze --exclude-editable | grep == > constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra test --extra browser --extra lint --universal --python-version 3.11 \
-		--fork-strategy fewest --no-annotate --quiet --custom-compile-command 'make constraints' --output-file constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra book --extra browser --extra lint --universal \
+		--python-version 3.11 --fork-strategy fewest --no-annotate --quiet \
+		--custom-compile-command 'make constraints' --output-file constraints.txt
 	sed -E -i '/^(cuda-|nvidia-|triton|sympy|mpmath|networkx|setuptools)/d; s/^(torch|torchvision)==/\1<=/' constraints.txt
 
 clean:
@@ -76,8 +77,8 @@ clean:
 $(VENV)/.notebooks: EXTRAS := [notebooks]
 $(VENV)/.book: EXTRAS := [notebooks,book]
 $(VENV)/.test: EXTRAS := [test]
-$(VENV)/.browser: EXTRAS := [test,browser]
-$(VENV)/.lint: EXTRAS := [test,browser,lint]
+$(VENV)/.browser: EXTRAS := [test,book,browser]
+$(VENV)/.lint: EXTRAS := [test,book,browser,lint]
 $(VENV)/.base $(VENV)/.notebooks $(VENV)/.book $(VENV)/.test $(VENV)/.browser $(VENV)/.lint: \
 		pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing (PyTorch is several GB, once) ..."
