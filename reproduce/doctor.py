@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import shutil
 import sys
 from pathlib import Path
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -16,6 +19,10 @@ from fedrevive_core.records import installed, requirements
 # Not there if the project was installed as a package, without its source.
 TESTED = Path(__file__).parents[1] / "constraints.txt"
 DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")
+# As measured: the kernel of 03_synthesis takes 1.3 GB; JupyterLab and a browser take about as much again.
+LEAST_MEMORY, ENOUGH_MEMORY = 3.5e9, 11e9  # bytes; a machine sold with 4 or 12 GB has a little less
+LIGHT = ("01_staleness", "06_ablations", "08_reproduce")  # the notebooks that need no PyTorch
+LEAST_DISK = 1e9  # bytes, for notebooks with outputs and for records
 KEPT = {"femnist": "femnist.npz", "newsgroups": "20news-bydate", "docstrings": "docstrings-*.npz"}
 
 
@@ -23,7 +30,8 @@ def examine() -> list[dict[str, str]]:
     """Rows of `what`, `found`, `to do` (empty if nothing)."""
     python = platform.python_version()
     rows = [_row("Python", python, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer")]
-    return [*rows, _row("platform", platform.platform()), *_packages(), *_device(), *_data()]
+    rows += [_row("platform", platform.platform()), *_packages(), *_device(), *_machine(), *_lab()]
+    return [*rows, *_data()] if installed("torch") else rows
 
 
 def _row(what: str, found: str, to_do: str = "") -> dict[str, str]:
@@ -59,12 +67,47 @@ def _tested() -> dict[str, str]:
 
 
 def _device() -> list[dict[str, str]]:
+    if not installed("torch"):
+        return []
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
     advice = "" if torch.cuda.is_available() else "the lab presets need none; the paper's models do"
     threads = f"{torch.get_num_threads()} of {os.cpu_count()} CPUs"
     return [_row("device 'auto'", gpu, advice), _row("CPU threads", threads)]
+
+
+def _machine() -> list[dict[str, str]]:
+    """Memory, and room on the disk of the present directory: what a lab runs out of."""
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(Path.cwd())
+    advice = "" if memory.total > ENOUGH_MEMORY else "one notebook at a time: shut its kernel down before the next"
+    if memory.total < LEAST_MEMORY:
+        advice = "too little for JupyterLab and a browser: use another machine, or one of a server"
+    room = "" if disk.free > LEAST_DISK else f"make room: a lab needs {LEAST_DISK / 1e9:.0f} GB"
+    return [
+        _row("memory", f"{memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB of it free", advice),
+        _row("disk here", f"{disk.free / 1e9:,.1f} GB free", room),
+    ]
+
+
+def _lab() -> list[dict[str, str]]:
+    """What would fail in a lab: JupyterLab, its kernel, notebooks without PyTorch."""
+    if importlib.util.find_spec("jupyterlab") is None or importlib.util.find_spec("ipykernel") is None:
+        return [_row("lab", "JupyterLab is missing", "pip install -e '.[notebooks]'")]
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    rows = []
+    try:
+        started = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except NoSuchKernel:
+        started = "none"
+    # The kernel that comes with ipykernel names its Python without a path, or by the path of this environment.
+    own = {*map(str.lower, ("python", "python3", Path(sys.executable).name)), str(Path(sys.executable)).lower()}
+    other = started.lower() not in own
+    advice = "another Python, which may lack packages: `jupyter kernelspec remove python3`" if other else ""
+    rows.append(_row("kernel 'python3'", started, advice))
+    light = "all" if installed("torch") else ", ".join(LIGHT)
+    return [*rows, _row("notebooks that run", light, "" if light == "all" else "PyTorch is missing for the others")]
 
 
 def _data() -> list[dict[str, str]]:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "verify": (["{}", "{}"], [], []),
     "notebook": (["{}"], ["-p", "--out"], ["-p", "nothing=1"]),
     "book": ([], ["--out"], ["--nothing"]),
+    "lab": (["{}"], [], ["--nothing"]),
     "bench": ([], ["--out", "--device"], ["--nothing"]),
     "seed-texts": ([], ["--model", "--out", "--preset", "--per-class"], ["--nothing"]),
     "doctor": ([], ["--json"], ["--nothing"]),

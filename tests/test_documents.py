@@ -29,7 +29,7 @@ def read(document: Path) -> str:
 def documented_commands() -> list[str]:
     found: set[str] = set()
     for document in DOCUMENTS:
-        text = re.sub(r"\\\n *", "", read(document))  # a command may go on in the next line
+        text = re.sub(r"\\\n *", "", read(document))  # a command may continue in the next line
         found |= set(re.findall(r"python -m reproduce ([a-z][^`\n#]*)", text))
         # In tables a command stands alone in a code span.
         spans = re.findall(r"^\| `([a-z]+[^`]*)` \|", text, flags=re.MULTILINE)

@@ -50,15 +50,30 @@ def test_conda_installs_what_pip_does() -> None:
     assert part == {"pip": ["--constraint constraints.txt", "--editable .[test]"]}
 
 
+def test_the_light_environment_has_all_but_pytorch() -> None:
+    lines = (ROOT / "requirements-light.txt").read_text(encoding="utf-8").splitlines()
+    usual = [line for line in PROJECT["dependencies"] if Requirement(line).name not in OWN_TORCH]
+    assert sorted(line for line in lines if not line.startswith("#")) == sorted([*usual, *EXTRAS["notebooks"]])
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_every_make_target_installs_the_tested_versions(tmp_path: Path) -> None:
     targets = ["quickstart", "test", "test-notebooks", "test-browser", "torture", "lab", "evidence-quick", "book"]
     outside = {name: value for name, value in os.environ.items() if name not in ("CONSTRAINTS", "MAKEFLAGS")}
-    command = ["make", "--dry-run", f"VENV={tmp_path / 'none'}", *targets, "lint"]
+    command = [
+        "make",
+        "--dry-run",
+        f"VENV={tmp_path / 'none'}",
+        f"LIGHT={tmp_path / 'light'}",
+        *targets,
+        "lab-light",
+        "lint",
+    ]
     shown = subprocess.run(command, cwd=ROOT, env=outside, capture_output=True, encoding="utf-8", check=True).stdout
     installs = [line for line in shown.splitlines() if "pip install" in line]
-    assert len(installs) == 6
-    assert all("--constraint constraints.txt" in line for line in installs)
+    assert len(installs) == 8
+    assert sum("--constraint constraints.txt" in line for line in installs) == 7
+    assert sum("--no-deps --editable ." in line for line in installs) == 1  # after the others, beside no PyTorch
 
 
 def test_a_record_names_every_package_that_a_run_may_use(monkeypatch) -> None:

@@ -137,7 +137,7 @@ def _wait_for(path: Path) -> None:
 
 
 def corrupt(directory: Path, number: int, seed: int = 0) -> dict[str, Any]:
-    """Damage the newest checkpoint in a random way, a fifth of the time the older one too; restore, go on, compare."""
+    """Damage the newest checkpoint in a random way, a fifth of the time the older one too; resume, compare."""
     rng = np.random.default_rng(seed)
     config = small("fedrevive")
     whole = compared(run(config, progress=False))

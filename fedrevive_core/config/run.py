@@ -117,13 +117,13 @@ class RevivalConfig(Section):
     guard: Switch = Field(True, description="skip losses that are not finite or far above their recent mean [authors]")
     teacher_norm_factor: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = Field(
         None,
-        description="an upload teaches only if its update is at most so many times longer or shorter than the median "
+        description="an upload teaches only if its update is at most this many times longer or shorter than the median "
         "of the last 100; unset: any length [ours]",
     )
     teacher_agreement: Fraction | None = Field(
         None,
-        description="an upload teaches only if it gives so large a share of the pool's samples of its client's classes "
-        "their label; unset: any model [ours]",
+        description="an upload teaches only if it gives at least this share of the pool's samples of its client's "
+        "classes their label; unset: any model [ours]",
     )
 
     @property

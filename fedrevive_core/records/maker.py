@@ -17,7 +17,7 @@ BESIDE = ("plots/*", "widgets/*", "config/preset*", "config/methods.py", "*/synt
 DETERMINING = ("torch", "numpy")  # packages on whose version bits may depend
 
 OTHER_CODE = (
-    "go on with the same ones, begin again in another directory, or add --allow-other-code (in Python: "
+    "take the same ones, begin again in another directory, or add --allow-other-code (in Python: "
     "allow_other_code=True): the bits may then be others, and the record lists what made each part"
 )
 

@@ -23,7 +23,7 @@ class Resumable(Protocol):
         """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
 
     def made_by(self) -> dict[str, Any]:
-        """The code, versions, device and threads that it goes on with."""
+        """The code, versions, device and threads that it continues with."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to resume."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -24,6 +25,7 @@ from reproduce.reports.notebook_html import draw_formula, with_formulas
 
 LOGGER = logging.getLogger(__name__)
 LONGEST = 200_000  # bytes of a file that gets a page
+draw = functools.cache(draw_formula)
 linked: set[str] = set()  # files that get a page, by their path in the repository
 
 
@@ -89,7 +91,7 @@ def _block(translator: Any, node: nodes.math_block) -> None:
 
 def _drawn(node: nodes.Node, source: str, *, display: bool) -> str:
     try:
-        return draw_formula(source, display=display)
+        return draw(source, display=display)
     except ValueError as error:
         LOGGER.warning("a formula cannot be drawn: %s: %s", source, error, location=node)
         return ""

@@ -100,7 +100,7 @@ def _html(panel: Panel, moving: Moving, drawn: dict[tuple, tuple[str, str]], sta
     names = list(moving)
     frames = [drawn[values] for values in itertools.product(*([value for _, value in moving[name]] for name in names))]
     different = list(dict.fromkeys(frames))
-    data = {
+    data: dict[str, list[Any]] = {
         "labels": [[label for label, _ in moving[name]] for name in names],
         "frames": [different.index(frame) for frame in frames],
         "images": [image for image, _ in different],

@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 
 import fedrevive_core
+from reproduce.reports.notebook_html import title
 
 ROOT = Path(fedrevive_core.__file__).parents[1]
 # In the order in which they are read; a document that is not named here stands at the end.
@@ -37,7 +38,7 @@ def write_source(folder: Path, executed: list[Path]) -> None:
         for picture in PICTURE.findall(text):
             _copy((path.parent / picture).resolve(), folder)
         if name != "README":
-            _write(folder / f"{name}.md", text or "# Installation\n")
+            _write(folder / f"{name}.md", text)
     contents = {caption: [page for page in pages if page in documents] for caption, pages in CONTENTS.items()}
     contents["Notebooks"] = ["notebooks/index", *(_notebook(path, folder) for path in executed)]
     _copy(ROOT / "notebooks/index.ipynb", folder)
@@ -65,7 +66,7 @@ def _notebook(path: Path, folder: Path) -> str:
             elif "text/html" in data:
                 output["data"] = {"text/html": data["text/html"]}
     _write(folder / "notebooks" / path.name, nbformat.writes(notebook))
-    return f"notebooks/{path.stem}"
+    return f"{path.stem[:2]} {title(notebook)} <notebooks/{path.stem}>"
 
 
 def _is_room(path: Path) -> bool:
@@ -75,11 +76,11 @@ def _is_room(path: Path) -> bool:
 def _room(path: Path, folder: Path) -> str:
     """Write the page of a room of the core: a section for each of its modules."""
     modules = sorted(path.glob("*.py")) if path.is_dir() else [path]
-    title = f"fedrevive_core.{path.stem}"
-    parts = [f"{title}\n{'=' * len(title)}\n"]
+    heading = f"fedrevive_core.{path.stem}"
+    parts = [f"{heading}\n{'=' * len(heading)}\n"]
     for module in modules:
         inner = path.is_dir() and module.name != "__init__.py"
-        name = f"{title}.{module.stem}" if inner else title
+        name = f"{heading}.{module.stem}" if inner else heading
         parts += [f"{module.stem}\n{'-' * len(module.stem)}\n"] if inner else []
         parts += [f".. automodule:: {name}\n" + ("" if path.is_dir() and not inner else "   :members:\n")]
     _write(folder / "api" / f"{path.stem}.rst", "\n".join(parts))

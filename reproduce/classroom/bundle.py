@@ -75,7 +75,7 @@ READ_ME = """\
 
 For {platform} ({tag}) with Python {version}. {torch}
 
-1. Copy this folder to the laptop ({megabytes:,} MB; installed, it takes about three times as much).
+1. Copy this folder to the laptop ({megabytes:,} MB; installed, two to four times as much).
 2. Run `{install}` in it. It makes an environment in the folder `env`, from the wheels here; nothing is downloaded.
 3. `{lab}` copies the notebooks to `fedrevive-lab` beside it, and opens them in JupyterLab.
 
@@ -105,9 +105,8 @@ def write_bundle(out: Path, platform: str, python: str, *, gpu: bool) -> Path:
     with writing(out), atomic_directory(out) as work:
         wheels = work / "wheels"
         _run("uv", "build", "--quiet", "--out-dir", wheels, ROOT)
-        for (
-            file
-        ) in wheels.iterdir():  # uv builds the wheel of a source archive, so that nothing left in `build` gets in
+        # uv builds the wheel of a source archive, so that nothing that is left in `build` gets in.
+        for file in wheels.iterdir():
             if file.suffix != ".whl":
                 file.unlink()
         (project,) = wheels.iterdir()
@@ -134,7 +133,7 @@ def write_bundle(out: Path, platform: str, python: str, *, gpu: bool) -> Path:
 def _run(module: str, *arguments: str | Path) -> None:
     """Run `python -m MODULE`; what it prints goes to standard error. Raises ConfigError if it fails."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    if subprocess.run(command, stdout=sys.stderr.fileno(), stdin=subprocess.DEVNULL, check=False).returncode:
+    if subprocess.run(command, stdout=2, stdin=subprocess.DEVNULL, check=False).returncode:
         raise ConfigError(
             f"{module} {arguments[0]} failed, it says why above: is there a network, and room on the disk?"
         )

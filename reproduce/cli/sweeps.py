@@ -78,12 +78,6 @@ def sweep(
     """
     from reproduce.sweeps.sweep import begun_by, check_out, plan, run_sweep
 
-    if engine not in ENGINES:
-        raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
-    if engine == "local" and address != "auto":
-        raise ConfigError(f"--address {address} is for --engine ray: leave it out, or add --engine ray")
-    if engine == "ray" and jobs != 1:
-        raise ConfigError(f"--jobs {jobs} is for --engine local: a cluster runs as many as its CPUs allow")
     described = load_experiment(experiment)
     if report:  # a missing package or a misspelt name is reported before the work, not after it
         notebook_runner().shows_sweep(described.notebook)
@@ -112,6 +106,12 @@ def sweep(
 
 
 def _executor(engine: str, out: Path, jobs: int, address: str, scale: Scale) -> Executor:
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
+    if engine == "local" and address != "auto":
+        raise ConfigError(f"--address {address} is for --engine ray: leave it out, or add --engine ray")
+    if engine == "ray" and jobs != 1:
+        raise ConfigError(f"--jobs {jobs} is for --engine local: a cluster runs as many as its CPUs allow")
     if engine == "ray":
         from reproduce.sweeps.ray_executor import RayExecutor
 
@@ -194,8 +194,17 @@ def pack(
     ```
     """
     from reproduce.sweeps import results
+    from reproduce.sweeps.sweep_file import header
 
+    packs: dict[str, Path] = {}
     for sweep_directory in directories:
+        other = packs.setdefault(header(sweep_directory)["experiment"], sweep_directory)
+        if other != sweep_directory:
+            raise ConfigError(
+                f"'{sweep_directory}' and '{other}' are of one experiment, and one would replace the other: "
+                "pack them into two directories"
+            )
+    for sweep_directory in packs.values():
         packed = results.pack(sweep_directory, out)
         print(f"{packed}: {sum(path.stat().st_size for path in packed.rglob('*')) / 1e3:,.0f} kB")
 

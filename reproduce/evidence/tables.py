@@ -219,6 +219,22 @@ def faults_table() -> list[dict[str, str]]:
     return rows
 
 
+def faults_each_table() -> list[dict[str, str]]:
+    """A row per fault and method: what it reaches, what the fault costs it, and how far it is ahead of FedRevive."""
+    runs = collect(RECORDS / "faults-each").records.runs
+    rows = []
+    for arm, its in runs.groupby("arm", observed=True, sort=False):
+        fault, method = str(arm).split("-", 1)
+        row = {"fault": fault, "method": method, "seeds": str(len(its))}
+        row |= {f"{said} %": _percent(its[score]) for score, said in SCORES.items()}
+        for against, name in ((f"none-{method}", "itself without faults"), (f"{fault}-fedrevive", "FedRevive")):
+            row[f"above {name}, over the run"] = (
+                "" if arm == against else _lead(runs, "mean_accuracy", str(arm), against)
+            )
+        rows.append(row)
+    return rows
+
+
 def ablation_leads() -> pd.DataFrame:
     """A row per arm of every ablation: question, arm, seeds, for each of SCORES its lead over FedRevive as it is, in
     points paired by seed, with half width; and its server seconds as a multiple of FedRevive's."""
@@ -288,4 +304,5 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "plus-trials": plus_trials_table,
     "plus": plus_table,
     "faults": faults_table,
+    "faults-each": faults_each_table,
 }

@@ -15,6 +15,7 @@ from test_notebooks import FOLDER, NOTEBOOKS, cells, parameters_cell
 
 from fedrevive_core.errors import ConfigError
 from fedrevive_notebooks.lessons import blend
+from reproduce.doctor import LIGHT
 
 SHELL = """
 from IPython.core.interactiveshell import InteractiveShell
@@ -57,6 +58,34 @@ def test_records_made_again_never_replace_others(tmp_path: Path, monkeypatch: py
     assert [record.summary for record in made] == [record.summary for record in read]
     with pytest.raises(ConfigError, match="already holds a run"):
         blend.records(str(tmp_path / "mine"), recompute=True, **SMALL)
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "torchvision"):
+    sys.modules[name] = None  # an import of it fails
+import matplotlib; matplotlib.use("agg")
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(history_length=0)
+shell.history_manager.enabled = False
+for source in {sources!r}:
+    shell.run_cell(source, store_history=True).raise_error()
+"""
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("name", LIGHT)
+def test_these_notebooks_need_no_pytorch(name: str) -> None:
+    run_python(WITHOUT_TORCH.format(sources=[cell.source for cell in cells(FOLDER / f"{name}.ipynb", "code")]))
+
+
+def test_the_lab_and_the_doctor_need_no_pytorch(tmp_path: Path) -> None:
+    run_python(
+        "import sys\nsys.modules['torch'] = None\nfrom reproduce import doctor, lab\n"
+        "doctor.installed = lambda name: None\n"
+        f"from pathlib import Path\nlab.copy_course(Path({str(tmp_path / 'lab')!r}))\n"
+        "from reproduce.cli.app import app\nassert doctor.examine()"
+    )
 
 
 def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:

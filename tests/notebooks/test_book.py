@@ -20,9 +20,9 @@ from test_notebooks import TINY
 
 from reproduce.book.make import make_book
 
-NOTEBOOKS = ["01_staleness", "06_ablations"]
+NOTEBOOKS = ["01_staleness", "05_fedrevive"]
 MOST_BYTES = 3_000_000  # of a page with its frames, beyond its own text and figures
-PAGES = ["index", "notebooks/01_staleness", "notebooks/06_ablations", "docs/METHODS", "docs/GLOSSARY", "api/revival",
+PAGES = ["index", "notebooks/01_staleness", "notebooks/05_fedrevive", "docs/METHODS", "docs/GLOSSARY", "api/revival",
          "files/fedrevive_core/server.py"]  # fmt: skip
 
 pytestmark = pytest.mark.browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -148,6 +149,28 @@ def test_doctor_names_what_is_missing_or_too_old(monkeypatch):
 
     monkeypatch.setattr(doctor, "installed", lambda name: None)
     assert "pip install -e ." in {row["what"]: row for row in doctor.examine()}["fedrevive"]["to do"]
+
+
+def test_doctor_says_before_the_lab_what_would_fail_in_it(monkeypatch):
+    def remarks() -> dict[str, str]:
+        return {row["what"]: row["to do"] for row in [*doctor._machine(), *doctor._lab()]}
+
+    plenty = SimpleNamespace(total=16e9, available=9e9, free=50e9)
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: plenty)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: plenty)
+    assert set(remarks().values()) == {""}
+    plenty.total = 8.1e9
+    assert "one notebook at a time" in remarks()["memory"]
+    plenty.total, plenty.free = 2e9, 0.5e9
+    assert "use another machine" in remarks()["memory"]
+    assert "make room" in remarks()["disk here"]
+    other = SimpleNamespace(argv=["/elsewhere/bin/python3"])
+    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", lambda *_: other)
+    assert "another Python" in remarks()["kernel 'python3'"]
+    monkeypatch.setattr(doctor, "installed", lambda name: None)
+    assert "PyTorch is missing" in remarks()["notebooks that run"]
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    assert "[notebooks]" in remarks()["lab"]
 
 
 @pytest.mark.parametrize(

@@ -49,13 +49,15 @@ COMMANDS = {
     "seed-texts": ("--model", "none", "--out", "OUT/seeds.jsonl"),
     "notebook": ("01_staleness", "--out", "OUT/copy.ipynb"),
     "book": ("--out", "OUT"),
+    "lab": ("OUT",),
     "verify": ("RECORD", "RECORD"),
     "doctor": (),
     "bench": ("--out", "OUT/bench.json"),
 }
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
 ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
-WRITTEN, READ = {"out", "plot"}, {"check", "source", "runs", "directories", "directory"}  # parameters that are paths
+# Parameters that are paths.
+WRITTEN, READ = {"out", "plot", "folder"}, {"check", "source", "runs", "directories", "directory"}
 CASES = [(name, place) for name in COMMANDS for place in ("parent", "inside", "failing")]
 CASES = [case for case in CASES if case[0] not in ("presets", "verify", "doctor") or case[1] == "inside"]
 CASES += [(name, "inside, with links") for name in ON_A_SWEEP]
@@ -104,6 +106,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(notebook_runner, "shipped", lambda: ["01_staleness"])
     monkeypatch.setattr("reproduce.book.make.check_sphinx", lambda: None)
     monkeypatch.setattr("reproduce.book.make.run_sphinx", lambda _, pages: (pages / "index.html").write_text("book"))
+    monkeypatch.setattr("reproduce.lab.open_lab", lambda *_: None)
     measured = {"results": {"rate": {"one": {"ours": 1.0}}}, "provenance": {"device": "cpu", "num_threads": 1}}
     monkeypatch.setattr(bench, "run_benchmark", lambda *_, **__: measured)
     monkeypatch.setattr(bench, "plot_bench", lambda _: Figure())

@@ -23,6 +23,7 @@ from fedrevive_core import run
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.plots import plot_curves
 from fedrevive_core.records import Altered
+from reproduce.cli import sweeps
 from reproduce.cli.sweeps import publish
 from reproduce.reports.claims import judge_claims, times_table
 from reproduce.reports.report import read_report, write_report
@@ -227,7 +228,7 @@ def test_the_report_says_what_is_missing_and_what_it_cost(sweep: Path) -> None:
     size = report.records.runs["num_parameters"].iloc[0] * 4
     assert costs["client_steps"] == 16 * config.training.steps
     assert costs["bytes_up"] == 16 * size
-    # Eight jobs at first, and one for each of the 15 uploads after which the run goes on, or 16.
+    # Eight jobs at first, and one for each of the 15 uploads after which the run continues, or 16.
     assert costs["bytes_down"] / size - 8 in (15, 16)
 
 
@@ -240,6 +241,13 @@ def test_the_report_on_disk(sweep: Path) -> None:
     assert "data:image/png" in page
     for name in ("verdicts", "arms", "times"):
         assert isinstance(pd.read_parquet(sweep / "report" / f"{name}.parquet"), pd.DataFrame)
+
+
+def test_two_sweeps_of_one_experiment_are_not_packed_in_one_place(sweep: Path, tmp_path: Path) -> None:
+    shutil.copytree(sweep, tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"other' and .* are of one experiment"):
+        sweeps.pack([sweep, tmp_path / "other"], tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
 
 
 def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
