@@ -52,7 +52,7 @@ def make_book(
         except NotebookFailed as error:
             failures.append(str(error))
     with writing(out), work_directory(out) as work, atomic_directory(out / "html", last="index.html") as pages:
-        write_source(work / "source", copies)
+        write_source(work / "source", [copy for copy in copies if copy.exists()])
         if not run_sphinx(work, pages):
             raise ConfigError(f"the book is not written to '{out}': put right what Sphinx says above")
     return out / "html" / "index.html", failures
