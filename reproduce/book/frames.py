@@ -17,13 +17,14 @@ from PIL import Image
 from fedrevive_core.plots import in_words, png_bytes
 from fedrevive_core.widgets import Panel
 
-LIMIT = 1_450_000  # bytes of one panel on its page; no notebook has more than two panels
-WIDTH, COLOURS = 1000, 64  # of a frame: sharp on a phone, and a fifth of the bytes
+LIMIT = 1_450_000  # bytes of one panel on its page, which has two of them at most
+WIDTH, QUALITY = 900, 60  # of a frame: sharp on a phone, and small
 MOST = 10  # values of a control that is not named below; only the first two controls of a panel move
-# What moves, by the panel's title: how many values of a control, or which.
+# What moves, by the panel's title: how many values of a control, or which. Each of these is alone on its page, and may
+# take twice the bytes.
 MOVED: dict[str, dict[str, int | tuple[Any, ...]]] = {
     "Timeline explorer": {"concurrency": (1, 2, 5, 10, 15, 20, 30, 40, 50, 60), "slowdown": (1, 2, 5, 10, 20)},
-    "Time travel": {"run": 3, "sim_time": 24},
+    "Time travel": {"run": 3, "sim_time": 20},
     "Synthesis microscope": {"label": 10, "steps": 8},
 }
 Moving = dict[str, list[tuple[str, Any]]]  # labels and values of the sliders on the page, by name of the control
@@ -37,7 +38,7 @@ def show_frames() -> None:
 def frames_html(panel: Panel) -> str | None:
     """Sliders above the first frame, and all frames with their words for the script.
 
-    At most LIMIT bytes: where they would be more, every second value of the slider with the most values is left out.
+    At most LIMIT bytes, or twice as many: otherwise every second value of the slider with the most values is left out.
     None for a panel that does more than draw.
     """
     if type(panel) is not Panel:
@@ -49,18 +50,22 @@ def frames_html(panel: Panel) -> str | None:
         for values in itertools.product(*([value for _, value in shown] for shown in moving.values()))
     }
     start = tuple(panel.controls[name].value for name in moving)
-    while len(text := _html(panel, moving, drawn, start).encode()) > LIMIT:
+    limit = LIMIT * (2 if _named(panel) else 1)
+    while len(text := _html(panel, moving, drawn, start).encode()) > limit:
         name = max(moving, key=lambda name: len(moving[name]))
         first = [value for _, value in moving[name]].index(panel.controls[name].value) % 2
         moving[name] = moving[name][first::2]
     return text.decode()
 
 
+def _named(panel: Panel) -> dict[str, int | tuple[Any, ...]] | None:
+    return next((wanted for title, wanted in MOVED.items() if panel.image.tooltip.startswith(title)), None)
+
+
 def _moving(panel: Panel) -> Moving:
     """Which sliders stand on the page, with their values; the one at the start is among them."""
-    named = next((wanted for title, wanted in MOVED.items() if panel.image.tooltip.startswith(title)), None)
     moving = {}
-    for name, wanted in (named or dict.fromkeys(list(panel.controls)[:2], MOST)).items():
+    for name, wanted in (_named(panel) or dict.fromkeys(list(panel.controls)[:2], MOST)).items():
         options, start = _options(panel.controls[name]), panel.controls[name].value
         if isinstance(wanted, int):
             first = [value for _, value in options].index(start)
@@ -92,7 +97,7 @@ def _frame(panel: Panel, values: dict[str, Any]) -> tuple[str, str]:
     scale = WIDTH / (figure.get_size_inches()[0] * figure.dpi)
     drawn = Image.open(io.BytesIO(png_bytes(figure, scale=scale, compression=1)))
     buffer = io.BytesIO()
-    drawn.quantize(COLOURS, Image.Quantize.FASTOCTREE).convert("RGBA").save(buffer, "webp", lossless=True)
+    drawn.save(buffer, "webp", quality=QUALITY)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}", in_words(figure)
 
 

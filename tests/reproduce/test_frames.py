@@ -51,7 +51,7 @@ def test_every_place_of_the_sliders_has_its_frame_and_equal_frames_stand_there_o
     assert held["images"][first] == ""
     assert f'alt="{held["words"][first]}"' in text
     picture = Image.open(io.BytesIO(base64.b64decode(held["images"][0].partition(",")[2])))
-    assert picture.size == (1000, 500)
+    assert picture.size == (900, 450)
 
 
 def test_few_values_of_a_long_slider_are_drawn_and_the_first_one_is_among_them() -> None:
