@@ -3,7 +3,7 @@
 #   docker build --tag fedrevive .
 #   docker run --rm --publish 127.0.0.1:8888:8888 --volume "$PWD/lab:/home/student/lab" fedrevive
 #
-# The address, with its token, is in what the second command prints. Each open notebook takes up to 1.3 GB of memory.
+# The address, with its token, is in what the second command prints. 03_synthesis took 1.3 GB of memory.
 FROM python:3.12-slim
 
 WORKDIR /opt/fedrevive

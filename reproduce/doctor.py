@@ -19,7 +19,7 @@ from fedrevive_core.records import installed, requirements
 # Not there if the project was installed as a package, without its source.
 TESTED = Path(__file__).parents[1] / "constraints.txt"
 DATA_SETS = ("digits", "fashion_mnist", "cifar10", "cifar100")
-# As measured: the kernel of 03_synthesis takes 1.3 GB; JupyterLab and a browser take about as much again.
+# The kernel of 03_synthesis took 1.3 GB; JupyterLab, a browser and the system need some, too.
 LEAST_MEMORY, ENOUGH_MEMORY = 3.5e9, 11e9  # bytes; a machine sold with 4 or 12 GB has a little less
 LIGHT = ("01_staleness", "06_ablations", "08_reproduce")  # the notebooks that need no PyTorch
 LEAST_DISK = 1e9  # bytes, for notebooks with outputs and for records

@@ -19,7 +19,7 @@ CONTENTS = {
     "Notebooks": [],
     "Method": ["docs/METHODS", "docs/TEXT", "docs/FAULTS", "docs/ARCHITECTURE"],
     "Results": ["docs/RESULTS", "docs/SPEED", "reproduce/README"],
-    "Teach": ["docs/TEACHING", "docs/CLASSROOM"],
+    "Teach": ["docs/TEACHING", "docs/HANDOUT", "docs/CLASSROOM"],
     "API": [],
     "More": [],
 }

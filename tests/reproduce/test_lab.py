@@ -53,12 +53,15 @@ def test_what_others_put_there_stays(newer: Path, tmp_path: Path) -> None:
     (folder / INDEX).write_text("not of the course")
     assert lab.copy_course(folder) == [INDEX]
     assert (folder / INDEX).read_text() == "not of the course"
-    (folder / INDEX).unlink()
-    secret.write_text("first")
-    (folder / INDEX).symlink_to(secret)
     newer.write_text("second")
+    (folder / INDEX).unlink()
+    lab.copy_course(folder)
+    (folder / INDEX).unlink()
+    secret.write_text("second")  # as it was copied, but behind a link
+    (folder / INDEX).symlink_to(secret)
+    newer.write_text("third")
     assert lab.copy_course(folder) == [INDEX]
-    assert secret.read_text() == "first"
+    assert secret.read_text() == "second"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 5000, '{"notebooks/index.ipynb": 3}', "\xff"])
