@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick pages lab lab-light lint constraints clean
+.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick book lab lab-light lint constraints clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -21,7 +21,7 @@ test-processes: $(VENV)/.test  ## real processes that are killed, stopped, resum
 test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and solved
 	$(PYTEST) -n 2 -m notebooks
 
-test-browser: $(VENV)/.browser  ## every widget in JupyterLab, in a real browser
+test-browser: $(VENV)/.browser  ## every widget in JupyterLab and the book, in a real browser
 	$(PYTEST) -m browser tests/notebooks
 
 LOWEST := .venv-lowest
@@ -52,8 +52,8 @@ evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence (ten minute
 		$$([ -d $(AGAIN)/synthesis ] && echo --resume)
 	$(BIN)/python -m reproduce evidence --check $(AGAIN)/map --check $(AGAIN)/sceptic --check $(AGAIN)/synthesis
 
-pages: $(VENV)/.notebooks  ## every notebook executed, as pages with an index
-	$(BIN)/python -m reproduce pages --out build/pages
+book: $(VENV)/.book  ## the documents, every notebook executed, and the API, as pages
+	$(BIN)/python -m reproduce book --out build/book
 
 lint: $(VENV)/.lint  ## style and types, with the tools that pyproject.toml pins
 	$(BIN)/ruff check .
@@ -65,8 +65,9 @@ lint: $(VENV)/.lint  ## style and types, with the tools that pyproject.toml pins
 constraints: $(VENV)/.lint  ## write constraints.txt: what .venv holds, and what other systems need beside it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m pip freeze --exclude-editable | grep == > constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra test --extra browser --extra lint --universal --python-version 3.11 \
-		--fork-strategy fewest --no-annotate --quiet --custom-compile-command 'make constraints' --output-file constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra test --extra book --extra browser --extra lint --universal \
+		--python-version 3.11 --fork-strategy fewest --no-annotate --quiet \
+		--custom-compile-command 'make constraints' --output-file constraints.txt
 	sed -E -i '/^(cuda-|nvidia-|triton|sympy|mpmath|networkx|setuptools)/d; s/^(torch|torchvision)==/\1<=/' constraints.txt
 
 clean:
@@ -74,10 +75,11 @@ clean:
 
 # One stamp per set of packages; each also installs the project itself, editable.
 $(VENV)/.notebooks: EXTRAS := [notebooks]
+$(VENV)/.book: EXTRAS := [notebooks,book]
 $(VENV)/.test: EXTRAS := [test]
-$(VENV)/.browser: EXTRAS := [test,browser]
-$(VENV)/.lint: EXTRAS := [test,browser,lint]
-$(VENV)/.base $(VENV)/.notebooks $(VENV)/.test $(VENV)/.browser $(VENV)/.lint: \
+$(VENV)/.browser: EXTRAS := [test,book,browser]
+$(VENV)/.lint: EXTRAS := [test,book,browser,lint]
+$(VENV)/.base $(VENV)/.notebooks $(VENV)/.book $(VENV)/.test $(VENV)/.browser $(VENV)/.lint: \
 		pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing (PyTorch is several GB, once) ..."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.$(EXTRAS)'

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "evidence": ([], ["--check"], ["--check", "nowhere"]),
     "verify": (["{}", "{}"], [], []),
     "notebook": (["{}"], ["-p", "--out"], ["-p", "nothing=1"]),
-    "pages": ([], ["--out"], ["--nothing"]),
+    "book": ([], ["--out"], ["--nothing"]),
     "lab": (["{}"], [], ["--nothing"]),
     "bench": ([], ["--out", "--device"], ["--nothing"]),
     "seed-texts": ([], ["--model", "--out", "--preset", "--per-class"], ["--nothing"]),

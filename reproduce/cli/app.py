@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 from reproduce.cli.bundle import bundle
 from reproduce.cli.classroom import collect, release
 from reproduce.cli.door import main
-from reproduce.cli.notebooks import lab, notebook, pages
+from reproduce.cli.notebooks import book, lab, notebook
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
 from reproduce.cli.tools import bench, doctor, seed_texts, verify
@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last re
 COMMANDS = {
     "Understand": (presets, timeline),
     "Reproduce": (quickstart, run, compare, sweep, report, pack, evidence, branch, seed_texts),
-    "Teach": (lab, notebook, pages),
+    "Teach": (lab, notebook, book),
     "Check": (verify, doctor, bench),
 }
 

@@ -110,28 +110,29 @@ def lab(
     open_lab(folder, options or [])
 
 
-def pages(
-    out: Annotated[Path, directory("Directory for the pages and their index.")] = Path("build/pages"),
+def book(
+    out: Annotated[Path, directory("Directory for the pages and the executed notebooks.")] = Path("build/book"),
     cell_seconds: CellSecondsOption = 3600,
 ) -> None:
-    """Execute every notebook of the course with its defaults, and write their pages and an index.
+    """Execute every notebook of the course with its defaults, and write the book: documents, notebooks, API.
 
-    If a notebook fails, the others still run; the index shows the error, and the exit code is 1.
+    If a notebook fails, the others still run; its page shows the error, and the exit code is 1. What has not changed
+    since the last time is not executed again. It needs the extra `book` and a checkout.
 
     ```
-    fedrevive pages --out build/pages
+    fedrevive book --out build/book
     ```
     """
     notebook_runner()  # before the next import, which needs the same packages
-    from reproduce.pages import write_pages
+    from reproduce.book.make import make_book
 
     try:
-        index, failures = write_pages(out, cell_seconds)
+        page, failures = make_book(out, cell_seconds=cell_seconds)
     except Interrupted as stopped:
         print(f"stopped by signal {stopped.signal}: the notebooks that ended are in {out}", file=sys.stderr)
         raise typer.Exit(128 + stopped.signal) from None
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
-    print(f"Open this page: {index.resolve()}")
+    print(f"Open this page: {page.resolve()}")
     if failures:
         raise typer.Exit(1)

@@ -125,8 +125,13 @@ def _output(output: Any) -> str:
 
 
 def to_html(markdown: str) -> str:
-    """Markdown as HTML, with every formula drawn; what stands in code is left alone."""
-    parts = re.split(r"(<pre\b.*?</pre>|<code\b.*?</code>)", str(markdown2html(markdown)), flags=re.DOTALL)
+    """Markdown as HTML, with every formula drawn."""
+    return with_formulas(str(markdown2html(markdown)))
+
+
+def with_formulas(text: str) -> str:
+    """HTML with every formula drawn; what stands in code is left alone."""
+    parts = re.split(r"(<pre\b.*?</pre>|<code\b.*?</code>)", text, flags=re.DOTALL)
     return "".join(part if number % 2 else FORMULA.sub(_formula, part) for number, part in enumerate(parts))
 
 

@@ -22,7 +22,12 @@ MODULES = [
     importlib.import_module(f"fedrevive_notebooks.lessons.{module.name}")
     for module in pkgutil.iter_modules(lessons.__path__)
 ]
-CHECKS = {f"{m.__name__}.{n}" for m in MODULES for n in vars(m) if n.startswith("check_") and n != "check_model"}
+CHECKS = {
+    f"{module.__name__}.{name}"
+    for module in MODULES
+    for name, made in vars(module).items()
+    if name.startswith("check_") and name != "check_model" and made.__module__ == module.__name__
+}
 for path in Path(__file__).parent.glob("test_lessons_*.py"):
     importlib.import_module(path.stem)  # which fills TABLES
 

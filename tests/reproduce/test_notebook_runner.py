@@ -20,7 +20,6 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import lock
 from reproduce import notebook_runner as notebooks
 from reproduce.cli.app import main
-from reproduce.pages import write_pages
 from reproduce.reports.notebook_html import draw_formula, to_html, write_notebook_page
 
 PARAMETERS = "n = 1\nrate = 0.5\nname = 'a'\nflag = False\nmany = [1, 2]\nany_of = None\nrecords = ''"
@@ -278,32 +277,18 @@ def test_rendering_passes_the_sweep_on(tmp_path: Path, monkeypatch: pytest.Monke
         notebooks.render(str(other), tmp_path, tmp_path / "c.ipynb")
 
 
-def test_pages_go_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
-    write(tmp_path / "00_bad.ipynb", "1 / 0", about="# Is it bad?\n\nYes.")
-    write(tmp_path / "01_good.ipynb", "print('fine')", about="# Is it good?\n\nWith $\\tau$.")
-    index, failures = write_pages(tmp_path / "pages")
-    assert len(failures) == 1
-    assert "ZeroDivisionError" in failures[0]
-    page = index.read_text(encoding="utf-8")
-    for name, question in (("00_bad", "Is it bad?"), ("01_good", "Is it good?")):
-        assert f'<a href="{name}.html">{question}</a>' in page
-        assert (tmp_path / "pages" / f"{name}.html").exists()
-
-
-def test_the_cell_tagged_picture_is_kept_beside_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+def test_the_cell_tagged_picture_is_kept_beside_the_page(tmp_path: Path) -> None:
     path = write(tmp_path / "00_drawn.ipynb", "from PIL import Image\nImage.new('RGB', (3, 2), 'red')")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1].metadata.tags = ["picture"]
     nbformat.write(notebook, path)
-    write(tmp_path / "01_plain.ipynb", "1 + 1")
-    index, _ = write_pages(tmp_path / "pages")
-    picture = Image.open(tmp_path / "pages" / "00_drawn.png")
+    plain = write(tmp_path / "01_plain.ipynb", "1 + 1")
+    for source in (path, plain):
+        notebooks.execute(source, tmp_path / "out" / source.name)
+    picture = Image.open(tmp_path / "out" / "00_drawn.png")
     assert picture.size == (3, 2)
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 0, 0)
-    assert not (tmp_path / "pages" / "01_plain.png").exists()
-    assert index.read_text(encoding="utf-8").count('<img src="data:image/png') == 1
+    assert not (tmp_path / "out" / "01_plain.png").exists()
 
 
 def test_pages_load_nothing_and_fold_solutions(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ COMMANDS = {
     "branch": ("KEPT", "--out", "OUT"),
     "seed-texts": ("--model", "none", "--out", "OUT/seeds.jsonl"),
     "notebook": ("01_staleness", "--out", "OUT/copy.ipynb"),
-    "pages": ("--out", "OUT"),
+    "book": ("--out", "OUT"),
     "lab": ("OUT",),
     "verify": ("RECORD", "RECORD"),
     "doctor": (),
@@ -106,6 +106,8 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(comparison, "comparison", lambda *given: original(*given[:-1], TINY))
     monkeypatch.setattr(notebook_runner.papermill, "execute_notebook", executed)
     monkeypatch.setattr(notebook_runner, "shipped", lambda: ["01_staleness"])
+    monkeypatch.setattr("reproduce.book.make.check_sphinx", lambda: None)
+    monkeypatch.setattr("reproduce.book.make.run_sphinx", lambda _, pages: (pages / "index.html").write_text("book"))
     monkeypatch.setattr("reproduce.lab.open_lab", lambda *_: None)
     measured = {"results": {"rate": {"one": {"ours": 1.0}}}, "provenance": {"device": "cpu", "num_threads": 1}}
     monkeypatch.setattr(bench, "run_benchmark", lambda *_, **__: measured)

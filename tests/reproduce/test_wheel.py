@@ -144,12 +144,8 @@ def test_a_notebook(fedrevive: Installed, command: str) -> None:
     assert (fedrevive.folder / f"build/notebooks/{name}.html").is_file()
 
 
-def test_pages_of_all_notebooks(fedrevive: Installed) -> None:
-    """Each ends at its first cell, which takes more than a second; the index shows all of them."""
-    shown = fedrevive("pages --out build/pages --cell-seconds 1", code=1)
-    assert shown.count("took more than 1 seconds") == len(shipped())
-    index = (fedrevive.folder / "build/pages/index.html").read_text(encoding="utf-8")
-    assert all(f'href="{name}.html"' in index for name in shipped())
+def test_the_book_needs_a_checkout(fedrevive: Installed) -> None:
+    assert "this is an installed copy" in fedrevive("book --out build/book", code=2)
 
 
 def test_the_lab_opens_in_a_folder_of_its_own(fedrevive: Installed) -> None:
