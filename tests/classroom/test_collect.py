@@ -210,7 +210,8 @@ def test_values_and_functions_are_judged_with_the_students_seed(monkeypatch: pyt
     asked = lesson.changed(federation, 5000, buffer_size=4)
     measured = f"{lesson.mean_staleness(asked, 77):.3g}"
     assert (kind, marks, own) == ("right", [], False)
-    assert message == f"A run of 1250 versions has {measured}; the law says {expected_staleness(asked):.3g}."
+    law = f"Little's law, below, says {expected_staleness(asked):.3g}."
+    assert message == f"A run of 1250 versions has {measured}; {law}"
 
 
 def test_the_limit_is_of_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
