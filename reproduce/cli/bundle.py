@@ -33,7 +33,7 @@ def bundle(
     Copy the directory to the laptops. They need Python, of this version, and nothing else. Needs uv (`pip install uv`).
 
     ```
-    fedrevive classroom bundle --platform windows --python 3.12 --out build/bundle
+    fedrevive classroom bundle --platform windows --out build/bundle
     ```
     """
     if platform not in PLATFORMS:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import leave_what_uv_leaves
 
 from fedrevive_core.errors import ConfigError
 from reproduce.classroom import bundle
@@ -17,16 +18,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     commands: list[list[str]] = []
 
     def run(*command: str | Path) -> None:
-        words = [str(word) for word in command]
-        commands.append(words)
-        if words[:2] == ["uv", "build"]:
-            for ending in ("-py3-none-any.whl", ".tar.gz"):
-                folder = Path(words[words.index("--out-dir") + 1])
-                folder.mkdir(exist_ok=True)
-                Path(folder, f"fedrevive-0.1.0{ending}").write_bytes(b"built")
-        elif words[:3] == ["uv", "pip", "compile"]:
-            wheel = "/somewhere/fedrevive-0.1.0-py3-none-any.whl[notebooks]"
-            Path(words[3]).write_text(f"numpy==2.4.6\n{wheel}\ntorch==2.9\n")
+        commands.append([str(word) for word in command])
+        leave_what_uv_leaves(*command)
 
     monkeypatch.setattr(bundle, "_run", run)
     monkeypatch.setattr(bundle.importlib.util, "find_spec", lambda name: name)

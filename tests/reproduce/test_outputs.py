@@ -15,7 +15,7 @@ from typing import get_type_hints
 from unittest.mock import MagicMock
 
 import pytest
-from helpers import SMALL, commands_of, small
+from helpers import SMALL, commands_of, leave_what_uv_leaves, small
 from matplotlib.figure import Figure
 
 from fedrevive_core import files
@@ -52,6 +52,7 @@ COMMANDS = {
     "verify": ("RECORD", "RECORD"),
     "doctor": (),
     "bench": ("--out", "OUT/bench.json"),
+    "classroom bundle": ("--out", "OUT"),
     "classroom release": ("--out", "OUT"),
     "classroom collect": ("HANDED_IN", "--out", "OUT/table.csv"),
 }
@@ -109,6 +110,8 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr("reproduce.book.make.check_sphinx", lambda: None)
     monkeypatch.setattr("reproduce.book.make.run_sphinx", lambda _, pages: (pages / "index.html").write_text("book"))
     monkeypatch.setattr("reproduce.lab.open_lab", lambda *_: None)
+    monkeypatch.setattr("reproduce.classroom.bundle._run", leave_what_uv_leaves)
+    monkeypatch.setattr("reproduce.classroom.bundle.importlib", MagicMock())  # uv and pip are there
     measured = {"results": {"rate": {"one": {"ours": 1.0}}}, "provenance": {"device": "cpu", "num_threads": 1}}
     monkeypatch.setattr(bench, "run_benchmark", lambda *_, **__: measured)
     monkeypatch.setattr(bench, "plot_bench", lambda _: Figure())
