@@ -16,7 +16,7 @@ NOTEBOOKS = Path(fedrevive_notebooks.__file__).parent
 DOCUMENTS = next((path for path in (HOME / "fedrevive_docs", HOME / "docs") if path.is_dir()), HOME / "docs")
 COPIED = {
     "notebooks": (NOTEBOOKS, ("*.ipynb", "from_scratch.py")),
-    "docs": (DOCUMENTS, ("*.md", "figures/*.png")),
+    "docs": (DOCUMENTS, ("*.md", "figures/*")),
 }
 LIST = ".fedrevive-lab.json"  # what was copied: sha256 by name
 LONGEST = 1_000_000  # bytes of that list
