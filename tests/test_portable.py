@@ -35,7 +35,9 @@ def test_every_module_imports() -> None:
         "import fedrevive_core, reproduce\n"
         "names = [m.name for p in (fedrevive_core, reproduce)\n"
         "         for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.') if not m.name.endswith('__main__')]\n"
-        "for name in names:\n"
+        "import importlib.util\n"
+        "alone = [] if importlib.util.find_spec('sphinx') else ['reproduce.book.extension']  # Sphinx imports it\n"
+        "for name in set(names) - set(alone):\n"
         "    importlib.import_module(name)\n"
         "print(len(names) > 80)\n"
     )

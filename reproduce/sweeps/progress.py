@@ -43,7 +43,8 @@ class SweepProgress:
 
     def __exit__(self, *error: object) -> None:
         self._line()
-        self.bars.stop()
+        if not self.bars.disable:  # an older rich ends even bars that are not shown with an empty line
+            self.bars.stop()
 
     def report(self, event: Event) -> None:
         """Count `event`; a problem is printed at once, in one line."""
