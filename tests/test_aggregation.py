@@ -156,4 +156,5 @@ def test_limits_that_are_fedbuff(settings: dict[str, Any]) -> None:
     plain = {name: value for name, value in settings.items() if name.startswith("federation")}
     torch.set_num_threads(1)
     expected = run(Simulation(small("fedbuff", **plain)))
-    torch.testing.assert_close(run(Simulation(small("fedbuff", **settings))), expected, rtol=1e-5, atol=1e-5)
+    apart = run(Simulation(small("fedbuff", **settings))) - expected
+    assert apart.norm() < 1e-6 * expected.norm()  # rounding, summed in another order

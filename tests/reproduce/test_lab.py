@@ -37,7 +37,7 @@ def test_copies_are_renewed_until_someone_changes_them(newer: Path, tmp_path: Pa
     assert lab.copy_course(folder) == []
     assert (folder / INDEX).read_text() == "second"
     (folder / INDEX).write_text("my work")
-    assert lab.copy_course(folder) == []  # nothing newer to be had
+    assert lab.copy_course(folder) == []  # nothing is newer
     newer.write_text("third")
     assert lab.copy_course(folder) == lab.copy_course(folder) == [INDEX]
     assert (folder / INDEX).read_text() == "my work"
