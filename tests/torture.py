@@ -423,7 +423,7 @@ simulation, early, started = Simulation(config), None, time.monotonic()
 for _ in simulation.steps():
     if simulation.num_processed == {early}:
         early = resident()
-record = simulation._record()
+record = simulation.record()
 print(json.dumps({{"arrivals": len(record.arrivals), "early_mb": early / 1e6, "end_mb": resident() / 1e6,
     "growth": resident() / early - 1, "minutes": (time.monotonic() - started) / 60}}))
 """
