@@ -127,7 +127,7 @@ class Synthesizer:
         latents = tuple(latent.clone().requires_grad_() for latent in draws.latents)
         device = latents[0].device
         labels = torch.from_numpy(draws.labels).to(device)
-        views = [self.layout.views(teacher) for teacher in teachers]
+        views = self.layout.views(torch.stack(list(teachers)))
         student_views = self.layout.views(student)
         term_weights = student.new_tensor([config.feature_weight, config.label_weight, config.adversarial_weight])
         best = torch.full((), torch.inf, device=device)
