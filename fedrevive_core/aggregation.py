@@ -136,9 +136,8 @@ class Aggregator:
 def new_version(layout: StateLayout, state: Tensor, updates: Sequence[Tensor], lr: float) -> Tensor:
     """state + lr * mean of `updates`, with the probes' statistics reset. Returns a new tensor."""
     mean = updates[0] if len(updates) == 1 else torch.stack(list(updates)).mean(dim=0)
-    version = lr * mean
-    version += state
-    return layout.reset_statistics_(version)
+    # One operation, because every new vector of a large model costs more than the arithmetic on it.
+    return layout.reset_statistics_(torch.add(state, mean, alpha=lr))
 
 
 def _free_bytes(device: torch.device) -> int:

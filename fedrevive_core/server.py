@@ -169,7 +169,8 @@ class Server:
 
     def _unusable(self, update: Tensor) -> str:
         """Why `update` (size,) could make a new version non-finite; '' if no mean of updates that pass here can."""
-        peaks = [torch.linalg.vector_norm(values, ord=math.inf) for values in (update, self.state)]
+        # Not the norm of order infinity, which takes 16 times as long on a CPU. A NaN anywhere gives NaN.
+        peaks = [torch.stack(values.aminmax()).abs().max() for values in (update, self.state)]
         of_update, of_state = torch.stack(peaks).tolist()
         if not math.isfinite(of_update):
             return "not finite"
@@ -213,7 +214,6 @@ class Server:
 
 def blend(client_update: Tensor, distilled_update: Tensor | None, weight: float) -> Tensor:
     """(1 - weight) * client_update + weight * distilled_update; None stands for zero. Returns a new tensor."""
-    update = (1 - weight) * client_update
-    if distilled_update is not None:
-        update += weight * distilled_update
-    return update
+    if distilled_update is None:
+        return (1 - weight) * client_update
+    return torch.lerp(client_update, distilled_update, weight)

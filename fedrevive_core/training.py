@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import vmap
 from torch.nn import functional as F
 
 from fedrevive_core.config import TrainingConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.models import StateLayout, seeded
+from fedrevive_core.models import StateLayout, call_stacked, seeded
 from fedrevive_core.seeding import stream
 from fedrevive_core.transforms import Preparation, channels_last
+
+LARGEST_STACK = 24  # jobs trained together on a CPU: more gain little there, and each takes memory
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class LocalTrainer:
         for index, job in enumerate(jobs):
             stacks.setdefault(len(self.data.shards[job.client]) if self.stacks else -1 - index, []).append(index)
         returned: dict[int, Tensor] = {}
-        for indices in stacks.values():
+        most = LARGEST_STACK if self.device.type == "cpu" else max(len(jobs), 1)
+        chunks = [stack[first : first + most] for stack in stacks.values() for first in range(0, len(stack), most)]
+        for indices in chunks:
             with seeded(stream(self.seed, "dropout", 0, jobs[indices[0]].number), self.device):
                 states = self._train_stack([jobs[index] for index in indices])
             # Copies, so that the stack is freed although its jobs arrive at different times.
@@ -75,17 +78,18 @@ class LocalTrainer:
             tensors = self.layout.parameter_views(parameters) | buffers
             if len(jobs) == 1:
                 # Indexing loses the memory format of one-channel images.
-                loss = self._loss({name: t[0] for name, t in tensors.items()}, channels_last(inputs[0]), labels[0])
+                logits = self._logits({name: t[0] for name, t in tensors.items()}, channels_last(inputs[0]))
             else:
-                # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
-                loss = vmap(self._loss, randomness="different")(tensors, inputs, labels).sum()
+                logits = call_stacked(self._logits, tensors, inputs)
+            # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
+            loss = F.cross_entropy(logits.view(labels.numel(), -1), labels.view(-1), reduction="sum") / size
             parameters.grad = torch.autograd.grad(loss, parameters)[0]
             optimiser.step()
             first += size
         return torch.cat([parameters.detach(), *(buffer.flatten(1) for buffer in buffers.values())], dim=1)
 
-    def _loss(self, tensors: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(self.layout.call(tensors, inputs, training=True), labels)
+    def _logits(self, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        return self.layout.call(tensors, inputs, training=True)
 
     def _draw(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
         """Sample numbers (n,) and augmentation draws (n, ...) of all n = sum(batch_sizes) samples a job sees."""

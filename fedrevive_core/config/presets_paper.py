@@ -51,8 +51,9 @@ PAPER_PRESETS: dict[str, Preset] = {
             _CIFAR10_METHODS,
             {
                 "fedrevive": {
-                    "revival": {"proportions": "true", "before_distillation": "zero"},
+                    "revival": {"proportions": "true", "before_distillation": "zero", "adversary_counts": "syntheses"},
                     "synthesis": {"every": 1, "meta_eps": 0.0},
+                    "distillation": {"rejected_loss": "zero_gradient"},
                 }
             },
         ),

@@ -110,6 +110,10 @@ class RevivalConfig(Section):
         0,
         description="distil after this version, L_adv from it on; unset distils from the first arrival [authors]",
     )
+    adversary_counts: Literal["versions", "syntheses"] = Field(
+        "versions",
+        description="what warmup counts for L_adv: versions [paper], or the syntheses so far [authors]",
+    )
     before_distillation: Literal["client", "zero"] = Field(
         "client",
         description="what is blended in before distillation: the client's update [ours] or zero [authors]",
@@ -182,6 +186,11 @@ class DistillationConfig(Section):
     lr: PositiveFloat = Field(1e-4, description="lr_kd, Adam learning rate [authors]")
     temperature: PositiveFloat = Field(1.0, description="T, softmax temperature [authors]")
     weight_decay: NonNegativeFloat = Field(1e-5, description="added to the gradient [authors]")
+    rejected_loss: Literal["skips", "zero_gradient"] = Field(
+        "skips",
+        description="a step whose loss the guard rejects is left out [ours], or made with a gradient of zero, so that "
+        "Adam's moments and the weight decay act, as in the authors' first code [authors]",
+    )
 
 
 class EvaluationConfig(Section):

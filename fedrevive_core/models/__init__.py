@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedrevive_core.models.build import build_model, build_text_model, check_model
 from fedrevive_core.models.probes import StatisticProbe, channel_statistics, observe
+from fedrevive_core.models.stacking import call_stacked, max_pool
 from fedrevive_core.models.state import StateLayout, seeded
 from fedrevive_core.models.text import TextModel
 
@@ -13,8 +14,10 @@ __all__ = [
     "TextModel",
     "build_model",
     "build_text_model",
+    "call_stacked",
     "channel_statistics",
     "check_model",
+    "max_pool",
     "observe",
     "seeded",
 ]

@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
@@ -16,6 +15,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.models.convnets import ConvNet, LabNet, resnet18
 from fedrevive_core.models.encoder import EncoderText, load_encoder
 from fedrevive_core.models.probes import observe
+from fedrevive_core.models.stacking import call_stacked
 from fedrevive_core.models.state import StateLayout
 from fedrevive_core.models.text import LabText
 
@@ -94,8 +94,8 @@ def check_model(
             two = torch.stack([state, state])
             with _explained(VECTORISED):
                 batches = torch.stack([blank[:count]] * 2)
-                each = partial(_loss, layout)
-                vmap(each, randomness="different")(layout.parameters(two), layout.buffers(two), batches)
+                tensors = layout.parameter_views(layout.parameters(two)) | layout.buffers(two)
+                call_stacked(partial(layout.call, training=True), tensors, batches)
     if synthesises and dtype.is_floating_point:
         x = blank[:2].clone().requires_grad_()
         logits = layout.call(layout.views(state), x)

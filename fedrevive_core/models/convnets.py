@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedrevive_core.models.probes import StatisticProbe
+from fedrevive_core.models.stacking import max_pool
 
 
 class ConvNet(nn.Module):
@@ -34,8 +35,8 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S), normalised, to logits (B, num_classes)."""
         x = F.relu(self.probe1(self.conv1(x)))
-        x = F.relu(F.max_pool2d(self.probe2(self.conv2(x)), 2))
-        x = F.relu(F.max_pool2d(self.probe3(self.conv3(x)), 2))
+        x = F.relu(max_pool(self.probe2(self.conv2(x))))
+        x = F.relu(max_pool(self.probe3(self.conv3(x))))
         x = F.relu(self.hidden1(x.flatten(1)))
         return self.head(F.relu(self.hidden2(x)))
 
@@ -57,8 +58,8 @@ class LabNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S), normalised, to logits (B, num_classes)."""
-        x = F.relu(F.max_pool2d(self.probe1(self.conv1(x)), 2))
-        x = F.relu(F.max_pool2d(self.probe2(self.conv2(x)), 2))
+        x = F.relu(max_pool(self.probe1(self.conv1(x))))
+        x = F.relu(max_pool(self.probe2(self.conv2(x))))
         return self.head(F.relu(self.hidden(x.flatten(1))))
 
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedrevive_core.models.memory import reuse_freed_memory
 from fedrevive_core.models.probes import StatisticProbe
 
-# Stacking saves overhead, and overhead only matters for small models: a vectorised convolution is a grouped one, which
-# is slower than one model after the other once a model has more parameters (CPU measured, docs/SPEED.md; CUDA not yet).
-LARGEST_STACKED = {"cpu": 100_000, "cuda": 1_000_000}
+# Stacking saves overhead, and overhead only matters for small models (CPU measured, docs/SPEED.md: a LabNet on 28x28
+# images, 105,000 parameters, gains a fifth; CUDA not yet).
+LARGEST_STACKED = {"cpu": 200_000, "cuda": 1_000_000}
 
 
 @contextmanager
@@ -42,6 +43,7 @@ class StateLayout:
     """
 
     def __init__(self, model: nn.Module, device: torch.device | str = "cpu") -> None:
+        reuse_freed_memory()
         parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
         self.names = [*parameters, *buffers]

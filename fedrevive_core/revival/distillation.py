@@ -99,10 +99,15 @@ class Distiller:
             )
             divergence = kl_divergence(target, logits / config.temperature).sum()
             loss = config.temperature**2 * divergence / (num_teachers * inputs.shape[1])
-            parameters.grad = torch.autograd.grad(loss, parameters)[0]
+            gradient = torch.autograd.grad(loss, parameters)[0]
             losses.append(loss.detach())
             accepted.append(self.guard.accept(loss.view(1)))
-            step_unless(optimiser, ~accepted[-1][0])
+            if config.rejected_loss == "skips":
+                parameters.grad = gradient
+                step_unless(optimiser, ~accepted[-1][0])
+            else:
+                parameters.grad = torch.where(accepted[-1], gradient, 0.0)
+                optimiser.step()
         student = torch.cat([parameters.detach(), *(buffer.flatten() for buffer in buffers.values())])
         return Distillation(student - global_state, torch.stack(losses), (~torch.stack(accepted)).sum())
 

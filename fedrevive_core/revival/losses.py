@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedrevive_core.models import StateLayout, observe
+from fedrevive_core.models import StateLayout, call_stacked, observe
 from fedrevive_core.revival.generator import SampleGenerator
 
 WINDOW = 20  # accepted values that are remembered
@@ -61,7 +61,7 @@ def synthesis_losses(
     layout: StateLayout,
     x: Tensor,
     labels: Tensor,
-    teachers: Sequence[dict[str, Tensor]],
+    teachers: dict[str, Tensor],
     weights: Tensor,
     student: dict[str, Tensor] | None,
     generator: SampleGenerator,
@@ -69,7 +69,8 @@ def synthesis_losses(
     """L_feat, L_hot and, if a `student` is given, L_adv, stacked, of prepared samples `x` (n, ...).
 
     Args:
-        labels: (n,) wanted classes. teachers, student: named tensors from `layout.views`. weights: (M, C) w_m(y).
+        labels: (n,) wanted classes. teachers: named tensors (M, *shape). weights: (M, C) w_m(y).
+        student: named tensors.
         generator: says what the feature loss compares.
 
     With w_m(y_b) the weight of teacher m for sample b, sums over teachers m and samples b, divided by n:
@@ -79,21 +80,27 @@ def synthesis_losses(
     A model without probes has L_feat = 0.
     """
     sample_weights = weights[:, labels]  # (M, n)
-    student_logits = None if student is None else layout.call(student, x)
-    feature = hot = adversarial = x.new_zeros(())
-    for w, teacher in zip(sample_weights, teachers, strict=True):
+
+    def judged(teacher: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         with observe(layout.template, generator.measure) as seen:
             logits = layout.call(teacher, x)
-        for distance in generator.distances(seen, teacher):
-            feature = feature + w.sum() * distance
-        hot = hot + (w * F.cross_entropy(logits, labels, reduction="none")).sum()
-        if student_logits is not None:
-            agree = logits.argmax(dim=1) == student_logits.argmax(dim=1)
-            # Both sides from log-probabilities: the gradient also flows through the teacher's, and where a sure
-            # teacher's probability underflows to 0 its logarithm would be -inf and that gradient NaN.
-            kl = kl_divergence(logits, student_logits)
-            adversarial = adversarial - (w * agree * kl).sum()
-    terms = [feature, hot] if student is None else [feature, hot, adversarial]
+        return logits, sum(generator.distances(seen, teacher), x.new_zeros(()))
+
+    if layout.stacks and len(sample_weights) > 1:
+        logits, distances = call_stacked(judged, teachers)  # (M, n, C), (M,)
+    else:
+        each = [judged({name: tensor[m] for name, tensor in teachers.items()}) for m in range(len(sample_weights))]
+        logits, distances = (torch.stack(part) for part in zip(*each, strict=True))
+    flat = logits.flatten(0, 1)  # (M * n, C)
+    cross_entropy = F.cross_entropy(flat, labels.repeat(len(logits)), reduction="none").view(sample_weights.shape)
+    terms = [(sample_weights.sum(dim=1) * distances).sum(), (sample_weights * cross_entropy).sum()]
+    if student is not None:
+        opinion = layout.call(student, x)
+        agree = logits.argmax(dim=2) == opinion.argmax(dim=1)
+        # Both sides from log-probabilities: the gradient also flows through the teacher's, and where a sure
+        # teacher's probability underflows to 0 its logarithm would be -inf and that gradient NaN.
+        kl = kl_divergence(flat, opinion.repeat(len(logits), 1)).view(sample_weights.shape)
+        terms.append(-(sample_weights * agree * kl).sum())
     return torch.stack(terms) / len(x)
 
 

@@ -124,7 +124,8 @@ class Reviver:
     ) -> None:
         draws = synthesizer.draw(stream(self.seed, "synthesis", arrival), shares)
         weights = torch.from_numpy(teacher_weights(shares)).to(global_state)
-        adversarial = self.config.warmup is None or version >= self.config.warmup
+        counted = version if self.config.adversary_counts == "versions" else synthesizer.num_calls + 1
+        adversarial = self.config.warmup is None or counted >= self.config.warmup
         made = synthesizer.synthesise(draws, states, weights, global_state, adversarial=adversarial)
         if made.usable:
             self.pool.add(made.samples, draws.labels)

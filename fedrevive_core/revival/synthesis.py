@@ -73,6 +73,7 @@ class Synthesizer:
         self.layout, self.prepare, self.generator, self.config = layout, prepare, generator, config
         device = next(generator.parameters()).device
         self.guard = LossGuard(3, device, enabled=guard)
+        self.num_calls = 0  # of `synthesise`
         # An eps of 0 divides 0 by 0 for a parameter that has never moved; 1e-30 keeps that one still and is lost beside
         # any other number, so 0 is honoured wherever it is defined.
         eps = max(config.meta_eps, 1e-30)
@@ -87,6 +88,7 @@ class Synthesizer:
             "generator": self.generator.state_dict(),
             "meta_optimiser": moments,
             "guard": self.guard.state_dict(),
+            "num_calls": self.num_calls,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -96,6 +98,7 @@ class Synthesizer:
         groups = self.meta_optimiser.state_dict()["param_groups"]
         self.meta_optimiser.load_state_dict({"state": moments, "param_groups": groups})
         self.guard.load_state_dict(state["guard"])
+        self.num_calls = int(state.get("num_calls", 0))  # older checkpoints have none
 
     def draw(self, rng: np.random.Generator, proportions: np.ndarray) -> Draws:
         """Random numbers for one call; `proportions` (M, C) are the teachers' class proportions."""
@@ -124,10 +127,11 @@ class Synthesizer:
         The states are not modified.
         """
         config = self.config
+        self.num_calls += 1
         latents = tuple(latent.clone().requires_grad_() for latent in draws.latents)
         device = latents[0].device
         labels = torch.from_numpy(draws.labels).to(device)
-        views = [self.layout.views(teacher) for teacher in teachers]
+        views = self.layout.views(torch.stack(list(teachers)))
         student_views = self.layout.views(student)
         term_weights = student.new_tensor([config.feature_weight, config.label_weight, config.adversarial_weight])
         best = torch.full((), torch.inf, device=device)

@@ -115,7 +115,10 @@ EngineOption = Annotated[str, one_of("--engine", ENGINES, "`local`: this machine
 
 DeviceOption = Annotated[str, one_of("--device", DEVICES, "`cpu`, `cuda`, or `auto`: CUDA if available.")]
 
-JobsOption = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Number of runs at the same time.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", metavar="N", min=1, help="Runs at the same time; default: one for each core, one on a GPU."),
+]
 
 SetOption = Annotated[
     list[str] | None,

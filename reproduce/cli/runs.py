@@ -169,7 +169,7 @@ def compare(
     seeds: SeedsOption = "0,1,2",
     schedule: ScheduleOption = "default",
     settings: SetOption = None,
-    jobs: JobsOption = 1,
+    jobs: JobsOption = None,
     allow_other_code: OtherCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -219,7 +219,7 @@ def quickstart(
     num_clients = build(PRESET, "fedrevive").federation.num_clients
     console.print(f"Three methods on preset '{PRESET}': real digits, {num_clients} clients, one timeline of arrivals.")
     experiment = comparison(PRESET, METHODS_SHOWN, [seed], "default", {})
-    records = run_comparison(experiment, out, 2, allow_other_code)
+    records = run_comparison(experiment, out, None, allow_other_code)
     print_table("Quickstart: one seed; `compare` gives intervals over several", comparison_table(records))
     page = write_quickstart_page(records, out / "index.html", command_line())
     console.print(f"Open this page: {page.resolve()}", soft_wrap=True)

@@ -42,7 +42,7 @@ def sweep(
     ],
     out: Annotated[Path, directory("Directory of the sweep; it shares runs with sweeps beside it.")],
     scale: ScaleOption = "lab",
-    jobs: JobsOption = 1,
+    jobs: JobsOption = None,
     engine: EngineOption = "local",
     address: Annotated[
         str, typer.Option("--address", metavar="ADDRESS", help="Address of the Ray cluster: `auto` or HOST:PORT.")
@@ -105,12 +105,12 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _executor(engine: str, out: Path, jobs: int, address: str, scale: Scale) -> Executor:
+def _executor(engine: str, out: Path, jobs: int | None, address: str, scale: Scale) -> Executor:
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: {choices(engine, ENGINES)}")
     if engine == "local" and address != "auto":
         raise ConfigError(f"--address {address} is for --engine ray: leave it out, or add --engine ray")
-    if engine == "ray" and jobs != 1:
+    if engine == "ray" and jobs is not None:
         raise ConfigError(f"--jobs {jobs} is for --engine local: a cluster runs as many as its CPUs allow")
     if engine == "ray":
         from reproduce.sweeps.ray_executor import RayExecutor

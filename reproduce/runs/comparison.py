@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from fedrevive_core.config import build, sentences
+from fedrevive_core.config import build, price, sentences
 from fedrevive_core.errors import ConfigError, Interrupted
 from fedrevive_core.files import writing
 from fedrevive_core.records import Record
@@ -46,8 +46,10 @@ def comparison(
         raise ConfigError(sentences(Experiment, error)) from None
 
 
-def run_comparison(experiment: Experiment, out: Path, jobs: int, allow_other_code: bool = False) -> list[Record]:
-    """Do every run, `jobs` at a time; read what `out` holds already. Returns the records by method, then seed.
+def run_comparison(experiment: Experiment, out: Path, jobs: int | None, allow_other_code: bool = False) -> list[Record]:
+    """Do every run that `out` does not hold yet, `jobs` at a time. Returns the records by method, then seed.
+
+    The longest run begins first, so that the others fill the cores beside it. `jobs`: as `slots` of LocalExecutor.
 
     Raises ConfigError, before any work, if `out` holds something else or a comparison with other settings. Ends the
     program with exit code 1 if a run fails, and with 128 + its number on a signal.
@@ -60,7 +62,8 @@ def run_comparison(experiment: Experiment, out: Path, jobs: int, allow_other_cod
     planned = plan(experiment, "lab", executor.device, begun_by(out) if allow_other_code else None)
     check_out(planned, planned.runs, out, resume=True)
     try:
-        failed = run_sweep(planned, planned.runs, executor, out, Console(stderr=True))
+        runs = sorted(planned.runs, key=lambda run: -price(run.cell.config)["operations"])
+        failed = run_sweep(planned, runs, executor, out, Console(stderr=True))
     except Interrupted as stopped:
         print(f"stopped by signal {stopped.signal}; the same command resumes:\n{command_line()}", file=sys.stderr)
         sys.exit(128 + stopped.signal)

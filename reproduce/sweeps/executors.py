@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from reproduce.sweeps.worker import CellRun, main
 
@@ -42,10 +45,11 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Up to `slots` processes of this machine, one for each run."""
+    """Up to `slots` processes of this machine, one for each run; None: one for each core, or one at a time on a GPU."""
 
-    def __init__(self, out: Path, slots: int) -> None:
-        self.out, self.slots = out, slots
+    def __init__(self, out: Path, slots: int | None = None) -> None:
+        self.out = out
+        self.slots = slots or (num_cores() if self.device == "cpu" else 1)
         self.processes: dict[int, tuple[CellRun, SpawnProcess, Connection]] = {}  # by sentinel
 
     @property
@@ -101,6 +105,12 @@ class LocalExecutor:
                 pipe.send("stop")
         while self.processes:
             self.wait(60)
+
+
+def num_cores() -> int:
+    """Physical cores that this process may use. A second thread of a core gains little here."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or allowed, allowed))
 
 
 @contextlib.contextmanager

@@ -120,6 +120,8 @@ REVIVED = {
     "distillation.batch_size": 32,
     "distillation.temperature": 1.0,
     "distillation.weight_decay": 1e-5,
+    "distillation.rejected_loss": "skips",
+    "revival.adversary_counts": "versions",
 }
 TABLE = {
     ("cifar10", "fedavg"): {**CIFAR10, **FEDAVG, "server.lr": 1.4},
@@ -149,6 +151,8 @@ TABLE = {
         "revival.before_distillation": "zero",
         "synthesis.every": 1,
         "synthesis.meta_eps": 0.0,
+        "distillation.rejected_loss": "zero_gradient",
+        "revival.adversary_counts": "syntheses",
     },
     ("cifar100", "fedavg"): {
         **CIFAR100,

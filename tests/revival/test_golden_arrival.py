@@ -121,7 +121,7 @@ def test_losses_of_the_first_step(golden):
     noise, embeddings = draws.latents
     x = generator(noise + EMBEDDING_WEIGHT * embeddings[labels])
     torch.testing.assert_close(x.detach(), golden["synth0/images"][0], **TOLERANCE)
-    views = [golden.layout.views(teacher) for teacher in golden.teachers]
+    views = golden.layout.views(torch.stack(golden.teachers))
     losses = synthesis_losses(
         golden.layout, x, labels, views, golden.weights, golden.layout.views(golden.student), generator
     )

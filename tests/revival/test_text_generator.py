@@ -125,7 +125,7 @@ def test_a_step_goes_against_the_gradient_in_every_number(texts: None) -> None:
     draws = synthesizer.draw(np.random.default_rng(0), np.full((1, 3), 1 / 3))
     labels, sequences = torch.from_numpy(draws.labels), draws.latents[0].clone().requires_grad_()
     x = synthesizer.prepare(generator.make((sequences,), labels), draws.augmentation[0])
-    views = [simulation.layout.views(state)]
+    views = simulation.layout.views(state.unsqueeze(0))
     feature, hot = synthesis_losses(simulation.layout, x, labels, views, torch.ones(1, 3), None, generator)
     total = config.feature_weight * feature + config.label_weight * hot
     before = [generator.prompts.detach().clone(), draws.latents[0]]
