@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from fedrevive_core.config import TrainingConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.models import StateLayout, seeded
+from fedrevive_core.models import StateLayout, seeded, to_device
 from fedrevive_core.seeding import stream
 from fedrevive_core.transforms import Preparation, channels_last
 
@@ -63,7 +63,7 @@ class LocalTrainer:
     def _train_stack(self, jobs: Sequence[Job]) -> Tensor:
         """(J, size) returned states of jobs with shards of equal size."""
         sizes = batch_sizes(len(self.data.shards[jobs[0].client]), self.config.steps, self.config.batch_size)
-        numbers, draws = (self._to_device(np.stack(part)) for part in zip(*map(self._draw, jobs), strict=True))
+        numbers, draws = (to_device(np.stack(part), self.device) for part in zip(*map(self._draw, jobs), strict=True))
         start = torch.stack([job.start for job in jobs])
         parameters = self.layout.parameters(start).clone().requires_grad_()
         buffers = self.layout.buffers(start)
@@ -100,9 +100,6 @@ class LocalTrainer:
         source = self.data.clients
         inputs = self.prepare(source.inputs[numbers].flatten(0, 1), draws.flatten(0, 1))
         return inputs.unflatten(0, numbers.shape), source.labels[numbers]
-
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
 
 def apply_fault(layout: StateLayout, downloaded: Tensor, returned: Tensor, fault: str, scale: float) -> Tensor:

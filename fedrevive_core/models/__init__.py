@@ -6,6 +6,7 @@ from fedrevive_core.models.build import build_model, build_text_model, check_mod
 from fedrevive_core.models.probes import StatisticProbe, channel_statistics, observe
 from fedrevive_core.models.state import StateLayout, seeded
 from fedrevive_core.models.text import TextModel
+from fedrevive_core.models.transfer import to_device
 
 __all__ = [
     "StateLayout",
@@ -17,4 +18,5 @@ __all__ = [
     "check_model",
     "observe",
     "seeded",
+    "to_device",
 ]

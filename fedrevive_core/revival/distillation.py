@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedrevive_core.config import DistillationConfig
-from fedrevive_core.models import StateLayout
+from fedrevive_core.models import StateLayout, to_device
 from fedrevive_core.revival.losses import LossGuard, kl_divergence, step_unless
 from fedrevive_core.revival.pool import SamplePool
 from fedrevive_core.transforms import Preparation, channels_last
@@ -67,8 +67,8 @@ class Distiller:
         """`distil` on samples of `pool` that `rng` draws; labels follow each teacher's class `proportions` (M, C)."""
         steps, size = self.config.steps, self.config.batch_size
         slots = np.stack([pool.sample(share, steps * size, rng) for share in proportions])
-        samples = pool.samples[torch.from_numpy(slots).to(global_state.device)]  # (M, steps * b, ...)
-        augmentation = torch.from_numpy(self.prepare.draw(rng, len(teachers), steps, size)).to(global_state.device)
+        samples = pool.samples[to_device(slots, global_state.device)]  # (M, steps * b, ...)
+        augmentation = to_device(self.prepare.draw(rng, len(teachers), steps, size), global_state.device)
         return self.distil(global_state, teachers, samples.unflatten(1, (steps, size)), augmentation)
 
     def distil(
