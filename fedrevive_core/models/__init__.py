@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from fedrevive_core.models.build import build_model, build_text_model, check_model
+from fedrevive_core.models.device import Captured, Checked, Executor, reset, to_device
 from fedrevive_core.models.probes import StatisticProbe, channel_statistics, observe
 from fedrevive_core.models.state import StateLayout, seeded
 from fedrevive_core.models.text import TextModel
-from fedrevive_core.models.transfer import to_device
 
 __all__ = [
+    "Captured",
+    "Checked",
+    "Executor",
     "StateLayout",
     "StatisticProbe",
     "TextModel",
@@ -17,6 +20,7 @@ __all__ = [
     "channel_statistics",
     "check_model",
     "observe",
+    "reset",
     "seeded",
     "to_device",
 ]

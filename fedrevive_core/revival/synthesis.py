@@ -46,7 +46,7 @@ class Synthesis:
     """What one call made.
 
     samples (n, ...; images in [0, 1]) and losses (feature, label, adversarial; NaN where not computed) of the step with
-    the smallest total loss; num_rejected: terms left out by the guard; usable: a truth value, false if no step was finite.
+    the smallest total loss; num_rejected: terms left out by the guard; usable: 0-d bool, false if no step was finite;
     fast and latents as the last step left them. All stay on the device.
     """
 
@@ -125,7 +125,6 @@ class Synthesizer:
                 images and loss terms, detached, as they are before the step's update.
         The states are not modified.
         """
-        config = self.config
         latents = tuple(latent.clone().requires_grad_() for latent in draws.latents)
         device = latents[0].device
         labels = to_device(draws.labels, device)
