@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fedrevive_core.models.build import build_model, build_text_model, check_model
-from fedrevive_core.models.device import Captured, Checked, Executor, reset, to_device
+from fedrevive_core.models.device import AGREEMENT, Captured, Checked, Executor, reset, to_device
 from fedrevive_core.models.probes import StatisticProbe, channel_statistics, observe
 from fedrevive_core.models.state import StateLayout, seeded
 from fedrevive_core.models.text import TextModel
 
 __all__ = [
+    "AGREEMENT",
     "Captured",
     "Checked",
     "Executor",
