@@ -97,7 +97,6 @@ def gpu(
     from reproduce.benchmark.gpu.measure import Measurement
     from reproduce.benchmark.gpu.page import write_gpu_page
 
-    out.mkdir(parents=True, exist_ok=True)
     measurement = Measurement(torch.device(device), minutes, out, few=tiny)
     try:
         measurement.make()

@@ -32,6 +32,7 @@ from fedrevive_core.config.run import RunConfig
 from fedrevive_core.data.federated import KEPT_PARTS, FederatedData, load_federated
 from fedrevive_core.data.samples import Images
 from fedrevive_core.models.convnets import ConvNet, resnet18
+from fedrevive_core.models.device import Captured
 from fedrevive_core.revival.text_generator import TextGenerator
 from fedrevive_core.simulation import build as building
 from fedrevive_core.simulation import checkpoint
@@ -53,6 +54,7 @@ MAY_WAIT = {
     "server.py:_unusable": 2,  # are the client's update and the distilled one finite?
     "server.py:_clip": 1,  # is it longer than `clip_norm`?
     "revival/reviver.py:_synthesise": 1,  # was any step finite?
+    "models/device.py:__call__": 2,  # is a recording, where one is used, like the plain way?
     "revival/teachers.py:_probe": 1,  # the first two uploads of a client
 }
 
@@ -158,6 +160,12 @@ def no_gradients(_output: Tensor, inputs: Tensor | list[Tensor], **_options: Any
     return [torch.empty_like(tensor) for tensor in ([inputs] if isinstance(inputs, Tensor) else inputs)]
 
 
+def not_recorded(call: Captured, work: Callable[[], None], _device: torch.device) -> None:
+    """In place of recording: what is recorded is done, so that whatever it must not do is seen."""
+    call.work, call.graph = work, None
+    work()
+
+
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[Waits]:
     """While open, a Simulation of device `cuda` is made of fake tensors."""
@@ -175,6 +183,7 @@ def fake_gpu() -> Iterator[Waits]:
             (Tensor, "pin_memory", lambda tensor: tensor),
             (Tensor, "__deepcopy__", copied(Tensor.__deepcopy__)),
             (nn.Parameter, "__deepcopy__", copied(nn.Parameter.__deepcopy__)),
+            (Captured, "__init__", not_recorded),
             (FAKE, "on", True),
         ):
             waits.enter_context(patch.object(owner, name, value))
@@ -233,6 +242,12 @@ def test_every_model_of_images_walks_it(model: nn.Module, side: int, tmp_path: P
 def test_texts_walk_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny_texts(monkeypatch)
     walk(small_text("fedrevive", device="cuda", **SHORT), tmp_path)
+
+
+@fakes
+def test_what_is_recorded_walks_it(tmp_path: Path) -> None:
+    """Its check waits; every other part of the way waits as little as the plain one."""
+    walk(small("fedrevive", device="cuda", executor="captured-4", **SHORT), tmp_path)
 
 
 @fakes

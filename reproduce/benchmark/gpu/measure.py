@@ -16,7 +16,7 @@ from fedrevive_core.data import FederatedData, load_images
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_file, writing
 from fedrevive_core.records import provenance
-from fedrevive_core.simulation import Simulation
+from fedrevive_core.simulation import Simulation, num_threads
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.benchmark.gpu import checks, probe
 from reproduce.benchmark.gpu.material import random_data, tiny
@@ -52,7 +52,11 @@ class Measurement:
         return lambda: time.monotonic() - self.started < share * self.limit
 
     def make(self) -> dict[str, Any]:
-        """Do every part, and return what was found."""
+        """Do every part, and return what was found. On a CPU with one thread: others would wait for each other."""
+        with num_threads(1 if self.device.type == "cpu" else None):
+            return self._make()
+
+    def _make(self) -> dict[str, Any]:
         device = self.device
         with self._part("checks"):
             self.found["checks"] = [

@@ -75,7 +75,7 @@ def _intro(found: dict[str, Any], winners: dict[str, str]) -> list[str]:
 
 def _tables(found: dict[str, Any], winners: dict[str, str]) -> list[tuple[str, str, list[dict[str, str]]]]:
     run = found.get("run") or {"timings": []}
-    return [
+    tables = [
         (
             "Checks",
             "",
@@ -130,6 +130,11 @@ def _tables(found: dict[str, Any], winners: dict[str, str]) -> list[tuple[str, s
              for row in run["timings"]],
         ),
     ]  # fmt: skip
+    # Without columns that are empty, such as memory on a CPU.
+    return [
+        (heading, words, [{name: row[name] for name in row if any(other[name] for other in rows)} for row in rows])
+        for heading, words, rows in tables
+    ]
 
 
 def _devices(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
