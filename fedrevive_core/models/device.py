@@ -7,6 +7,7 @@ job, or a stack of so many, with its steps recorded as CUDA graphs; the student 
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Callable, Hashable
@@ -60,7 +61,8 @@ class Captured:
     """`work` as one call: on a GPU a CUDA graph of it, recorded now; on a CPU `work` itself.
 
     It must read from and write to tensors that stay where they are, and neither wait for the device nor copy from the
-    host. It is called a few times before: what it changed must then be set again.
+    host. It is called a few times before: what it changed must then be set again. All recordings share the memory that
+    they need inside, so what one of them has made is read before another is called.
     """
 
     def __init__(self, work: Callable[[], None], device: torch.device) -> None:
@@ -75,7 +77,7 @@ class Captured:
                 work()
         torch.cuda.current_stream(device).wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, pool=_memory()):
             work()
 
     def __call__(self) -> None:
@@ -84,6 +86,11 @@ class Captured:
             self.work()
         else:
             self.graph.replay()
+
+
+@functools.cache
+def _memory() -> Any:
+    return torch.cuda.graph_pool_handle()
 
 
 class Checked:

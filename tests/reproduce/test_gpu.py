@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedrevive_core.models.device import Captured
-from reproduce.benchmark.gpu import checks, measure, probe
+from reproduce.benchmark.gpu import checks, probe
 from reproduce.benchmark.gpu.material import preset_names, random_data, tiny
 from reproduce.benchmark.gpu.measure import EXECUTORS, RESULTS, Measurement
 from reproduce.benchmark.gpu.page import write_gpu_page
@@ -80,13 +80,14 @@ def test_what_was_found_is_kept_when_it_is_stopped(call: Any, tmp_path: Path, mo
     assert "fedbuff: too far" in page
 
 
-def test_time_that_is_over_cuts_parts_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure.probe, "MODELS", {"labnet": probe.MODELS["labnet"]})
-    monkeypatch.setattr(Measurement, "_run", lambda self: {"versions": 0})
+def test_time_that_is_over_cuts_parts_short(tmp_path: Path) -> None:
     measurement = Measurement(CPU, 1e-9, tmp_path, few=True)
     measurement._probe(probe.Workload("labnet", CPU, tiny=True), 1.0)
     assert {row["problem"] for row in measurement.found["executors"]} == {"no time left"}
     assert measurement.winners() == {}
+    measurement._fill("devices", iter([{"number": 1}, {"number": 2}]), 1)
+    assert measurement.found["devices"] == [{"number": 1}]
+    assert measurement.found["cut"][-1] == "devices"
 
 
 def test_a_part_that_fails_does_not_end_the_others(tmp_path: Path) -> None:

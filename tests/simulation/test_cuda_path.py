@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers import small, small_text, tiny_texts
+from helpers import small, small_text, tiny_encoder, tiny_texts
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
@@ -242,6 +242,15 @@ def test_every_model_of_images_walks_it(model: nn.Module, side: int, tmp_path: P
 def test_texts_walk_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny_texts(monkeypatch)
     walk(small_text("fedrevive", device="cuda", **SHORT), tmp_path)
+
+
+@fakes
+def test_a_pretrained_encoder_walks_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not T5, whose embeddings are in it twice: fake tensors can be moved once."""
+    pytest.importorskip("transformers")
+    tiny_texts(monkeypatch)
+    encoder = {"model": "encoder", "data__tokenizer": tiny_encoder(tmp_path / "bert", "bert"), "data__prefix_token": 5}
+    walk(small_text("fedrevive", device="cuda", **encoder, **SHORT), tmp_path / "checkpoints")
 
 
 @fakes
