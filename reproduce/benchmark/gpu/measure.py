@@ -131,7 +131,7 @@ class Measurement:
         paper = build("cifar10", "fedrevive")
         total = simulate_timeline(paper.federation, 0).num_versions
         if self.few:
-            config = tiny("cifar10", "fedrevive", **settings)
+            config = tiny("cifar10", "fedrevive", model="labnet", **settings)
         else:
             limits = {"federation.max_versions": VERSIONS, "federation.max_sim_time": None}
             config = build("cifar10", "fedrevive", overrides=settings | limits)
@@ -151,7 +151,7 @@ class Measurement:
         pace = (times[-1] - times[half]) / max(len(times) - 1 - half, 1)
         memory = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
         return {
-            "preset": "cifar10 at tiny size" if self.few else "cifar10",
+            "preset": "cifar10 at tiny size, with LabNet" if self.few else "cifar10",
             "data": "random images of its shape" if data is not None else "CIFAR-10",
             "executor": str(simulation.trainer.executor),
             "versions": simulation.version,
