@@ -59,7 +59,9 @@ class Page(HTMLParser):
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not importlib.util.find_spec("myst_nb"):
         (pytest.fail if os.environ.get("FEDREVIVE_BROWSER") == "required" else pytest.skip)("myst-nb is not installed")
-    first, failures = make_book(tmp_path_factory.mktemp("book"), list(NOTEBOOKS), TINY)  # fails after any warning of Sphinx
+    first, failures = make_book(
+        tmp_path_factory.mktemp("book"), list(NOTEBOOKS), TINY
+    )  # fails after any warning of Sphinx
     assert not failures
     return first.parent
 

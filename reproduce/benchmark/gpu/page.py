@@ -58,6 +58,7 @@ def _intro(found: dict[str, Any], winners: dict[str, str]) -> list[str]:
                 else f"At the pace of their second half, all {run['versions_of_the_paper']:,} versions would take "
                 f"{run['projected_minutes']:.0f} minutes."
             )
+            + ("" if found["device"] == "cpu" else " Its convolutions are in TF32, as PyTorch does them on a GPU.")
         )
     if winners and found["device"] != "cpu":
         paragraphs.append(
