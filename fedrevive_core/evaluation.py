@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,9 +28,12 @@ def evaluate(
     correct = (logits.argmax(dim=1) == labels).double()
     totals = torch.zeros(2, num_classes, dtype=torch.float64, device=labels.device)
     totals.index_add_(1, labels, torch.stack([correct, torch.ones_like(correct)]))
-    hits, counts = totals.cpu()
-    loss = float(F.cross_entropy(logits, labels))
-    return float(hits.sum() / counts.sum()), loss, (hits / counts).tolist()
+    loss = F.cross_entropy(logits, labels).double()
+    # All at once, because here the host waits.
+    *found, mean_loss = torch.cat([totals.flatten(), loss.view(1)]).tolist()
+    hits, counts = np.array(found).reshape(2, num_classes)
+    with np.errstate(invalid="ignore"):
+        return float(hits.sum() / counts.sum()), mean_loss, (hits / counts).tolist()
 
 
 def diverged(evaluations: Sequence[Mapping[str, Any]], num_classes: int, chance_from: float) -> str:

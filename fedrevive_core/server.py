@@ -208,7 +208,7 @@ class Server:
             distilled = self.layout.parameters(revival.update)
             values["distilled_norm"] = torch.linalg.vector_norm(distilled)
             values["cosine"] = torch.nn.functional.cosine_similarity(client, distilled, dim=0)
-        missing = client.new_tensor(torch.nan)
+        missing = torch.full_like(values["client_norm"], torch.nan)  # from a number the host would copy
         return torch.stack([values.get(name, missing).to(client) for name in METRICS])
 
 

@@ -7,8 +7,11 @@ own, so its result does not depend on which jobs it was trained with (to roundin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from torch.nn import functional as F
 
 from fedrevive_core.config import TrainingConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.models import StateLayout, call_stacked, seeded
+from fedrevive_core.models import Captured, Checked, Executor, StateLayout, call_stacked, reset, seeded, to_device
 from fedrevive_core.seeding import stream
 from fedrevive_core.transforms import Preparation, channels_last
 
@@ -37,56 +40,107 @@ class LocalTrainer:
     """Trains jobs on their clients' shards: `config.steps` Adam steps on cross-entropy, fresh optimiser for each job.
 
     Args:
-        layout: the model. data: shards. prepare: of clients' samples. seed: of the batches.
+        layout: the model. data: shards. prepare: of clients' samples. seed: of the batches. executor: how jobs are
+            trained; by default small models all at once, others one after the other.
     """
 
     def __init__(
-        self, layout: StateLayout, data: FederatedData, prepare: Preparation, config: TrainingConfig, seed: int
+        self,
+        layout: StateLayout,
+        data: FederatedData,
+        prepare: Preparation,
+        config: TrainingConfig,
+        seed: int,
+        executor: Executor | None = None,
     ) -> None:
         self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
         self.device = data.clients.labels.device
-        self.stacks = layout.stacks
+        self.executor = executor or Executor("stacked" if layout.stacks else "single")
+        self.captured: _CapturedStack | None = None
+        self.checked = Checked("training of clients")
 
     def train(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""
         # Jobs of one stack take batches of the same sizes, which depend on the size of the shard alone.
         stacks: dict[int, list[int]] = {}
         for index, job in enumerate(jobs):
-            stacks.setdefault(len(self.data.shards[job.client]) if self.stacks else -1 - index, []).append(index)
+            stacks.setdefault(len(self.data.shards[job.client]) if self.executor.stacks else -1 - index, []).append(
+                index
+            )
         returned: dict[int, Tensor] = {}
-        most = LARGEST_STACK if self.device.type == "cpu" else max(len(jobs), 1)
-        chunks = [stack[first : first + most] for stack in stacks.values() for first in range(0, len(stack), most)]
-        for indices in chunks:
-            with seeded(stream(self.seed, "dropout", 0, jobs[indices[0]].number), self.device):
+        for number, indices in enumerate(self._divided(stacks.values())):
+            with (
+                seeded(stream(self.seed, "dropout", 0, jobs[indices[0]].number), self.device),
+                self._beside(number),
+            ):
                 states = self._train_stack([jobs[index] for index in indices])
-            # Copies, so that the stack is freed although its jobs arrive at different times.
-            returned.update(zip(indices, (state.clone() for state in states), strict=True))
+                # Copies, so that the stack is freed although its jobs arrive at different times.
+                returned.update(zip(indices, (state.clone() for state in states), strict=True))
+        for other in self.streams:
+            torch.cuda.current_stream(self.device).wait_stream(other)
         return [returned[index] for index in range(len(jobs))]
+
+    def _divided(self, stacks: Iterable[list[int]]) -> Iterator[list[int]]:
+        """The stacks in parts of at most the executor's width; without one, of LARGEST_STACK on a CPU."""
+        for indices in stacks:
+            width = self.executor.width or (LARGEST_STACK if self.device.type == "cpu" else len(indices))
+            yield from (indices[first : first + width] for first in range(0, len(indices), width))
+
+    def _beside(self, number: int) -> AbstractContextManager[Any]:
+        """The stream for stack `number`, if the executor has several; what is queued now comes first."""
+        if not self.streams:
+            return nullcontext()
+        if number < len(self.streams):
+            self.streams[number].wait_stream(torch.cuda.current_stream(self.device))
+        return torch.cuda.stream(self.streams[number % len(self.streams)])
+
+    @cached_property
+    def streams(self) -> list[torch.cuda.Stream]:
+        """The executor's streams of the GPU; none if it has one queue alone."""
+        count = self.executor.width if self.executor.kind == "streams" else 0
+        return [torch.cuda.Stream(self.device) for _ in range(count)]
 
     def _train_stack(self, jobs: Sequence[Job]) -> Tensor:
         """(J, size) returned states of jobs with shards of equal size."""
         sizes = batch_sizes(len(self.data.shards[jobs[0].client]), self.config.steps, self.config.batch_size)
-        numbers, draws = (self._to_device(np.stack(part)) for part in zip(*map(self._draw, jobs), strict=True))
+        numbers, draws = (to_device(np.stack(part), self.device) for part in zip(*map(self._draw, jobs), strict=True))
         start = torch.stack([job.start for job in jobs])
-        parameters = self.layout.parameters(start).clone().requires_grad_()
-        buffers = self.layout.buffers(start)
-        optimiser = torch.optim.Adam([parameters], lr=self.config.lr, fused=True)
-        first = 0
-        for size in sizes:
-            chosen = slice(first, first + size)
-            inputs, labels = self._batch(numbers[:, chosen], draws[:, chosen])
-            tensors = self.layout.parameter_views(parameters) | buffers
-            if len(jobs) == 1:
-                # Indexing loses the memory format of one-channel images.
-                logits = self._logits({name: t[0] for name, t in tensors.items()}, channels_last(inputs[0]))
-            else:
-                logits = call_stacked(self._logits, tensors, inputs)
-            # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
-            loss = F.cross_entropy(logits.view(labels.numel(), -1), labels.view(-1), reduction="sum") / size
-            parameters.grad = torch.autograd.grad(loss, parameters)[0]
-            optimiser.step()
-            first += size
-        return torch.cat([parameters.detach(), *(buffer.flatten(1) for buffer in buffers.values())], dim=1)
+        if self.executor.kind != "captured":
+            return self._train_plain(start, sizes, numbers, draws)
+        # A recording is of one shape: a stack that is not full is filled with copies of its last job.
+        count, width = len(jobs), max(self.executor.width, 1)
+        last = torch.arange(width, device=self.device).clamp(max=count - 1)
+        return self.checked(
+            tuple(sizes),
+            lambda: self._train_recorded(start[last], sizes, numbers[last], draws[last])[:count],
+            lambda: self._train_plain(start, sizes, numbers, draws),
+            start,
+        )
+
+    def _train_plain(self, start: Tensor, sizes: Sequence[int], numbers: Tensor, draws: Tensor) -> Tensor:
+        return _Stack(self, start).train(sizes, numbers, draws)
+
+    def _train_recorded(self, start: Tensor, sizes: Sequence[int], numbers: Tensor, draws: Tensor) -> Tensor:
+        if self.captured is None:
+            self.captured = _CapturedStack(self, start)
+        return self.captured.train_from(start, sizes, numbers, draws)
+
+    def step(
+        self, parameters: Tensor, buffers: Mapping[str, Tensor], optimiser: torch.optim.Adam, numbers: Tensor,
+        draws: Tensor,
+    ) -> None:  # fmt: skip
+        """One step of J jobs on the samples with these `numbers` (J, b), changed by `draws` (J, b, ...), in place."""
+        inputs, labels = self._batch(numbers, draws)
+        tensors = self.layout.parameter_views(parameters) | dict(buffers)
+        if len(numbers) == 1:
+            # Indexing loses the memory format of one-channel images.
+            logits = self._logits({name: t[0] for name, t in tensors.items()}, channels_last(inputs[0]))
+        else:
+            logits = call_stacked(self._logits, tensors, inputs)
+        # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
+        loss = F.cross_entropy(logits.view(labels.numel(), -1), labels.view(-1), reduction="sum") / numbers.shape[1]
+        parameters.grad = torch.autograd.grad(loss, parameters)[0]
+        optimiser.step()
 
     def _logits(self, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
         return self.layout.call(tensors, inputs, training=True)
@@ -105,8 +159,56 @@ class LocalTrainer:
         inputs = self.prepare(source.inputs[numbers].flatten(0, 1), draws.flatten(0, 1))
         return inputs.unflatten(0, numbers.shape), source.labels[numbers]
 
-    def _to_device(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+class _Stack:
+    """What J jobs train, from their states `start` (J, size): parameters, buffers, and an optimiser of them."""
+
+    def __init__(self, trainer: LocalTrainer, start: Tensor) -> None:
+        self.trainer = trainer
+        self.parameters = trainer.layout.parameters(start).clone().requires_grad_()
+        self.buffers = trainer.layout.buffers(start)
+        self.optimiser = torch.optim.Adam([self.parameters], lr=trainer.config.lr, fused=True, capturable=start.is_cuda)
+
+    def train(self, sizes: Sequence[int], numbers: Tensor, draws: Tensor) -> Tensor:
+        """(J, size) after steps on the samples with these `numbers` (J, n), n = sum of the batches' `sizes`."""
+        first = 0
+        for size in sizes:
+            chosen = slice(first, first + size)
+            self.step(numbers[:, chosen], draws[:, chosen])
+            first += size
+        buffers = (buffer.flatten(1) for buffer in self.buffers.values())
+        return torch.cat([self.parameters.detach(), *buffers], dim=1)
+
+    def step(self, numbers: Tensor, draws: Tensor) -> None:
+        """One step in place on samples (J, b)."""
+        self.trainer.step(self.parameters, self.buffers, self.optimiser, numbers, draws)
+
+
+class _CapturedStack(_Stack):
+    """The same with steps that are recorded, one for each size of a batch; its tensors stay where they are."""
+
+    def __init__(self, trainer: LocalTrainer, start: Tensor) -> None:
+        super().__init__(trainer, start)
+        self.steps: dict[int, tuple[Tensor, Tensor, Captured]] = {}
+
+    def train_from(self, start: Tensor, sizes: Sequence[int], numbers: Tensor, draws: Tensor) -> Tensor:
+        """`train`, from states `start` (J, size)."""
+        for size in set(sizes) - set(self.steps):
+            batch = numbers[:, :size].clone(), draws[:, :size].clone()
+            self.steps[size] = *batch, Captured(partial(super().step, *batch), start.device)
+        with torch.no_grad():
+            self.parameters.copy_(self.trainer.layout.parameters(start))
+            for name, buffer in self.trainer.layout.buffers(start).items():
+                self.buffers[name].copy_(buffer)
+        reset(self.optimiser)
+        return self.train(sizes, numbers, draws)
+
+    def step(self, numbers: Tensor, draws: Tensor) -> None:
+        """One recorded step in place on samples (J, b)."""
+        of_numbers, of_draws, recorded = self.steps[numbers.shape[1]]
+        of_numbers.copy_(numbers)
+        of_draws.copy_(draws)
+        recorded()
 
 
 def apply_fault(layout: StateLayout, downloaded: Tensor, returned: Tensor, fault: str, scale: float) -> Tensor:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "book": ([], ["--out"], ["--nothing"]),
     "lab": (["{}"], [], ["--nothing"]),
     "bench": ([], ["--out", "--device"], ["--nothing"]),
+    "gpu": ([], ["--out", "--device", "--minutes"], ["--nothing"]),
     "seed-texts": ([], ["--model", "--out", "--preset", "--per-class"], ["--nothing"]),
     "doctor": ([], ["--json"], ["--nothing"]),
     "nonsense": (["{}"], ["--help"], ["--nothing"]),

@@ -218,6 +218,11 @@ class RunConfig(Section):
     offload: Switch = Field(
         False, description="keep waiting versions and returned models in pinned host memory, not on the GPU [ours]"
     )
+    executor: Annotated[str, Field(max_length=20)] = Field(
+        "auto",
+        description="how jobs are trained: single, stacked, stacked-N, streams-N, captured, captured-N (N at once); "
+        "auto: what was fastest on this GPU, else by the model's size [ours]",
+    )
     num_threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = Field(
         None, description="CPU threads, recorded; unset takes PyTorch's choice [ours]"
     )

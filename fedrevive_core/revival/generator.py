@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedrevive_core.models import channel_statistics
+from fedrevive_core.models import channel_statistics, to_device
 
 EMBEDDING_WEIGHT = 0.2  # of the class embedding in the generator's input (authors' code)
 
@@ -81,7 +81,7 @@ class ImageGenerator(SampleGenerator):
         """Labels; noise (size, n_z) and class embeddings (num_classes, n_z), all standard normal."""
         weight = self.project.weight
         latents = [rng.standard_normal((n, weight.shape[1]), dtype=np.float32) for n in (size, num_classes)]
-        noise, embeddings = (torch.from_numpy(latent).to(weight.device) for latent in latents)
+        noise, embeddings = (to_device(latent, weight.device) for latent in latents)
         return rng.choice(num_classes, size=size, p=target), (noise, embeddings)
 
     def make(self, latents: tuple[Tensor, ...], labels: Tensor) -> Tensor:

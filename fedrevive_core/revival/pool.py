@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedrevive_core.models import to_device
+
 
 class SamplePool:
     """At most `capacity` samples of `shape`, preallocated on `device`; labels are on the host, where they are drawn."""
@@ -51,14 +53,14 @@ class SamplePool:
     def add(self, samples: Tensor, labels: np.ndarray) -> None:
         """Append `samples` (n, *shape) with `labels` (n,); the oldest leave when the pool is full. n <= capacity."""
         slots = np.arange(self.num_added, self.num_added + len(labels)) % len(self.labels)
-        self.samples[torch.from_numpy(slots)] = samples
+        self.samples[to_device(slots, self.samples.device)] = samples
         self.labels[slots] = labels
         self.num_added += len(labels)
 
     def newest(self, count: int) -> tuple[Tensor, np.ndarray]:
         """The `count` newest samples (or all there are), newest first, with labels."""
         slots = np.arange(self.num_added - 1, self.num_added - 1 - min(count, len(self)), -1) % len(self.labels)
-        return self.samples[torch.from_numpy(slots)], self.labels[slots]
+        return self.samples[to_device(slots, self.samples.device)], self.labels[slots]
 
     def sample(self, proportions: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
         """Slots (count,) of samples whose labels follow `proportions` (C,), in random order.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedrevive_core.config import RevivalConfig, SynthesisConfig
-from fedrevive_core.models import seeded
+from fedrevive_core.models import seeded, to_device
 from fedrevive_core.revival.distillation import Distiller
 from fedrevive_core.revival.pool import SamplePool
 from fedrevive_core.revival.synthesis import Synthesizer
@@ -123,11 +123,11 @@ class Reviver:
         revival: Revival,
     ) -> None:
         draws = synthesizer.draw(stream(self.seed, "synthesis", arrival), shares)
-        weights = torch.from_numpy(teacher_weights(shares)).to(global_state)
+        weights = to_device(teacher_weights(shares).astype(np.float32), global_state.device)
         counted = version if self.config.adversary_counts == "versions" else synthesizer.num_calls + 1
         adversarial = self.config.warmup is None or counted >= self.config.warmup
         made = synthesizer.synthesise(draws, states, weights, global_state, adversarial=adversarial)
-        if made.usable:
+        if made.usable:  # here the host waits
             self.pool.add(made.samples, draws.labels)
         names = ("feature_loss", "label_loss", "adversarial_loss")
         revival.metrics.update(zip(names, made.losses, strict=True))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fedrevive_core.config import SynthesisConfig
-from fedrevive_core.models import StateLayout
+from fedrevive_core.models import StateLayout, to_device
 from fedrevive_core.revival.generator import SampleGenerator
 from fedrevive_core.revival.losses import LossGuard, step_unless, synthesis_losses
 from fedrevive_core.transforms import Preparation
@@ -46,14 +46,14 @@ class Synthesis:
     """What one call made.
 
     samples (n, ...; images in [0, 1]) and losses (feature, label, adversarial; NaN where not computed) of the step with
-    the smallest total loss; num_rejected: terms left out by the guard; usable: False if no step was finite. fast and
-    latents as the last step left them. All but `usable` stay on the device.
+    the smallest total loss; num_rejected: terms left out by the guard; usable: 0-d bool, false if no step was finite;
+    fast and latents as the last step left them. All stay on the device.
     """
 
     samples: Tensor
     losses: Tensor
     num_rejected: Tensor
-    usable: bool
+    usable: Tensor
     fast: SampleGenerator
     latents: tuple[Tensor, ...]
 
@@ -72,6 +72,8 @@ class Synthesizer:
     ) -> None:
         self.layout, self.prepare, self.generator, self.config = layout, prepare, generator, config
         device = next(generator.parameters()).device
+        weights = [config.feature_weight, config.label_weight, config.adversarial_weight]
+        self.term_weights = torch.tensor(weights, device=device)
         self.guard = LossGuard(3, device, enabled=guard)
         self.num_calls = 0  # of `synthesise`
         # An eps of 0 divides 0 by 0 for a parameter that has never moved; 1e-30 keeps that one still and is lost beside
@@ -106,7 +108,7 @@ class Synthesizer:
         target = proportions.mean(axis=0) if config.labels == "teachers" else None
         labels, latents = self.generator.draw(rng, config.batch_size, proportions.shape[1], target)
         augmentation = self.prepare.draw(rng, config.steps, config.batch_size)
-        return Draws(labels, latents, torch.from_numpy(augmentation).to(device))
+        return Draws(labels, latents, to_device(augmentation, device))
 
     def synthesise(
         self,
@@ -126,14 +128,12 @@ class Synthesizer:
                 images and loss terms, detached, as they are before the step's update.
         The states are not modified.
         """
-        config = self.config
         self.num_calls += 1
         latents = tuple(latent.clone().requires_grad_() for latent in draws.latents)
         device = latents[0].device
-        labels = torch.from_numpy(draws.labels).to(device)
+        labels = to_device(draws.labels, device)
         views = self.layout.views(torch.stack(list(teachers)))
         student_views = self.layout.views(student)
-        term_weights = student.new_tensor([config.feature_weight, config.label_weight, config.adversarial_weight])
         best = torch.full((), torch.inf, device=device)
         samples, losses = best, torch.full((3,), torch.nan, device=device)  # until a step is better
         num_rejected = torch.zeros((), dtype=torch.int64, device=device)
@@ -148,7 +148,7 @@ class Synthesizer:
                 watch(x.detach(), terms.detach())
             accepted = self.guard.accept(terms)
             # `where` keeps a rejected value out of the sum; should a NaN still reach a gradient, no step is made.
-            total = (term_weights[: len(terms)] * torch.where(accepted, terms, 0)).sum()
+            total = (self.term_weights[: len(terms)] * torch.where(accepted, terms, 0)).sum()
             learned = [*fast.parameters(), *latents]
             gradients = torch.autograd.grad(total, learned)
             finite = accepted.any() & torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
@@ -165,7 +165,7 @@ class Synthesizer:
             slow.grad = slow.detach() - quick.detach()
         step_unless(self.meta_optimiser, best.isinf())
         left = tuple(latent.detach() for latent in latents)
-        return Synthesis(samples, losses, num_rejected, bool(best.isfinite()), fast, left)
+        return Synthesis(samples, losses, num_rejected, best.isfinite(), fast, left)
 
     def _fast_copy(self, latents: tuple[Tensor, ...]) -> tuple[SampleGenerator, torch.optim.Adam]:
         """A copy of the generator, and an optimiser of it and of `latents`."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedrevive_core.config import RevivalConfig
-from fedrevive_core.models import StateLayout
+from fedrevive_core.models import StateLayout, to_device
 from fedrevive_core.seeding import stream
 
 ProbeInputs = Callable[[np.random.Generator, int], np.ndarray]
@@ -77,7 +77,7 @@ class ClassProportions:
     def _probe(self, arrival: int, state: Tensor) -> np.ndarray:
         rng = stream(self.seed, "probing", arrival)
         inputs = self.probe_inputs(rng, self.config.num_probe_inputs)
-        logits = self.layout.call(self.layout.views(state), torch.from_numpy(inputs).to(state.device))
+        logits = self.layout.call(self.layout.views(state), to_device(inputs, state.device))
         probs = (logits.double() / self.config.probe_temperature).softmax(dim=1).cpu().numpy()
         probs = probs[np.isfinite(probs).all(axis=1)]
         # A finite model can still overflow on every input; then nothing is known about its client.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fedrevive_core.config import SynthesisConfig
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.models import to_device
 from fedrevive_core.revival.generator import SampleGenerator
 
 # Token numbers (count,) to begin a text of a class with.
@@ -59,8 +60,8 @@ class TextGenerator(SampleGenerator):
         active = rng.integers(config.min_tokens, config.tokens, size=size, endpoint=True)
         mask = np.arange(length) < np.minimum(active, length)[:, None]
         tokens = np.stack([self.seeds(rng, int(label), length) for label in labels])
-        embeddings = table[torch.from_numpy(tokens).to(table.device)]
-        column = torch.from_numpy(mask[..., None]).to(embeddings)
+        embeddings = table[to_device(tokens, table.device)]
+        column = to_device(mask[..., None].astype(np.float32), table.device)
         return labels, (torch.cat([embeddings, column], dim=-1),)
 
     def make(self, latents: tuple[Tensor, ...], labels: Tensor) -> Tensor:

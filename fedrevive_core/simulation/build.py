@@ -14,10 +14,11 @@ from torch import nn
 from fedrevive_core.config import RunConfig, check_price
 from fedrevive_core.data import FederatedData, encoder_path, load_federated
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.models import StateLayout, build_model, build_text_model, check_model, seeded
+from fedrevive_core.models import Executor, StateLayout, build_model, build_text_model, check_model, seeded
 from fedrevive_core.revival import ClassProportions, Distiller, Reviver, SamplePool, Synthesizer
 from fedrevive_core.seeding import stream
 from fedrevive_core.server import Server
+from fedrevive_core.simulation.executors import choose_executor
 from fedrevive_core.simulation.modality import Modality, build_modality
 from fedrevive_core.simulation.progress import Timer
 from fedrevive_core.simulation.recorder import Recorder
@@ -72,21 +73,23 @@ def build_components(
         synthesises=config.revival.source == "synthetic",
     )
     layout = StateLayout(network, device)
+    model_name = config.model if model is None else type(model).__qualname__
+    executor = choose_executor(config.executor, model_name, layout)
     modality = build_modality(config, federated, layout.template, device)
-    reviver = _reviver(config, layout, federated, modality, device)
+    reviver = _reviver(config, layout, federated, modality, executor)
     return Components(
         device=device,
         timeline=timeline,
         data=federated,
         layout=layout,
         modality=modality,
-        trainer=LocalTrainer(layout, federated, modality.prepare, config.training, config.seed),
+        trainer=LocalTrainer(layout, federated, modality.prepare, config.training, config.seed, executor),
         reviver=reviver,
         server=Server(
             layout.pack(network), layout, config.server, config.staleness, config.federation, reviver, weights
         ),
         recorder=Recorder(timeline, modality, device),
-        model_name=config.model if model is None else type(model).__qualname__,
+        model_name=model_name,
         custom=custom,
     )
 
@@ -157,10 +160,10 @@ def _fingerprints(
 
 
 def _reviver(
-    config: RunConfig, layout: StateLayout, data: FederatedData, modality: Modality, device: torch.device
+    config: RunConfig, layout: StateLayout, data: FederatedData, modality: Modality, executor: Executor
 ) -> Reviver | None:
     """The reviver that `config.revival` asks for, or None."""
-    revival = config.revival
+    revival, device = config.revival, layout.device
     if revival.source == "none":
         return None
     true = data.class_proportions if revival.proportions == "true" else None
@@ -181,5 +184,6 @@ def _reviver(
             with seeded(stream(config.seed, "initialisation", 1)):
                 generator = modality.generator()
             synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
-    distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard)
+    captured = executor.kind == "captured"
+    distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard, captured=captured)
     return Reviver(revival, config.synthesis, proportions, pool, synthesizer, distiller, config.seed)

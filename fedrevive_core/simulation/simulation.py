@@ -74,9 +74,8 @@ class Simulation:
         with num_threads(config.num_threads):
             parts = build_components(config, model, data, beta, self.timer)
         self.device, self.timeline, self.data, self.layout = parts.device, parts.timeline, parts.data, parts.layout
-        self.modality, self.trainer, self.reviver, self.server = (
-            parts.modality, parts.trainer, parts.reviver, parts.server,
-        )  # fmt: skip
+        self.modality, self.trainer = parts.modality, parts.trainer
+        self.reviver, self.server = parts.reviver, parts.server
         self.recorder, self.model_name, self.custom = parts.recorder, parts.model_name, parts.custom
         # Versions that jobs still need, each shared by all jobs that start from it and freed with the last one, and
         # models trained and not yet arrived: at most K states each.
@@ -222,6 +221,7 @@ class Simulation:
                 "data_sha256": self.data.fingerprint,
                 "num_resumed": self.num_resumed,
                 "branches": self.branches,
+                "executor": str(self.trainer.executor),
             },
             timings=self.timer.table(),
         )

@@ -25,7 +25,7 @@ from fedrevive_core.aggregation import new_version
 from fedrevive_core.config import DataConfig, DistillationConfig, FederationConfig, TrainingConfig, build
 from fedrevive_core.data import FederatedData, Images
 from fedrevive_core.evaluation import evaluate
-from fedrevive_core.models import StateLayout, build_model
+from fedrevive_core.models import Executor, StateLayout, build_model
 from fedrevive_core.plots import METHOD_COLOURS, STYLE, Plot
 from fedrevive_core.records import provenance
 from fedrevive_core.revival import Distiller, SamplePool
@@ -148,9 +148,9 @@ def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
     for name in names:
         workload = Workload(name, device)
         steps = workload.training.steps * workload.num_jobs
-        stacks, workload.trainer.stacks = workload.trainer.stacks, False
+        executor, workload.trainer.executor = workload.trainer.executor, Executor("single")
         flops = flops_of(workload.train)  # one job after the other: the counter does not see through vmap's operators
-        workload.trainer.stacks = stacks
+        workload.trainer.executor = executor
         measured = side_by_side(workload.train, workload.train_reference, steps, repeats)
         measured["fraction_of_limit"] = flops / steps * measured["ours"] / limit
         results["client steps/s"][name] = measured

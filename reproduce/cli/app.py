@@ -13,7 +13,7 @@ from reproduce.cli.door import main
 from reproduce.cli.notebooks import book, lab, notebook
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
-from reproduce.cli.tools import bench, doctor, seed_texts, verify
+from reproduce.cli.tools import bench, doctor, gpu, seed_texts, verify
 
 __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last release looks for main here
 
@@ -22,7 +22,7 @@ COMMANDS = {
     "Understand": (presets, timeline),
     "Reproduce": (quickstart, run, compare, sweep, report, pack, evidence, branch, seed_texts),
     "Teach": (lab, notebook, book),
-    "Check": (verify, doctor, bench),
+    "Check": (verify, doctor, bench, gpu),
 }
 
 app = typer.Typer(

@@ -11,9 +11,9 @@ import typer
 
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
-from fedrevive_core.files import atomic_file, check_file, writing
-from reproduce.cli.options import DEVICES, DeviceOption, JsonOption, listed, one_of
-from reproduce.console import print_table, save_figure
+from fedrevive_core.files import atomic_file, check_file, check_free, writing
+from reproduce.cli.options import DEVICES, DeviceOption, JsonOption, directory, listed, one_of
+from reproduce.console import command_line, print_table, save_figure
 from reproduce.seed_texts import TEXT_PRESETS, check_new, class_names, write_seeds
 
 
@@ -69,6 +69,41 @@ def bench(
     ]
     columns = ["what", "workload", "ours", "reference", "ratio", "fraction_of_limit"]
     print_table("Rates and ratios", [{column: row.get(column, "") for column in columns} for row in rows])
+
+
+def gpu(
+    out: Annotated[Path, directory("New directory for a page, and for the numbers as JSON.")],
+    minutes: Annotated[float, typer.Option("--minutes", metavar="N", min=0.1, max=600, help="Time it may take.")] = 8,
+    device: Annotated[str, one_of("--device", ("cuda", "cpu"), "`cuda`, or `cpu` to try the command.")] = "cuda",
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Smallest sizes: a few seconds, and no use as a result.")
+    ] = False,
+) -> None:
+    """Check and measure a GPU: does it agree with the CPU, what is fastest on it, how long is the paper's run?
+
+    What it has found is kept if it is stopped.
+
+    ```
+    fedrevive gpu --minutes 8 --out build/gpu
+    ```
+    """
+    if device not in ("cuda", "cpu"):
+        raise ConfigError(f"--device {device}: {choices(device, ('cuda', 'cpu'))}")
+    check_free(out)
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("PyTorch sees no CUDA GPU here, and gpu measures one: --device cpu --tiny tries the command")
+    from reproduce.benchmark.gpu.measure import Measurement
+    from reproduce.benchmark.gpu.page import write_gpu_page
+
+    measurement = Measurement(torch.device(device), minutes, out, few=tiny)
+    try:
+        measurement.make()
+    finally:
+        measurement.save()
+        page = write_gpu_page(measurement.found, measurement.winners(), out / "index.html", command_line())
+        print(f"Written: {page}")
 
 
 def _write_json(values: dict[str, Any], out: Path) -> None:

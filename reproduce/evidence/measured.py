@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedrevive_core.config import build
+from fedrevive_core.models import Executor
 from fedrevive_core.simulation import Simulation, num_threads
 from fedrevive_core.training import Job
 from reproduce.benchmark.bench import flops_of
@@ -31,7 +32,7 @@ def measure() -> dict[str, dict[str, float]]:
             ("afl-dw", "afl-dw", {}), ("fedrevive", "fedrevive", {}), (PLUS, "fedrevive", plus),
         ):  # fmt: skip
             simulation = simulations[name] = Simulation(build("lab-digits", method, overrides=overrides))
-            simulation.trainer.stacks = False  # the counter does not see through operators that vmap batches
+            simulation.trainer.executor = Executor("single")  # the counter does not see through vmap's operators
             steps = simulation.steps()
             _advance(steps, 100)
             window[name] = flops_of(functools.partial(_advance, steps, 100))

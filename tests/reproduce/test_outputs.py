@@ -52,6 +52,7 @@ COMMANDS = {
     "verify": ("RECORD", "RECORD"),
     "doctor": (),
     "bench": ("--out", "OUT/bench.json"),
+    "gpu": ("--device", "cpu", "--tiny", "--out", "OUT"),
     "classroom bundle": ("--out", "OUT"),
     "classroom release": ("--out", "OUT"),
     "classroom collect": ("HANDED_IN", "--out", "OUT/table.csv"),
@@ -115,6 +116,7 @@ def quick(monkeypatch, tmp_path):
     measured = {"results": {"rate": {"one": {"ours": 1.0}}}, "provenance": {"device": "cpu", "num_threads": 1}}
     monkeypatch.setattr(bench, "run_benchmark", lambda *_, **__: measured)
     monkeypatch.setattr(bench, "plot_bench", lambda _: Figure())
+    monkeypatch.setattr("reproduce.benchmark.gpu.measure.Measurement.make", lambda measurement: measurement.save())
     writer = MagicMock()
     writer.AutoTokenizer.from_pretrained.return_value.batch_decode.return_value = ["a text"] * 2000
     monkeypatch.setitem(sys.modules, "transformers", writer)

@@ -15,6 +15,7 @@ from fedrevive_core.config.methods import METHODS
 from fedrevive_core.config.run import DistillationConfig, ServerConfig, StalenessConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models.convnets import LabNet
+from fedrevive_core.models.device import AGREEMENT, Executor
 from fedrevive_core.models.probes import StatisticProbe
 from fedrevive_core.models.state import StateLayout
 from fedrevive_core.revival.distillation import Distiller
@@ -27,6 +28,8 @@ from fedrevive_core.simulation.simulation import Simulation, run
 from fedrevive_core.staleness import beta
 from fedrevive_core.training import Job, batch_sizes
 from fedrevive_core.transforms import Preparation
+from reproduce.benchmark.gpu.checks import ends, offloaded_states_are_pinned, recordings_repeat
+from reproduce.benchmark.gpu.material import preset_names
 
 CPU = torch.device("cpu")
 
@@ -167,15 +170,17 @@ def test_synchronous_round_is_the_mean_of_jobs_trained_alone():
     torch.testing.assert_close(parameters(simulation.server.state), parameters(expected), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("stacks", [True, False])
-def test_training_together_is_training_alone(stacks):
+@pytest.mark.parametrize("executor", ["single", "stacked", "stacked-4", "captured", "captured-4"])
+def test_training_together_is_training_alone(executor):
     simulation = Simulation(small("fedbuff", data__augmentation={"crop_padding": 2, "flip": True, "rotation": 10.0}))
-    simulation.trainer.stacks = stacks
+    simulation.trainer.executor = Executor.parse(executor)
     start = simulation.server.state
     before = start.clone()
     jobs = [Job(number, number % 14, start + 0.01 * number) for number in range(6)]
     together = simulation.trainer.train(jobs)
+    again = simulation.trainer.train(jobs)  # what is recorded is checked the first time, and used from then on
     alone = [simulation.trainer.train([job])[0] for job in reversed(jobs)][::-1]
+    torch.testing.assert_close(torch.stack(again), torch.stack(alone), rtol=0, atol=2e-5)
     torch.testing.assert_close(torch.stack(together), torch.stack(alone), rtol=0, atol=2e-5)
     assert torch.equal(start, before)
     assert not torch.equal(together[0], together[1])
@@ -492,21 +497,24 @@ def test_mixing_models_cannot_be_revived():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
-def test_gpu_follows_the_cpu():
+@pytest.mark.parametrize("executor", ["auto", "single", "stacked-4", "streams-2", "captured", "captured-4"])
+@pytest.mark.parametrize("preset", preset_names())
+def test_gpu_follows_the_cpu(preset, executor):
     """Same draws on both devices; states drift apart by rounding alone over a few versions."""
-    cpu, gpu = (Simulation(small("fedrevive", device=device)) for device in ("cpu", "cuda"))
-    for simulation in (cpu, gpu):
-        simulation.run(progress=False)
-    parameters = cpu.layout.parameters
-    torch.testing.assert_close(parameters(gpu.server.state).cpu(), parameters(cpu.server.state), rtol=0, atol=5e-3)
+    (start, there), (_, here) = ends(preset, "fedrevive", "cpu"), ends(preset, "fedrevive", "cuda", executor)
+    assert torch.linalg.vector_norm(here - there) <= AGREEMENT * torch.linalg.vector_norm(there - start)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_recorded_steps_repeat():
+    assert recordings_repeat(torch.device("cuda"))
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_offloaded_states_are_pinned():
-    simulation = run_until(Simulation(small("fedrevive", device="cuda", offload=True)), 6)
-    waiting = [*simulation.snapshots.values(), *simulation.returned.values()]
-    assert all(state.is_pinned() for state in waiting)
+    assert offloaded_states_are_pinned(torch.device("cuda"))
 
 
 def test_labnet_is_what_the_presets_say():
