@@ -15,6 +15,7 @@ from fedrevive_core.config import RunConfig, check_price
 from fedrevive_core.data import FederatedData, encoder_path, load_federated
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import StateLayout, build_model, build_text_model, check_model, seeded
+from fedrevive_core.records import table_sha256
 from fedrevive_core.revival import ClassProportions, Distiller, Reviver, SamplePool, Synthesizer
 from fedrevive_core.seeding import stream
 from fedrevive_core.server import Server
@@ -28,7 +29,7 @@ from fedrevive_core.training import LocalTrainer, batch_sizes
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of a run. custom: SHA-256 of what the configuration does not name: a given model, data or rule beta."""
+    """The parts of a run. custom: SHA-256 of what the configuration does not fix: model, data, rule, timeline."""
 
     device: torch.device
     timeline: Timeline
@@ -58,8 +59,10 @@ def build_components(
     device = pick_device(config.device)
     with timer("timeline"):
         timeline = simulate_timeline(config.federation, config.seed)
+    if config.federation.timeline is not None:
+        check_price(config, len(timeline.client))
     weights = None if beta is None else tabulate(beta, int(timeline.arrival_staleness.max()))
-    custom = _fingerprints(model, data, weights)
+    custom = _fingerprints(config, timeline, model, data, weights)
     with timer("data"):
         federated = _federated(config, data, device)
     network = _initialised(config, federated) if model is None else model
@@ -142,10 +145,19 @@ def _initialised(config: RunConfig, data: FederatedData) -> nn.Module:
 
 
 def _fingerprints(
-    model: nn.Module | None, data: FederatedData | None, weights: Sequence[float] | None
+    config: RunConfig,
+    timeline: Timeline,
+    model: nn.Module | None,
+    data: FederatedData | None,
+    weights: Sequence[float] | None,
 ) -> dict[str, str]:
-    """SHA-256 of what was given beside the configuration: a model's architecture, data, values of a rule beta."""
+    """SHA-256 of what was given beside the configuration: a model's architecture, data, values of a rule beta.
+
+    And of a timeline that the configuration names, because the file may change.
+    """
     given: dict[str, str] = {}
+    if config.federation.timeline is not None:
+        given["timeline"] = table_sha256(timeline.table())
     if model is not None:
         shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
         given["model"] = hashlib.sha256(f"{model}{shapes}".encode()).hexdigest()

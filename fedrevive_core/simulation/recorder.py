@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.records import Record, link, state_sha256, summarise, summarise_arrivals
+from fedrevive_core.records import Record, link, state_sha256, summarise, summarise_arrivals, table_sha256
 from fedrevive_core.revival import SamplePool
 from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.simulation.modality import Modality
@@ -152,6 +152,7 @@ class Recorder:
         class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
         per_client = data.class_proportions @ np.nan_to_num(class_accuracy)
         last_hash = state_sha256(state.cpu().numpy())
+        jobs = timeline.table()
         return Record(
             config=config,
             summary={
@@ -168,6 +169,7 @@ class Recorder:
                 "faults": timeline.fault_counts(count),
                 **summary,
                 "state_sha256": last_hash,
+                "timeline_sha256": table_sha256(jobs),
                 "certificate": self.link({"state_sha256": last_hash}),
             },
             provenance=dict(origin),
@@ -176,6 +178,7 @@ class Recorder:
             timings=timings,
             samples=self._stacked_samples(),
             model={name: tensor.cpu().clone().numpy() for name, tensor in model.items()},
+            timeline=jobs,
         )
 
     def _stacked_samples(self) -> dict[str, np.ndarray]:

@@ -277,10 +277,10 @@ class Simulation:
     def differences(self, identity: Mapping[str, Any]) -> list[str]:
         """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
         differing = self.config.differences(RunConfig.from_dict(identity["config"]))
-        if identity["data"] != self.data.fingerprint:
-            differing.append("the data itself")
+        differing += ["the data itself"] if identity["data"] != self.data.fingerprint else []
         there, here = identity["custom"], self.custom
-        differing += [f"{name} of your own" for name in ("model", "beta") if there.get(name) != here.get(name)]
+        others = {"model": "model of your own", "beta": "beta of your own", "timeline": "the timeline itself"}
+        differing += [words for name, words in others.items() if there.get(name) != here.get(name)]
         if identity["branches"] != self.branches:
             differing.append("the arrival after which it was branched")
         return differing

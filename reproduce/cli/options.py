@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -117,6 +118,15 @@ DeviceOption = Annotated[str, one_of("--device", DEVICES, "`cpu`, `cuda`, or `au
 
 JobsOption = Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Number of runs at the same time.")]
 
+TimelineOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--timeline",
+        metavar="RUN",
+        help="Take the arrivals (and settings) of this run, or the arrivals in a .csv or .parquet file: docs/LIVE.md.",
+    ),
+]
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -125,6 +135,12 @@ SetOption = Annotated[
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def given(context: typer.Context, *names: str) -> dict[str, Any]:
+    """The values of those parameters called `names` that the user named."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name: context.params[name] for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
 def parse_pairs(option: str, entries: list[str] | None, form: str, example: str) -> dict[str, str]:

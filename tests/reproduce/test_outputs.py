@@ -59,7 +59,7 @@ COMMANDS = {
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
 ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
 WRITTEN = {"out", "plot", "folder"}  # parameters that are paths, as those of READ
-READ = {"check", "source", "runs", "directories", "directory", "students", "submissions", "released"}
+READ = {"recorded", "check", "source", "runs", "directories", "directory", "students", "submissions", "released"}
 CASES = [(name, place) for name in COMMANDS for place in ("parent", "inside", "failing")]
 CASES = [case for case in CASES if case[0] not in ("presets", "verify", "doctor") or case[1] == "inside"]
 CASES += [(name, "inside, with links") for name in ON_A_SWEEP]
