@@ -44,7 +44,7 @@ class LocalTrainer:
     ) -> None:
         self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
         self.device = data.clients.labels.device
-        self.stacks = layout.stacks
+        self.stacks = layout.stacks and config.together
 
     def train(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""

@@ -32,6 +32,11 @@ class TrainingConfig(Section):
     steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
     batch_size: PositiveInt = Field(32, description="samples per step, fewer at the end of a pass [authors]")
     lr: PositiveFloat = Field(description="Adam learning rate [authors]")
+    together: Switch = Field(
+        True,
+        description="train jobs of a small model side by side, which is faster; false: one after the other, with "
+        "the bits of a client that trains alone [ours]",
+    )
 
 
 class ServerConfig(Section):

@@ -50,32 +50,26 @@ def build_components(
     data: FederatedData | None,
     beta: Callable[[int], float] | None,
     timer: Timer,
+    recording: Timeline | None = None,
 ) -> Components:
     """The parts of the run that `config` describes, with a given `model`, `data` or rule `beta` where there is one.
 
+    recording: a timeline that is still being recorded, in place of that of `config`.
     Raises ConfigError if they do not fit together, or if the run would take more than the limits allow.
     """
     check_price(config)
     device = pick_device(config.device)
     with timer("timeline"):
-        timeline = simulate_timeline(config.federation, config.seed)
+        timeline = simulate_timeline(config.federation, config.seed) if recording is None else recording
     if config.federation.timeline is not None:
         check_price(config, len(timeline.client))
     weights = None if beta is None else tabulate(beta, int(timeline.arrival_staleness.max()))
-    custom = _fingerprints(config, timeline, model, data, weights)
+    custom = _fingerprints(model, data, weights)
+    if config.federation.timeline is not None and recording is None:  # its file may change
+        custom["timeline"] = table_sha256(timeline.table())
     with timer("data"):
         federated = _federated(config, data, device)
-    network = _initialised(config, federated) if model is None else model
-    check_model(
-        network,
-        federated.sample_shape,
-        federated.num_classes,
-        federated.clients.inputs.dtype,
-        smallest_batch=_smallest_batch(config, federated),
-        synthesises=config.revival.source == "synthetic",
-    )
-    layout = StateLayout(network, device)
-    modality = build_modality(config, federated, layout.template, device)
+    layout, modality, trainer, network = build_client(config, federated, model)
     reviver = _reviver(config, layout, federated, modality, device)
     return Components(
         device=device,
@@ -83,7 +77,7 @@ def build_components(
         data=federated,
         layout=layout,
         modality=modality,
-        trainer=LocalTrainer(layout, federated, modality.prepare, config.training, config.seed),
+        trainer=trainer,
         reviver=reviver,
         server=Server(
             layout.pack(network), layout, config.server, config.staleness, config.federation, reviver, weights
@@ -92,6 +86,26 @@ def build_components(
         model_name=config.model if model is None else type(model).__qualname__,
         custom=custom,
     )
+
+
+def build_client(
+    config: RunConfig, data: FederatedData, model: nn.Module | None = None
+) -> tuple[StateLayout, Modality, LocalTrainer, nn.Module]:
+    """What a client needs to train jobs, and the network as it is initialised; `model` in place of `config.model`."""
+    network = _initialised(config, data) if model is None else model
+    check_model(
+        network,
+        data.sample_shape,
+        data.num_classes,
+        data.clients.inputs.dtype,
+        smallest_batch=_smallest_batch(config, data),
+        synthesises=config.revival.source == "synthetic",
+    )
+    device = data.clients.labels.device
+    layout = StateLayout(network, device)
+    modality = build_modality(config, data, layout.template, device)
+    trainer = LocalTrainer(layout, data, modality.prepare, config.training, config.seed)
+    return layout, modality, trainer, network
 
 
 def pick_device(name: str) -> torch.device:
@@ -145,19 +159,10 @@ def _initialised(config: RunConfig, data: FederatedData) -> nn.Module:
 
 
 def _fingerprints(
-    config: RunConfig,
-    timeline: Timeline,
-    model: nn.Module | None,
-    data: FederatedData | None,
-    weights: Sequence[float] | None,
+    model: nn.Module | None, data: FederatedData | None, weights: Sequence[float] | None
 ) -> dict[str, str]:
-    """SHA-256 of what was given beside the configuration: a model's architecture, data, values of a rule beta.
-
-    And of a timeline that the configuration names, because the file may change.
-    """
+    """SHA-256 of what was given beside the configuration: a model's architecture, data, values of a rule beta."""
     given: dict[str, str] = {}
-    if config.federation.timeline is not None:
-        given["timeline"] = table_sha256(timeline.table())
     if model is not None:
         shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
         given["model"] = hashlib.sha256(f"{model}{shapes}".encode()).hexdigest()

@@ -38,6 +38,11 @@ class Recorder:
         self.metrics = torch.empty(len(timeline.arrivals), len(METRICS), device=device)
         self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
 
+    @property
+    def last_version(self) -> int:
+        """The version with which the run ends if nothing stops it."""
+        return len(self.metrics) // self.timeline.federation.buffer_size
+
     def keep_receipt(self, receipt: Receipt) -> None:
         """Record what happened to the next upload."""
         row = self.metrics[len(self.receipts)]
@@ -57,7 +62,7 @@ class Recorder:
 
     def keep_samples(self, version: int, pool: SamplePool) -> None:
         """Record the newest samples of `pool`, at VERSIONS_KEPT versions of the run at most."""
-        last = self.timeline.num_versions
+        last = self.last_version
         if self.samples and version - self.samples[-1][0] < last / VERSIONS_KEPT and version != last:
             return
         samples, labels = pool.newest(SAMPLES_KEPT)

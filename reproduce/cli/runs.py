@@ -36,10 +36,10 @@ from reproduce.cli.options import (
     split,
 )
 from reproduce.console import check_figure, command_line, console, print_table, save_figure
-from reproduce.runs.output import OutputDirectory
+from reproduce.runs.output import OutputDirectory, finish
 
 if TYPE_CHECKING:
-    from fedrevive_core.records import Record
+    pass
 
 
 def presets(
@@ -179,7 +179,7 @@ def run(
 
     config = _config(context, recorded, parse_settings(settings))
     output = OutputDirectory(out, checkpoint_every, keep_every, resume, allow_other_code)
-    _finish(output.finished(config) or simulation.run(config, **output.options()), output, as_json)
+    finish(output.finished(config) or simulation.run(config, **output.options()), output, as_json)
 
 
 def compare(
@@ -283,17 +283,4 @@ def branch(
     from reproduce.runs.branching import run_branch
 
     output = OutputDirectory(out, checkpoint_every, keep_every, resume, allow_other_code)
-    _finish(run_branch(source, at, method, parse_settings(settings), output), output, as_json)
-
-
-def _finish(record: Record, output: OutputDirectory, as_json: bool) -> None:
-    """Save the record and print its summary; both also if it was finished before."""
-    from reproduce.reports.text import comparison_table
-
-    output.save(record)
-    if as_json:
-        print(json.dumps(record.summary))
-    else:
-        print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
-        how = " (it was finished before; nothing was run)" if output.is_finished else ""
-        console.print(f"Record: {output.out}{how}", soft_wrap=True)
+    finish(run_branch(source, at, method, parse_settings(settings), output), output, as_json)
