@@ -19,7 +19,7 @@ from fedrevive_core.config import RunConfig
 from reproduce.live import client as client_program
 from reproduce.live.messages import WORDS_LIMIT, Event, check_hello, pack, unpack
 
-START = 300.0  # seconds within which a client must have said hello
+START = 900.0  # seconds within which a client must have said hello
 PAUSE = 2.0  # seconds before a client that is gone is started again
 MOST_FAILURES = 5  # times in a row that a client is started and gone without a result
 MOST_STRAY = 10  # answers to other jobs that a client may send in a row

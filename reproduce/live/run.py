@@ -186,7 +186,7 @@ class LiveRun(Simulation):
         self.events = [dict(event) for event in state["events"]]
         self.timeline = self.recorder.timeline = self.log.timeline()
         super().load_state_dict(state)
-        self.users = np.zeros(len(self.users), dtype=np.int64)
+        self.users = np.zeros(self.recorder.last_version + 1, dtype=np.int64)
         self.snapshots.clear()
         for job in at_work:
             self.log.end(job, CRASH, lost=True)

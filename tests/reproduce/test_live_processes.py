@@ -1,0 +1,92 @@
+"""Live runs with real processes, which are killed, stopped and started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers import SMALL
+
+from fedrevive_core.records import first_difference
+from fedrevive_core.records.record import Record
+from fedrevive_core.simulation.simulation import run
+
+pytestmark = pytest.mark.processes
+
+SETTINGS = [word for name, value in SMALL.items() if not name.startswith("federation.")
+            for word in ("--set", f"{name}={value}")]  # fmt: skip
+
+
+def live(out: Path, *words: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "reproduce",
+        "live",
+        "--clients",
+        "3",
+        "--arrivals",
+        "60",
+        "--slowdown",
+        "10,15,20",
+    ]
+    return subprocess.Popen(
+        [*command, "--out", str(out), "--checkpoint-every", "1", "--timeout", "20", *SETTINGS, *words]
+    )
+
+
+def num_arrivals(out: Path) -> int:
+    names = os.listdir(f"{out}.partial") if Path(f"{out}.partial").exists() else []
+    return max((int(name[:9]) for name in names if name[:9].isdigit()), default=0)
+
+
+def clients(server: subprocess.Popen) -> list[psutil.Process]:
+    children = psutil.Process(server.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def until(reached: Callable[[], bool], server: subprocess.Popen, seconds: float = 300) -> None:
+    latest = time.monotonic() + seconds
+    while not reached():
+        assert server.poll() is None, "the server has ended"
+        assert time.monotonic() < latest
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL and no SIGSTOP")
+def test_killed_clients_and_a_killed_server(tmp_path: Path) -> None:
+    """One client killed and one stopped; then the server killed and resumed. The record says so and can be repeated."""
+    out = tmp_path / "live"
+    server = live(out)
+    until(lambda: num_arrivals(out) >= 5, server)
+    killed, stopped, _ = clients(server)
+    killed.send_signal(signal.SIGKILL)
+    stopped.send_signal(signal.SIGSTOP)
+    until(lambda: stopped.pid not in [client.pid for client in clients(server)], server)
+    before = num_arrivals(out)
+    until(lambda: num_arrivals(out) >= before + 3, server)
+    left = clients(server)
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    psutil.wait_procs(left, timeout=30)
+    assert not [client for client in left if client.is_running()]
+
+    resumed = live(out, "--resume")
+    assert resumed.wait(300) == 0
+    record = Record.load(out)
+    assert record.summary["num_arrivals"] == 60
+    said = " ".join(event["what"] for event in record.provenance["live"]["events"])
+    assert "is gone: its process has ended; job" in said
+    assert "has not answered for 20 seconds; job" in said
+    assert "when the server stopped; the job is lost" in said
+    assert record.summary["faults"]["never_return"] == 1
+    assert sorted(set(record.arrivals["client"][-10:])) == [0, 1, 2]
+    again = run(record.config, progress=False)
+    assert first_difference(record, again) is None
