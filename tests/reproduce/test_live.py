@@ -80,6 +80,8 @@ def test_what_is_no_model_is_rejected_and_repeated(tmp_path):
     assert {rejected[job] for job in (3, 4, 6, 7)} == {"client update of wrong size"}
     assert (rejected != "").sum() == 5
     assert record.summary["faults"] == {"wrong_size": 4, "non_finite": 1}
+    said = [event["what"] for event in record.provenance["live"]["events"]]
+    assert "uploads for job 3 what is no model (wrong_size): rejected" in said
     assert_repeated(record, tmp_path / "out")
 
 
