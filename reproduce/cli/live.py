@@ -51,7 +51,7 @@ def live(
 
     ```
     fedrevive live --clients 8 --slowdown 1,1,2,5 --out runs/live
-    fedrevive run --timeline runs/live --out runs/replay
+    fedrevive live --method fedavg --clients 4 --arrivals 40 --out runs/rounds
     ```
     """
     from reproduce.live.embedded import run_processes
