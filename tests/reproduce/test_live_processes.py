@@ -39,7 +39,7 @@ def live(out: Path, *words: str) -> subprocess.Popen:
         "10,15,20",
     ]
     return subprocess.Popen(
-        [*command, "--out", str(out), "--checkpoint-every", "1", "--timeout", "20", *SETTINGS, *words]
+        [*command, "--out", str(out), "--checkpoint-every", "1", "--timeout", "10", *SETTINGS, *words]
     )
 
 
@@ -72,34 +72,32 @@ def until(reached: Callable[[], bool], server: subprocess.Popen, seconds: float 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL and no SIGSTOP")
-def test_killed_clients_and_a_killed_server(tmp_path: Path) -> None:
-    """One client killed and one stopped; then the server killed and resumed. The record says so and can be repeated."""
+def test_a_killed_server_and_killed_clients(tmp_path: Path) -> None:
+    """The server killed and resumed; then one client killed and one stopped. The record says so and can be repeated."""
     out = tmp_path / "live"
     server = live(out)
     until(lambda: num_arrivals(out) >= 5, server)
-    killed, stopped, _ = clients(server)
-    killed.send_signal(signal.SIGKILL)
-    stopped.send_signal(signal.SIGSTOP)
-    until(lambda: stopped.pid not in [client.pid for client in clients(server)], server)
-    before = num_arrivals(out)
-    until(lambda: num_arrivals(out) >= before + 3, server)
     left = clients(server)
     server.send_signal(signal.SIGKILL)
     server.wait()
-    latest = time.monotonic() + 300  # one that has just been started notices it when it says hello
+    latest = time.monotonic() + 60
     while any(map(is_alive, left)):  # nobody is at the other end of their pipes
         assert time.monotonic() < latest
         time.sleep(0.1)
 
     resumed = live(out, "--resume")
+    before = num_arrivals(out)
+    until(lambda: num_arrivals(out) >= before + 5, resumed)
+    killed, stopped, _ = clients(resumed)
+    killed.send_signal(signal.SIGKILL)
+    stopped.send_signal(signal.SIGSTOP)
     assert resumed.wait(300) == 0
     record = Record.load(out)
-    assert record.summary["num_arrivals"] == 60
+    assert record.summary["num_arrivals"] == 150
     said = " ".join(event["what"] for event in record.provenance["live"]["events"])
-    assert "is gone: its process has ended; job" in said
-    assert "has not answered for 20 seconds; job" in said
     assert "when the server stopped; the job is lost" in said
+    assert "is gone: its process has ended; job" in said
+    assert "has not answered for 10 seconds; job" in said
     assert record.summary["faults"]["never_return"] == 1
-    assert sorted(set(record.arrivals["client"][-10:])) == [0, 1, 2]
     again = run(record.config, progress=False)
     assert first_difference(record, again) is None
