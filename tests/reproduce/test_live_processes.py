@@ -34,7 +34,7 @@ def live(out: Path, *words: str) -> subprocess.Popen:
         "--clients",
         "3",
         "--arrivals",
-        "60",
+        "150",
         "--slowdown",
         "10,15,20",
     ]
