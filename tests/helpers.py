@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import typer
 
 from fedrevive_core.config.federation import FederationConfig
 from fedrevive_core.config.presets import build
 from fedrevive_core.config.run import RunConfig
+from fedrevive_core.data import load_federated
 from fedrevive_core.records.record import Record
+from fedrevive_core.simulation.build import build_client
 from fedrevive_core.simulation.simulation import Simulation
+from fedrevive_core.training import Job
+from reproduce.live.messages import Event, from_bytes, to_bytes
 
 
 def constant(duration: float) -> dict[str, Any]:
@@ -91,6 +98,56 @@ def run_until(simulation: Simulation, stop: int) -> Simulation:
 def resident() -> int:
     """Bytes of memory that this process holds at the moment."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Here:
+    """In place of the processes of a live run: clients in this one, which answer in an order drawn at random.
+
+    upload: what client c makes of the bytes of its result for job n. gone: (client, answers before it is gone).
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        seed: int = 0,
+        upload: Callable[[int, int, bytes], bytes | None] | None = None,
+        gone: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        data = load_federated(config.data, config.federation.num_clients, torch.device("cpu"))
+        self.trainer = build_client(config, data)[2]
+        self.rng, self.upload, self.gone = np.random.default_rng(seed), upload, dict(gone)
+        self.jobs: dict[int, tuple[int, bytes]] = {}
+        self.waiting = [Event(client, "joined") for client in range(config.federation.num_clients)]
+        self.given_up: list[int] = []
+        self.answers = self.most_at_work = 0
+
+    def send(self, client: int, job: int, state: bytes) -> None:
+        assert client not in self.jobs
+        self.jobs[client] = (job, state)
+        self.most_at_work = max(self.most_at_work, len(self.jobs))
+
+    def wait(self, seconds: float) -> list[Event]:
+        if self.waiting:
+            events, self.waiting = self.waiting, []
+            return events
+        client = int(self.rng.choice(sorted(self.jobs)))
+        job, state = self.jobs.pop(client)
+        self.answers += 1
+        if self.gone.get(client, math.inf) <= self.answers:
+            del self.gone[client]
+            self.waiting = [Event(client, "joined")]
+            return [Event(client, "gone", why="its process has ended")]
+        start = torch.from_numpy(from_bytes(state))
+        answer: bytes | None = to_bytes(self.trainer.train([Job(job, client, start)])[0].numpy())
+        answer = answer if self.upload is None else self.upload(client, job, answer)
+        return [] if answer is None else [Event(client, "result", answer)]
+
+    def drop(self, client: int, why: str) -> None:
+        self.jobs.pop(client, None)
+        self.waiting += [Event(client, "gone", why=why), Event(client, "joined")]
+
+    def close(self) -> None:
+        pass
 
 
 # The same for texts, on the docstrings that `tiny_texts` puts in their place.

@@ -83,6 +83,14 @@ class FederationConfig(Section):
     max_sim_time: PositiveFloat | None = Field(None, description="budget in simulated time, unitless [authors]")
     max_versions: PositiveInt | None = Field(None, description="budget in versions of the global model [authors]")
     faults: FaultsConfig = Field(FaultsConfig(), description="what can go wrong with jobs, and how often [ours]")
+    timeline: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        None,
+        description="run, or .csv or .parquet file, whose arrivals happen again; schedule, refill_size and the "
+        "probabilities of faults are not used then, and a budget can only end it earlier [ours]",
+    )
+    time_unit: PositiveFloat = Field(
+        1.0, description="seconds of a table of `timeline` that are one unit of simulated time [ours]"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -108,6 +116,8 @@ class FederationConfig(Section):
             raise ValueError(f"concurrency = {self.concurrency} must be at most num_clients = {self.num_clients}")
         if self.refill_size > self.concurrency:
             raise ValueError(f"refill_size = {self.refill_size} must be at most concurrency = {self.concurrency}")
+        if self.timeline is not None:
+            return self
         if self.max_sim_time is None and self.max_versions is None:
             raise ValueError("max_sim_time and max_versions are both unset: give at least one budget")
         shortest = [

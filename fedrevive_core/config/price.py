@@ -34,14 +34,14 @@ MODELS = {
 }  # fmt: skip
 
 
-def check_price(config: RunConfig) -> None:
-    """Raise ConfigError if a run of `config` would take more than the limits allow."""
-    _check(price(config))
+def check_price(config: RunConfig, jobs: int | None = None) -> None:
+    """Raise ConfigError if a run of `config` would take more than the limits allow; `jobs`: their number, if known."""
+    _check(price(config, jobs))
 
 
-def check_jobs(federation: FederationConfig) -> None:
-    """Raise ConfigError if the timeline of `federation` would have more jobs than the limit allows."""
-    _check({"jobs": num_jobs(federation)})
+def check_jobs(federation: FederationConfig | None = None, jobs: float = inf) -> None:
+    """Raise ConfigError if the timeline of `federation`, or a table of so many `jobs`, has more than allowed."""
+    _check({"jobs": jobs if federation is None else num_jobs(federation)})
 
 
 def counted(duration: Callable[[int], float]) -> Callable[[int], float]:
@@ -87,7 +87,9 @@ def _too_much(what: str, amount: float) -> ConfigError:
 
 
 def num_jobs(federation: FederationConfig) -> float:
-    """About how many jobs are dispatched until the budget ends."""
+    """About how many jobs are dispatched until the budget ends; of a recorded timeline, at least so many."""
+    if federation.timeline is not None:
+        return federation.concurrency + federation.buffer_size
     faults, schedule = federation.faults, federation.schedule
     lasts = sum(map(_mean, (schedule.training, schedule.download, schedule.upload)))
     lost = min(faults.never_return + faults.crash, 1 - 1e-12)
@@ -102,10 +104,10 @@ def _mean(delay: Delay) -> float:
     return sum(mean * odds for mean, odds in zip(delay.means, delay.odds, strict=True))
 
 
-def price(config: RunConfig) -> dict[str, float]:
-    """About how many jobs a run has, bytes it takes, and multiplications it does."""
+def price(config: RunConfig, known_jobs: int | None = None) -> dict[str, float]:
+    """About how many jobs a run has (unless that is known), bytes it takes, and multiplications it does."""
     federation, data, revival, synthesis = config.federation, config.data, config.revival, config.synthesis
-    jobs = num_jobs(federation)
+    jobs = num_jobs(federation) if known_jobs is None else float(known_jobs)
     versions = min(jobs / federation.buffer_size, float(federation.max_versions or inf))
     samples, channels, side, classes = DATA[data.name]
     texts = data.name in ("newsgroups", "docstrings")

@@ -33,7 +33,8 @@ def choose_lanes(timeline: Timeline, max_clients: int = 40, until: float | None 
     if max_clients < 1 or (until is not None and until <= 0):
         raise ValueError(f"max_clients = {max_clients} and until = {until} must be positive")
     if until is None:  # four mean durations, or a little more than three versions if they take longer
-        four_jobs = 4 * float(np.mean(timeline.arrival_time - timeline.dispatch_time))
+        duration = timeline.arrival_time - timeline.dispatch_time
+        four_jobs = 4 * float(np.mean(duration[np.isfinite(duration)]))
         until = max(four_jobs, 1.04 * float(times_of_versions(timeline)[:3][-1]))
     until = min(until, timeline.sim_time)
     by_speed = np.argsort(timeline.mean_duration, kind="stable")

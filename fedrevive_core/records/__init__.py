@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrevive_core.records.difference import first_difference
-from fedrevive_core.records.hash_chain import broken_link, link, state_sha256
+from fedrevive_core.records.hash_chain import broken_link, link, state_sha256, table_sha256
 from fedrevive_core.records.header import Altered, Provenance, read_header
 from fedrevive_core.records.maker import BESIDE, OTHER_CODE, changes, code_hash, made_by, software
 from fedrevive_core.records.provenance import installed, provenance, requirements
@@ -40,4 +40,5 @@ __all__ = [
     "state_sha256",
     "summarise",
     "summarise_arrivals",
+    "table_sha256",
 ]

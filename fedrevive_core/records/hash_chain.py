@@ -26,6 +26,11 @@ def link(previous: str, row: Mapping[str, Any], arrivals: pd.DataFrame) -> str:
     return _link(previous, [(name, canonical(values)) for name, values in [*row.items(), *arrivals.items()]])
 
 
+def table_sha256(table: pd.DataFrame) -> str:
+    """SHA-256, in hexadecimal, of the values of a table."""
+    return link("", {}, table)
+
+
 def _link(previous: str, values: Iterable[tuple[Any, bytes]]) -> str:
     digest = hashlib.sha256(previous.encode())
     for name, content in values:

@@ -40,6 +40,7 @@ class Summary(Section):
     faults: dict[Text, NonNegativeInt] = Field({})
     rejected: dict[Text, NonNegativeInt] = Field({})
     state_sha256: Sha256 | None = None
+    timeline_sha256: Sha256 | None = None
     certificate: Sha256 | None = None
 
 

@@ -2,7 +2,8 @@
 
 A record on disk is a directory that any tool can read: JSON, parquet, npz without objects, safetensors. Never pickle.
 What is read is what the run wrote, or it is refused: the tables must fit the hash chain, the summary is computed from
-them again, the model must have the hash that the chain ends with, and the header names the hashes of all files.
+them again, the table of jobs must have the hash in the summary and the arrivals of the tables, the model must have the
+hash that the chain ends with, and the header names the hashes of all files.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ import pandas as pd
 from fedrevive_core.config import RunConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, check_free
-from fedrevive_core.records.hash_chain import broken_link, state_sha256
+from fedrevive_core.records.hash_chain import broken_link, state_sha256, table_sha256
 from fedrevive_core.records.header import Altered, check_seal, file_sha256, read_header, seal
 from fedrevive_core.records.safe_load import read_arrays, read_table, read_tensors
 from fedrevive_core.records.statistics import summarise, summarise_arrivals
@@ -42,6 +43,7 @@ TABLES: dict[str, dict[str, str]] = {
     "timings": {"part": "text", "seconds": "float", "calls": "int"},
 }  # fmt: skip
 OLDER = ("state_sha256", "chain", "fault")  # columns that older records lack
+TIMELINE = {"client": "int", "arrived": "float"}  # columns that are compared with the arrivals
 ARRAYS = {"version": ("i", 1), "labels": ("i", 2), "images": ("u", 5), "texts": ("U", 2)}
 
 
@@ -54,7 +56,8 @@ class Record:
     per processed upload, the same columns for every method. timings: host seconds per part; nothing else in a record
     depends on the host's speed. samples: the pool's newest images over time: `version` (s,), `images` (s, n, C, S, S)
     uint8 (of texts, `texts` (s, n): nearest tokens), `labels` (s, n), -1 where there is none. model: named tensors of
-    the final global model, without frozen ones; empty if it was left out.
+    the final global model, without frozen ones; empty if it was left out. timeline: a row per job, as `Timeline.save`
+    writes it; empty in a record of an older version.
     """
 
     config: RunConfig
@@ -65,6 +68,7 @@ class Record:
     timings: pd.DataFrame
     samples: dict[str, np.ndarray]
     model: dict[str, np.ndarray]
+    timeline: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def save(self, directory: Path | str, *, with_model: bool = True) -> None:
         """Write the record as `directory`, which appears whole or not at all.
@@ -79,6 +83,8 @@ class Record:
             with atomic_directory(directory, last="run.json") as work:
                 for name in TABLES:
                     getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
+                if len(self.timeline):
+                    self.timeline.to_parquet(work / "timeline.parquet", index=False)
                 np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
                 if with_model and self.model:
                     save_file(self.model, work / "model.safetensors")
@@ -114,6 +120,7 @@ class Record:
                 model = {name: model[name] for name in names}
             check_seal(directory, header, ["samples.npz"])
             frames = {name: table.to_pandas() for name, table in tables.items()}
+            frames["timeline"] = _read_timeline(directory, header["summary"], frames["arrivals"])
             return cls(config, header["summary"], header["provenance"], **frames, samples=samples, model=model)
         except Altered:
             raise
@@ -139,6 +146,19 @@ def load_tables(directory: Path) -> tuple[RunConfig, dict[str, Any], dict[str, p
     return config, header, tables
 
 
+def _read_timeline(directory: Path, summary: Mapping[str, Any], arrivals: pd.DataFrame) -> pd.DataFrame:
+    """The table of jobs, empty in a record of an older version. Raises Altered if it is not that of the arrivals."""
+    if "timeline_sha256" not in summary:
+        return pd.DataFrame()
+    jobs = read_table(directory / "timeline.parquet", TIMELINE).to_pandas()
+    numbers = arrivals["job"].to_numpy()
+    there = jobs.reindex(numbers)
+    fits = (there["client"].to_numpy() == arrivals["client"]) & (there["arrived"].to_numpy() == arrivals["sim_time"])
+    if not fits.all() or table_sha256(jobs) != summary["timeline_sha256"]:
+        raise Altered(f"{directory} is not what its run left: timeline.parquet changed since")
+    return jobs
+
+
 def _wrong(
     config: RunConfig, summary: Mapping[str, Any], evaluations: Mapping[str, Any], arrivals: Mapping[str, Any]
 ) -> str:
@@ -156,9 +176,9 @@ def _wrong(
     again = {**summarise(evaluations, end), **summarise_arrivals(arrivals, config)}
     if names := summary.get("class_accuracy"):
         again["class_accuracy"] = dict(zip(names, map(float, evaluations["class_accuracy"][-1]), strict=True))
-    for field, value in again.items():
-        if field in summary and not _same(summary[field], value):
-            return f"its summary says {field} = {summary[field]}, and its tables give {value}"
+    for name, value in again.items():
+        if name in summary and not _same(summary[name], value):
+            return f"its summary says {name} = {summary[name]}, and its tables give {value}"
     return ""
 
 

@@ -15,6 +15,7 @@ from fedrevive_core.config import RunConfig, check_price
 from fedrevive_core.data import FederatedData, encoder_path, load_federated
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import Executor, StateLayout, build_model, build_text_model, check_model, seeded
+from fedrevive_core.records import table_sha256
 from fedrevive_core.revival import ClassProportions, Distiller, Reviver, SamplePool, Synthesizer
 from fedrevive_core.seeding import stream
 from fedrevive_core.server import Server
@@ -29,7 +30,7 @@ from fedrevive_core.training import LocalTrainer, batch_sizes
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of a run. custom: SHA-256 of what the configuration does not name: a given model, data or rule beta."""
+    """The parts of a run. custom: SHA-256 of what the configuration does not fix: model, data, rule, timeline."""
 
     device: torch.device
     timeline: Timeline
@@ -50,48 +51,67 @@ def build_components(
     data: FederatedData | None,
     beta: Callable[[int], float] | None,
     timer: Timer,
+    recording: Timeline | None = None,
 ) -> Components:
     """The parts of the run that `config` describes, with a given `model`, `data` or rule `beta` where there is one.
 
+    recording: a timeline that is still being recorded, in place of that of `config`.
     Raises ConfigError if they do not fit together, or if the run would take more than the limits allow.
     """
     check_price(config)
     device = pick_device(config.device)
     with timer("timeline"):
-        timeline = simulate_timeline(config.federation, config.seed)
+        timeline = simulate_timeline(config.federation, config.seed) if recording is None else recording
+    if config.federation.timeline is not None:
+        check_price(config, len(timeline.client))
     weights = None if beta is None else tabulate(beta, int(timeline.arrival_staleness.max()))
     custom = _fingerprints(model, data, weights)
+    if config.federation.timeline is not None and recording is None:  # its file may change
+        custom["timeline"] = table_sha256(timeline.table())
     with timer("data"):
         federated = _federated(config, data, device)
-    network = _initialised(config, federated) if model is None else model
-    check_model(
-        network,
-        federated.sample_shape,
-        federated.num_classes,
-        federated.clients.inputs.dtype,
-        smallest_batch=_smallest_batch(config, federated),
-        synthesises=config.revival.source == "synthetic",
-    )
-    layout = StateLayout(network, device)
-    model_name = config.model if model is None else type(model).__qualname__
-    executor = choose_executor(config.executor, model_name, layout)
-    modality = build_modality(config, federated, layout.template, device)
-    reviver = _reviver(config, layout, federated, modality, executor)
+    layout, modality, trainer, network = build_client(config, federated, model)
+    reviver = _reviver(config, layout, federated, modality, trainer.executor)
     return Components(
         device=device,
         timeline=timeline,
         data=federated,
         layout=layout,
         modality=modality,
-        trainer=LocalTrainer(layout, federated, modality.prepare, config.training, config.seed, executor),
+        trainer=trainer,
         reviver=reviver,
         server=Server(
             layout.pack(network), layout, config.server, config.staleness, config.federation, reviver, weights
         ),
         recorder=Recorder(timeline, modality, device),
-        model_name=model_name,
+        model_name=_name(config, model),
         custom=custom,
     )
+
+
+def build_client(
+    config: RunConfig, data: FederatedData, model: nn.Module | None = None
+) -> tuple[StateLayout, Modality, LocalTrainer, nn.Module]:
+    """What a client needs to train jobs, and the network as it is initialised; `model` in place of `config.model`."""
+    network = _initialised(config, data) if model is None else model
+    check_model(
+        network,
+        data.sample_shape,
+        data.num_classes,
+        data.clients.inputs.dtype,
+        smallest_batch=_smallest_batch(config, data),
+        synthesises=config.revival.source == "synthetic",
+    )
+    device = data.clients.labels.device
+    layout = StateLayout(network, device)
+    modality = build_modality(config, data, layout.template, device)
+    executor = choose_executor(config.executor, _name(config, model), layout)
+    trainer = LocalTrainer(layout, data, modality.prepare, config.training, config.seed, executor)
+    return layout, modality, trainer, network
+
+
+def _name(config: RunConfig, model: nn.Module | None) -> str:
+    return config.model if model is None else type(model).__qualname__
 
 
 def pick_device(name: str) -> torch.device:

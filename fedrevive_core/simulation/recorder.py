@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.records import Record, link, state_sha256, summarise, summarise_arrivals
+from fedrevive_core.records import Record, link, state_sha256, summarise, summarise_arrivals, table_sha256
 from fedrevive_core.revival import SamplePool
 from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.simulation.modality import Modality
@@ -38,6 +38,11 @@ class Recorder:
         self.metrics = torch.empty(len(timeline.arrivals), len(METRICS), device=device)
         self.samples: list[tuple[int, np.ndarray, np.ndarray]] = []
 
+    @property
+    def last_version(self) -> int:
+        """The version with which the run ends if nothing stops it."""
+        return len(self.metrics) // self.timeline.federation.buffer_size
+
     def keep_receipt(self, receipt: Receipt) -> None:
         """Record what happened to the next upload."""
         row = self.metrics[len(self.receipts)]
@@ -57,7 +62,7 @@ class Recorder:
 
     def keep_samples(self, version: int, pool: SamplePool) -> None:
         """Record the newest samples of `pool`, at VERSIONS_KEPT versions of the run at most."""
-        last = self.timeline.num_versions
+        last = self.last_version
         if self.samples and version - self.samples[-1][0] < last / VERSIONS_KEPT and version != last:
             return
         samples, labels = pool.newest(SAMPLES_KEPT)
@@ -152,6 +157,7 @@ class Recorder:
         class_accuracy = np.array(self.evaluations[-1]["class_accuracy"])
         per_client = data.class_proportions @ np.nan_to_num(class_accuracy)
         last_hash = state_sha256(state.cpu().numpy())
+        jobs = timeline.table()
         return Record(
             config=config,
             summary={
@@ -168,6 +174,7 @@ class Recorder:
                 "faults": timeline.fault_counts(count),
                 **summary,
                 "state_sha256": last_hash,
+                "timeline_sha256": table_sha256(jobs),
                 "certificate": self.link({"state_sha256": last_hash}),
             },
             provenance=dict(origin),
@@ -176,6 +183,7 @@ class Recorder:
             timings=timings,
             samples=self._stacked_samples(),
             model={name: tensor.cpu().clone().numpy() for name, tensor in model.items()},
+            timeline=jobs,
         )
 
     def _stacked_samples(self) -> dict[str, np.ndarray]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from fedrevive_core.config import RunConfig
+
 
 class Resumable(Protocol):
     """What can be saved in the middle and resumed."""
@@ -30,3 +32,13 @@ class Resumable(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
+
+
+def identity_differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """In which respects the identity `there`, of a checkpoint, is another than that of the run `here`, in words."""
+    differing = RunConfig.from_dict(here["config"]).differences(RunConfig.from_dict(there["config"]))
+    differing += ["the data itself"] if there["data"] != here["data"] else []
+    given = {"model": "model of your own", "beta": "beta of your own", "timeline": "the timeline itself"}
+    differing += [words for name, words in given.items() if there["custom"].get(name) != here["custom"].get(name)]
+    differing += ["the arrival after which it was branched"] if there["branches"] != here["branches"] else []
+    return differing

@@ -22,7 +22,9 @@ from fedrevive_core.simulation import checkpoint
 from fedrevive_core.simulation.branch import branch
 from fedrevive_core.simulation.build import build_components, num_threads
 from fedrevive_core.simulation.progress import Progress, Timer
+from fedrevive_core.simulation.resumable import identity_differences
 from fedrevive_core.simulation.state_store import StateStore
+from fedrevive_core.timeline import Timeline
 from fedrevive_core.training import Job, apply_fault
 
 
@@ -61,6 +63,7 @@ class Simulation:
     """One run, taken apart: its timeline, data, trainer, server and recorder are attributes that a lesson can look at.
 
     `custom` names what the configuration does not say (a given model, data or rule), each with its fingerprint.
+    timeline: one that is still being recorded, in place of the one that the configuration describes.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class Simulation:
         model: nn.Module | None = None,
         data: FederatedData | None = None,
         beta: Callable[[int], float] | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self.config, self.timer = config, Timer()
         with num_threads(config.num_threads):
-            parts = build_components(config, model, data, beta, self.timer)
+            parts = build_components(config, model, data, beta, self.timer, timeline)
         self.device, self.timeline, self.data, self.layout = parts.device, parts.timeline, parts.data, parts.layout
         self.modality, self.trainer = parts.modality, parts.trainer
         self.reviver, self.server = parts.reviver, parts.server
@@ -82,11 +86,9 @@ class Simulation:
         self.snapshots, self.returned = (StateStore(self.layout, offload=config.offload) for _ in range(2))
         self.snapshots[0] = self.server.state
         self.users = self._users(0)
-        self.num_processed = self.num_resumed = 0
+        self.num_processed = self.num_resumed = self.first_arrival = 0  # the last: of the present part of the run
         self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
-        # Parts of the run that are done, oldest first, and the number of the first arrival of the present one.
-        self.past_segments: list[dict[str, Any]] = []
-        self.first_arrival = 0
+        self.past_segments: list[dict[str, Any]] = []  # parts of the run that are done, oldest first
         code_hash()  # now, because the files may change while the run lasts
 
     @property
@@ -97,8 +99,8 @@ class Simulation:
     @property
     def now(self) -> float:
         """Simulated time of the last arrival processed, 0 before any."""
-        last = self.timeline.arrivals[self.num_processed - 1]
-        return float(self.timeline.arrival_time[last]) if self.num_processed else 0.0
+        timeline, count = self.timeline, self.num_processed
+        return float(timeline.arrival_time[timeline.arrivals[count - 1]]) if count else 0.0
 
     def run(
         self,
@@ -111,11 +113,12 @@ class Simulation:
     ) -> Record:
         """Process every arrival that is left and return the record; see `run` above for the arguments."""
         config, timeline = self.config, self.timeline
-        title = f"{config.preset}/{config.method}/seed {config.seed}"
         with (
             num_threads(config.num_threads),
             checkpoint.kept(self, checkpoints, checkpoint_every, keep_every, allow_other_code) as keep,
-            Progress(title, timeline.num_versions, show=progress) as bar,
+            Progress(
+                f"{config.preset}/{config.method}/seed {config.seed}", timeline.num_versions, show=progress
+            ) as bar,
         ):
             for is_new in self.steps():
                 if is_new:
@@ -131,24 +134,22 @@ class Simulation:
 
         Stop anywhere; another `steps`, `run` or `branched` continues from there.
         """
-        every = self.config.evaluation.every
         if not self.recorder.evaluations:
             self.evaluate()
         while self.num_processed < len(self.timeline.arrivals) and not self.reason_to_stop():
             before = self.version
             self.process(self.num_processed)
-            is_new = self.version != before
-            if is_new and (self.version % every == 0 or self.version == self.timeline.num_versions):
-                self.evaluate()
-                if self.reviver is not None and self.reviver.synthesizer is not None and len(self.reviver.pool) > 0:
-                    self.recorder.keep_samples(self.version, self.reviver.pool)
-            yield is_new
+            yield self.evaluate_if_due(before)
 
     def process(self, number: int) -> None:
         """Arrival `number` (from 0, in order): train what must be trained before it, then hand it to the server."""
-        timeline = self.timeline
-        if number in timeline.training_groups:
+        if number in self.timeline.training_groups:
             self.train_group(number)
+        self.receive(number)
+
+    def receive(self, number: int) -> None:
+        """Hand arrival `number`, whose job is trained, to the server."""
+        timeline = self.timeline
         job = int(timeline.arrivals[number])
         base = int(timeline.base_version[job])
         downloaded, returned = self.snapshots.fetch(base), self.returned.fetch(job)
@@ -183,6 +184,15 @@ class Simulation:
             returned = self.trainer.train(jobs)
         for job, state in zip(jobs, returned, strict=True):
             self.returned[job.number] = state
+
+    def evaluate_if_due(self, before: int) -> bool:
+        """Whether there is a new version since `before`; it is evaluated if its turn has come."""
+        is_new = self.version != before
+        if is_new and (self.version % self.config.evaluation.every == 0 or self.version == self.recorder.last_version):
+            self.evaluate()
+            if self.reviver is not None and self.reviver.synthesizer is not None and len(self.reviver.pool) > 0:
+                self.recorder.keep_samples(self.version, self.reviver.pool)
+        return is_new
 
     def evaluate(self) -> None:
         """Evaluate the global model and record it."""
@@ -267,30 +277,18 @@ class Simulation:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be resumed: configuration, data, what was given, branches."""
-        return {
-            "config": self.config.to_dict(),
-            "data": self.data.fingerprint,
-            "custom": self.custom,
-            "branches": self.branches,
-        }
+        given = {"data": self.data.fingerprint, "custom": self.custom}
+        return {"config": self.config.to_dict(), **given, "branches": self.branches}
 
     def differences(self, identity: Mapping[str, Any]) -> list[str]:
         """In which respects `identity`, of a checkpoint, is another than this one's, in words."""
-        differing = self.config.differences(RunConfig.from_dict(identity["config"]))
-        if identity["data"] != self.data.fingerprint:
-            differing.append("the data itself")
-        there, here = identity["custom"], self.custom
-        differing += [f"{name} of your own" for name in ("model", "beta") if there.get(name) != here.get(name)]
-        if identity["branches"] != self.branches:
-            differing.append("the arrival after which it was branched")
-        return differing
+        return identity_differences(self.identity(), identity)
 
     def branched(self, config: RunConfig, beta: Callable[[int], float] | None = None) -> Simulation:
         """A simulation that continues from the present state of this one as `config` says; this one does not change.
 
-        Seed, device, model, federation, data, training and the split evaluated on must be the same; what the server
-        does may differ, also by a staleness rule `beta` of your own. docs/DURABILITY.md says what is carried over.
-        Raises ConfigError naming what must not differ.
+        What the server does may differ, also by a rule `beta` of your own; docs/DURABILITY.md says what must not, and
+        what is carried over. Raises ConfigError naming what must not differ.
         """
         return branch(self, config, beta)
 

@@ -16,12 +16,14 @@ from fedrevive_core.timeline.timeline import Timeline
 
 
 def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
-    """Simulate the federation with delays and clients drawn from `seed`.
+    """Simulate the federation with delays and clients drawn from `seed`; or read `federation.timeline`, if it is set.
 
     The draws depend on (N, K, schedule, seed) and are used in order of dispatch: methods with refill_size 1 and the
     same seed see identical arrivals for every buffer size. Raises ConfigError if the budget allows no version, or more
-    jobs than the limit (see `config.price`).
+    jobs than the limit (see `config.price`), or if the timeline that is to be read does not fit.
     """
+    if federation.timeline is not None:
+        return Timeline.load(federation.timeline, federation)
     check_jobs(federation)
     mean_of, duration = delay_draws(federation, seed)
     duration = counted(duration)

@@ -5,7 +5,7 @@ NumPy only. The cost of an arrival does not depend on the number of clients: a h
 free clients are in a list from which one is taken by swapping it with the last.
 
 Order of events at the same simulated time: jobs arrive in the order of their dispatch, and each arrival refills the
-open slots before the next is processed.
+open slots before the next is processed. A timeline can be saved and loaded, and be one of a real federation (table.py).
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedrevive_core.config import DROP_OUT, DUPLICATE, FAULTS, FederationConfig
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.timeline.table import FORMAT, Jobs, read_jobs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +35,7 @@ class Timeline:
     fault, an index into FAULTS. arrivals: job numbers in order of arrival, length A. A job that is still in flight when
     the budget ends is in the table but not among the arrivals; a job whose upload is duplicated arrives twice in a row.
     lost: numbers of the lost jobs, in order of arrival_time. mean_duration (N,): expected duration of a job of each
-    client.
+    client. In a loaded timeline, a job that was still in flight at the end has an infinite arrival_time.
     """
 
     federation: FederationConfig
@@ -124,6 +127,70 @@ class Timeline:
         """Numbers of the jobs in flight at `sim_time`: dispatched at or before it and not yet arrived."""
         return np.flatnonzero((self.dispatch_time <= sim_time) & (sim_time < self.arrival_time))
 
+    @classmethod
+    def load(cls, source: Path | str, federation: FederationConfig | None = None) -> Timeline:
+        """The timeline of a run (its directory) or in a .csv or .parquet file, for `federation` or for that of the run.
+
+        Buffer size and budgets are those of `federation`, so versions may be others than when it was recorded. Without
+        one, a file makes a version of every arrival. Raises ConfigError naming file and line of what cannot be.
+        """
+        path = Path(source)
+        if path.is_dir():
+            from fedrevive_core.records import read_header
+
+            try:
+                recorded = read_header(path)[0].federation
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"timeline = '{source}' does not hold a readable run: {error}") from None
+            path = path / "timeline.parquet"
+            if not path.exists():
+                raise ConfigError(f"timeline = '{source}' was left by an older version, which kept no timeline")
+            federation = federation or recorded
+        jobs = read_jobs(path, federation)
+        return _cut(jobs, federation or _federation_of(jobs, str(source)), source)
+
+    def save(self, path: Path | str) -> None:
+        """Write the table of jobs as a .csv or .parquet file, from which `load` gives the same timeline.
+
+        What is in flight at the end is written without arrival. Raises ConfigError if it cannot be written.
+        """
+        from fedrevive_core.files import atomic_file, check_file, writing
+
+        path = Path(path)
+        if path.suffix not in (".csv", ".parquet"):
+            raise ConfigError(f"cannot write a timeline as '{path}': its name must end in .csv or .parquet")
+        check_file(path)
+        table = self.table()
+        with writing(path), atomic_file(path) as work:
+            (table.to_csv if path.suffix == ".csv" else table.to_parquet)(work, index=False)
+
+    def table(self) -> pd.DataFrame:
+        """The table that `save` writes (see table.py): a row per job, then one per client that had none."""
+        import pandas as pd
+
+        count, num_clients = len(self.client), self.federation.num_clients
+        idle = np.setdiff1d(np.arange(num_clients), self.client)
+        arrived = np.full(count, np.nan)
+        ended = np.append(self.arrivals, self.lost)
+        arrived[ended] = self.arrival_time[ended]
+        fault = self.fault.copy()
+        if len(self.arrivals) and not self.is_copy[-1] and fault[self.arrivals[-1]] == DUPLICATE:
+            fault[self.arrivals[-1]] = 0  # the budget ended before the copy
+        client = np.append(self.client, idle)
+        unknown = np.full(len(idle), np.nan)
+        return pd.DataFrame(
+            {
+                "client": client,
+                "dispatched": np.append(self.dispatch_time, unknown),
+                "arrived": np.append(arrived, unknown),
+                "lost": np.isin(np.arange(len(client)), self.lost),
+                "fault": np.array(FAULTS, dtype=object)[np.append(fault, np.zeros(len(idle), fault.dtype))],
+                "dispatched_after": np.append(self.dispatched_after, np.full(len(idle), -1)),
+                "mean_duration": self.mean_duration[client],
+                "format": np.full(len(client), FORMAT),
+            }
+        )
+
     def jobs(self) -> pd.DataFrame:
         """The table of jobs, one row each in order of dispatch; the index is the job's number."""
         import pandas as pd  # here, because importing pandas takes longer than a simulation
@@ -150,6 +217,45 @@ class Timeline:
             "sim_time": self.sim_time,
             **self.fault_counts(),
         }
+
+
+def _federation_of(jobs: Jobs, source: str) -> FederationConfig:
+    """The smallest federation in which `jobs` are possible, with a version for every arrival."""
+    size = {"num_clients": len(jobs.mean_duration), "concurrency": jobs.at_work}
+    return FederationConfig.from_dict({**size, "schedule": "default", "timeline": source})
+
+
+def _cut(jobs: Jobs, federation: FederationConfig, source: Path | str) -> Timeline:
+    """The timeline of `jobs` as far as the budget goes. Raises ConfigError if that is before the first version."""
+    arrivals, end = jobs.arrivals, jobs.end
+    limit = (federation.max_versions or len(arrivals)) * federation.buffer_size
+    deadline = federation.max_sim_time or np.inf
+    kept = min(limit, int(np.searchsorted(end[arrivals], deadline, "right")))
+    if kept < federation.buffer_size:
+        raise ConfigError(
+            f"timeline = '{source}' has {kept} arrivals within the budget, and a version takes "
+            f"federation.buffer_size = {federation.buffer_size}: record more, or lower it"
+        )
+    lost = np.flatnonzero(jobs.lost)
+    lost = lost[np.argsort(end[lost], kind="stable")]
+    if kept == limit < len(arrivals):  # nothing is dispatched after the last arrival, and no loss is noticed
+        last = arrivals[kept - 1]
+        is_in = jobs.dispatched_after < kept
+        lost = lost[(end[lost] < end[last]) | ((end[lost] == end[last]) & (lost < last))]
+    else:
+        is_in = jobs.start <= deadline
+        lost = lost[end[lost] <= deadline]
+    return Timeline(
+        federation=federation,
+        client=jobs.client[is_in],
+        dispatch_time=jobs.start[is_in],
+        arrival_time=end[is_in],
+        dispatched_after=jobs.dispatched_after[is_in],
+        fault=jobs.fault[is_in].astype(np.int8),
+        arrivals=arrivals[:kept],
+        lost=lost,
+        mean_duration=jobs.mean_duration,
+    )
 
 
 def expected_staleness(federation: FederationConfig) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fedrevive_core.config import SCHEDULES, FederationConfig, RunConfig, Schedule, build
 from fedrevive_core.plots import Plot, draw_timeline, empty_figure
-from fedrevive_core.timeline import simulate_timeline
+from fedrevive_core.timeline import Timeline, simulate_timeline
 from fedrevive_core.widgets.panel import Panel, choice, slider
 
 ALL_ALIKE: dict[str, Any] = {
@@ -17,16 +18,19 @@ STRAGGLERS = 0.1  # share of clients, on average
 
 
 def explore_timeline(
-    start: str | RunConfig | FederationConfig = "lab-digits", *, seed: int = 0, num_arrivals: int = 5000
+    start: str | RunConfig | FederationConfig | Timeline = "lab-digits", *, seed: int = 0, num_arrivals: int = 5000
 ) -> Panel:
     """Sliders for a federation, above its swim lanes and its staleness against Little's law.
 
     Args:
-        start: first values of the sliders: a preset's name, a run's configuration or its federation.
+        start: first values of the sliders: a preset's name, a run's configuration or its federation. A timeline (see
+            `Timeline.load`) is shown as it is, with a slider for the buffer size alone.
         seed: first seed of selection and delays. num_arrivals: length of the run in uploads, >= 1.
 
     Raises ConfigError for an unknown preset; the panel says why values of sliders cannot be simulated.
     """
+    if isinstance(start, Timeline):
+        return _explore_recorded(start)
     if isinstance(start, str):
         start = build(start, "fedrevive")
     federation = start.federation if isinstance(start, RunConfig) else start
@@ -59,6 +63,19 @@ def explore_timeline(
         "seed": slider("seed", range(max(100, seed + 1)), seed),
     }
     return Panel(draw, controls, title="Timeline explorer: who works when, and how stale are the updates?")
+
+
+def _explore_recorded(timeline: Timeline) -> Panel:
+    figure = empty_figure()
+
+    def draw(buffer_size: int) -> Plot:
+        federation = timeline.federation.model_copy(update={"buffer_size": buffer_size})
+        draw_timeline(figure, replace(timeline, federation=federation))
+        return figure
+
+    sizes = range(1, min(len(timeline.arrivals), max(200, timeline.federation.buffer_size)) + 1)
+    controls = {"buffer_size": slider("updates per version B", sizes, timeline.federation.buffer_size)}
+    return Panel(draw, controls, title="A recorded timeline: who worked when, and how stale were the updates?")
 
 
 def with_stragglers(schedule: dict[str, Any], slowdown: float) -> dict[str, Any]:

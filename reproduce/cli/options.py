@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -120,6 +121,15 @@ JobsOption = Annotated[
     typer.Option("--jobs", metavar="N", min=1, help="Runs at the same time; default: one for each core, one on a GPU."),
 ]
 
+TimelineOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--timeline",
+        metavar="RUN",
+        help="Take the arrivals (and settings) of this run, or the arrivals in a .csv or .parquet file: docs/LIVE.md.",
+    ),
+]
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -128,6 +138,12 @@ SetOption = Annotated[
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def given(context: typer.Context, *names: str) -> dict[str, Any]:
+    """The values of those parameters called `names` that the user named."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name: context.params[name] for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
 def parse_pairs(option: str, entries: list[str] | None, form: str, example: str) -> dict[str, str]:

@@ -25,8 +25,10 @@ from reproduce.cli.options import (
     SeedOption,
     SeedsOption,
     SetOption,
+    TimelineOption,
     completed,
     directory,
+    given,
     listed,
     one_of,
     parse_seeds,
@@ -34,10 +36,10 @@ from reproduce.cli.options import (
     split,
 )
 from reproduce.console import check_figure, command_line, console, print_table, save_figure
-from reproduce.runs.output import OutputDirectory
+from reproduce.runs.output import OutputDirectory, finish
 
 if TYPE_CHECKING:
-    from fedrevive_core.records import Record
+    pass
 
 
 def presets(
@@ -97,10 +99,12 @@ def _text(value: Any) -> str:
 
 
 def timeline(
+    context: typer.Context,
     preset: PresetOption = "lab-digits",
     method: MethodOption = "fedrevive",
     schedule: ScheduleOption = "default",
     seed: SeedOption = 0,
+    recorded: TimelineOption = None,
     settings: SetOption = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it into this file (.png, .svg, .pdf).")
@@ -115,11 +119,11 @@ def timeline(
     """
     from fedrevive_core.timeline import simulate_timeline
 
-    config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
+    config = _config(context, recorded, parse_settings(settings))
     if plot is not None:
         check_figure(plot)
     started = time.perf_counter()
-    played = simulate_timeline(config.federation, seed)
+    played = simulate_timeline(config.federation, config.seed)
     summary = {**played.summary(), "seconds": round(time.perf_counter() - started, 4)}
     if plot is not None:
         from fedrevive_core.plots import plot_timeline
@@ -129,15 +133,30 @@ def timeline(
         print(json.dumps(summary))
     else:
         rows = [{"quantity": name, "value": f"{value:.6g}"} for name, value in summary.items()]
-        print_table(f"Timeline of {preset}, {method}, seed {seed}", rows)
+        print_table(f"Timeline of {recorded or config.preset}, {config.method}, seed {config.seed}", rows)
+
+
+def _config(context: typer.Context, recorded: Path | None, settings: dict[str, Any]) -> RunConfig:
+    """The configuration that the options of a command name, with the arrivals of a `recorded` timeline if there is one.
+
+    Raises ConfigError if they do not go together.
+    """
+    from reproduce.runs.timelines import config_on
+
+    names = ("preset", "method", "schedule", "seed")
+    if recorded is not None:
+        return config_on(recorded, given(context, *names), settings)
+    return build(**{name: context.params[name] for name in names}, overrides=settings)
 
 
 def run(
+    context: typer.Context,
     out: Annotated[Path, directory("New directory for the record: tables, model, figure.")],
     preset: PresetOption = "lab-digits",
     method: MethodOption = "fedrevive",
     schedule: ScheduleOption = "default",
     seed: SeedOption = 0,
+    recorded: TimelineOption = None,
     settings: SetOption = None,
     checkpoint_every: CheckpointOption = None,
     keep_every: KeepOption = 0,
@@ -145,7 +164,7 @@ def run(
     allow_other_code: OtherCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one method and write its record: run.json, evaluations, arrivals, timings, samples, model and curves.png.
+    """Run one method and write its record: run.json, tables, timeline, samples, model and curves.png.
 
     A run that was interrupted or killed can be resumed with `--resume`; it ends with the same bits. A finished one is
     not repeated then, so that a batch system may start the same command again and again.
@@ -153,21 +172,24 @@ def run(
     ```
     fedrevive run --preset lab-digits --method fedrevive --out runs/first
     fedrevive run --method afl-dw --set server.lr=0.05 --out runs/slow
+    fedrevive run --timeline runs/first --method afl-dw --out runs/same
     ```
     """
     from fedrevive_core import simulation
 
-    config = build(preset, method, seed=seed, schedule=schedule, overrides=parse_settings(settings))
+    config = _config(context, recorded, parse_settings(settings))
     output = OutputDirectory(out, checkpoint_every, keep_every, resume, allow_other_code)
-    _finish(output.finished(config) or simulation.run(config, **output.options()), output, as_json)
+    finish(output.finished(config) or simulation.run(config, **output.options()), output, as_json)
 
 
 def compare(
+    context: typer.Context,
     methods: MethodsOption,
     out: Annotated[Path, directory("Directory for all records, table and figure.")],
     preset: PresetOption = "lab-digits",
     seeds: SeedsOption = "0,1,2",
     schedule: ScheduleOption = "default",
+    recorded: TimelineOption = None,
     settings: SetOption = None,
     jobs: JobsOption = None,
     allow_other_code: OtherCodeOption = False,
@@ -185,8 +207,13 @@ def compare(
     from reproduce.reports.text import comparison_table, markdown
     from reproduce.runs.comparison import comparison, run_comparison
 
-    numbers = parse_seeds(seeds)
-    experiment = comparison(preset, split(methods, "methods"), numbers, schedule, parse_settings(settings))
+    numbers, changes = parse_seeds(seeds), parse_settings(settings)
+    if recorded is not None:
+        from reproduce.runs.timelines import base_of
+
+        preset, _, seed, changes = base_of(recorded, given(context, "preset", "schedule"), changes, another_method=True)
+        numbers = numbers if given(context, "seeds") else [seed]
+    experiment = comparison(preset, split(methods, "methods"), numbers, schedule, changes)
     records = run_comparison(experiment, out, jobs, allow_other_code)
     rows = comparison_table(records)
     with writing(out), atomic_file(out / "table.md") as path:
@@ -256,17 +283,4 @@ def branch(
     from reproduce.runs.branching import run_branch
 
     output = OutputDirectory(out, checkpoint_every, keep_every, resume, allow_other_code)
-    _finish(run_branch(source, at, method, parse_settings(settings), output), output, as_json)
-
-
-def _finish(record: Record, output: OutputDirectory, as_json: bool) -> None:
-    """Save the record and print its summary; both also if it was finished before."""
-    from reproduce.reports.text import comparison_table
-
-    output.save(record)
-    if as_json:
-        print(json.dumps(record.summary))
-    else:
-        print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
-        how = " (it was finished before; nothing was run)" if output.is_finished else ""
-        console.print(f"Record: {output.out}{how}", soft_wrap=True)
+    finish(run_branch(source, at, method, parse_settings(settings), output), output, as_json)

@@ -57,10 +57,14 @@ def changed(config: RunConfig, method: str | None, settings: Mapping[str, Any]) 
 
     What the run had changed in its preset stays changed, except for what makes the method.
     """
+    changes = merge(unflatten(kept_settings(config, another_method=method is not None)), unflatten(settings))
+    return build(config.preset, method or config.method, seed=config.seed, overrides=changes)
+
+
+def kept_settings(config: RunConfig, *, another_method: bool) -> dict[str, Any]:
+    """What a run had changed in its preset, by dotted name; for `another_method`, without what makes the method."""
     # One level, so that a schedule stays whole.
     usual = flatten(build(config.preset, config.method, seed=config.seed).to_dict(), max_level=1)
     kept = {name: value for name, value in flatten(config.to_dict(), max_level=1).items() if value != usual[name]}
-    if method is not None:
-        kept = {name: value for name, value in kept.items() if name.split(".")[0] not in METHOD_SECTIONS}
-    changes = merge(unflatten(kept), unflatten(settings))
-    return build(config.preset, method or config.method, seed=config.seed, overrides=changes)
+    return {name: value for name, value in kept.items()
+            if not (another_method and name.split(".")[0] in METHOD_SECTIONS)}  # fmt: skip

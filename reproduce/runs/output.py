@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import check_free, check_writable, writing
-from reproduce.console import save_figure
+from reproduce.console import console, print_table, save_figure
 
 if TYPE_CHECKING:
     from fedrevive_core.config import RunConfig
@@ -74,3 +75,16 @@ class OutputDirectory:
         checkpoint.remove(self.partial)
         if not (self.out / "curves.png").exists():
             save_figure(plot_accuracy([record]), self.out / "curves.png")
+
+
+def finish(record: Record, output: OutputDirectory, as_json: bool) -> None:
+    """Save the record and print its summary; both also if it was finished before."""
+    from reproduce.reports.text import comparison_table
+
+    output.save(record)
+    if as_json:
+        print(json.dumps(record.summary))
+        return
+    print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
+    how = " (it was finished before; nothing was run)" if output.is_finished else ""
+    console.print(f"Record: {output.out}{how}", soft_wrap=True)

@@ -201,6 +201,8 @@ def put_sample(directory: Path) -> None:
         (lambda d: put(d, "summary", "state_sha256", value="0" * 64), "or the hash of the final state changed since"),
         (lambda d: put_in_table(d, "evaluations", "accuracy", 0.3), "up to version 0 changed since"),
         (lambda d: put_in_table(d, "timings", "seconds", 0.1), "timings.parquet changed since"),
+        (lambda d: put_in_table(d, "timeline", "dispatched", 0.1), "timeline.parquet changed since"),
+        (lambda d: put_in_table(d, "timeline", "arrived", 0.1), "timeline.parquet changed since"),
         (put_sample, "samples.npz changed since"),
         (put_model, "model.safetensors changed since"),
     ],

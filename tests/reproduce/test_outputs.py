@@ -15,7 +15,7 @@ from typing import get_type_hints
 from unittest.mock import MagicMock
 
 import pytest
-from helpers import SMALL, commands_of, leave_what_uv_leaves, small
+from helpers import SMALL, Here, commands_of, leave_what_uv_leaves, small
 from matplotlib.figure import Figure
 
 from fedrevive_core import files
@@ -32,6 +32,8 @@ from reproduce.sweeps import executors
 PARSERS = commands_of(app)
 TINY = SMALL | {"federation.max_versions": 4}
 SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+LIVE = [word for pair in zip(SETTINGS[::2], SETTINGS[1::2], strict=True) for word in pair
+        if not pair[1].startswith("federation.")]  # fmt: skip
 # For every command: its arguments. OUT is where it is told to write, SWEEP a finished sweep, RECORD a run of it, and
 # KEPT holds checkpoints.
 COMMANDS = {
@@ -39,6 +41,7 @@ COMMANDS = {
     "timeline": ("--plot", "OUT/t.png", *SETTINGS),
     "quickstart": ("--out", "OUT"),
     "run": ("--method", "fedbuff", "--out", "OUT", *SETTINGS),
+    "live": ("--method", "fedbuff", "--clients", "3", "--arrivals", "6", "--out", "OUT", *LIVE),
     "compare": ("--methods", "fedbuff", "--seeds", "0", "--out", "OUT", *SETTINGS),
     "sweep": ("EXPERIMENT", "--out", "OUT", "--resume"),
     "report": ("OUT",),
@@ -60,7 +63,7 @@ COMMANDS = {
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
 ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
 WRITTEN = {"out", "plot", "folder"}  # parameters that are paths, as those of READ
-READ = {"check", "source", "runs", "directories", "directory", "students", "submissions", "released"}
+READ = {"recorded", "check", "source", "runs", "directories", "directory", "students", "submissions", "released"}
 CASES = [(name, place) for name in COMMANDS for place in ("parent", "inside", "failing")]
 CASES = [case for case in CASES if case[0] not in ("presets", "verify", "doctor") or case[1] == "inside"]
 CASES += [(name, "inside, with links") for name in ON_A_SWEEP]
@@ -105,6 +108,7 @@ def quick(monkeypatch, tmp_path):
         Path(out).write_text(json.dumps(EXECUTED), encoding="utf-8")
 
     monkeypatch.setattr(executors, "LocalExecutor", Inline)
+    monkeypatch.setattr("reproduce.live.embedded.Processes", lambda config, *_: Here(config))
     monkeypatch.setattr(comparison, "comparison", lambda *given: original(*given[:-1], TINY))
     monkeypatch.setattr(notebook_runner.papermill, "execute_notebook", executed)
     monkeypatch.setattr(notebook_runner, "shipped", lambda: ["01_staleness"])

@@ -15,6 +15,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.plots.style import Plot, png_bytes
 from fedrevive_core.plots.timeline import draw_timeline, empty_figure
 from fedrevive_core.timeline.event_loop import simulate_timeline
+from fedrevive_core.timeline.timeline import Timeline
 from fedrevive_core.widgets.panel import Panel, choice, slider
 from fedrevive_core.widgets.timeline import explore_timeline, with_stragglers
 
@@ -34,6 +35,17 @@ def line(height: int, kind: str = "straight") -> Figure:
 def a_panel() -> Panel:
     controls = {"height": slider("height (m)", range(1, 10), 1), "kind": choice("kind", ["straight", "flat"], "flat")}
     return Panel(line, controls, title="A <line>")
+
+
+def test_a_recorded_timeline_has_a_slider_for_its_buffer(tmp_path) -> None:
+    """What was in flight at the end has no arrival in the file; the figure shows the start of the run all the same."""
+    simulate_timeline(federation(20, 8, max_versions=100), 0).save(tmp_path / "timeline.csv")
+    panel = explore_timeline(Timeline.load(tmp_path / "timeline.csv"))
+    assert list(panel.controls) == ["buffer_size"]
+    before = bytes(panel.image.value)
+    panel.controls["buffer_size"].value = 10
+    assert bytes(panel.image.value) != before
+    assert panel.status.value == "<i></i>&nbsp;"
 
 
 def test_every_control_draws_anew() -> None:
