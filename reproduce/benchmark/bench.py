@@ -187,6 +187,7 @@ def flops_of(call: Callable[[], object]) -> float:
 
 def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """What `python -m reproduce bench` measures, as JSON-able values; `quick` takes the smallest workload alone."""
+    load = [psutil.getloadavg()[0]]  # of the machine, before and after
     with num_threads(1):
         limit = matrix_rate(device)
         results: dict[str, Any] = {"client steps/s": {}, "revived arrivals/s": {}, "server updates/s": {}}
@@ -197,6 +198,8 @@ def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
         results["whole-run versions/s"] = {"FedRevive on lab-digits": _whole_run(device, quick)}
     return {
         "results": results,
+        "load": [*load, psutil.getloadavg()[0]],
+        "cores": psutil.cpu_count(),
         "clock": "wall time" if device.type == "cuda" else "CPU time",
         "matrix_flops_per_second": limit,
         "peak_memory_mib": _peak_memory(device),

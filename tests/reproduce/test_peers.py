@@ -96,7 +96,7 @@ def test_the_table() -> None:
     assert lines[3].startswith("| asynchronous (FedBuff) | FLGo 0.4.4 | 25.0 (20.0 to 40.0) | 2.00x | 20.0 |")
     assert any(line.startswith("- FLGo: as released") for line in lines)
     assert lines[-2:] == [
-        "- APPFL did not install: `No solution`",
+        "- APPFL did not install or import: `No solution`",
         "- pfl-research did not run, synchronous (FedAvg): `ImportError: nothing`",
     ]
 

@@ -22,7 +22,7 @@ from reproduce.benchmark.peers import job
 
 ROOT = Path(__file__).parents[3]
 VERSIONS = {"async": 30, "sync": 4}  # of the global model in a run: 300 jobs, and 4 rounds of 80
-LIMIT_SECONDS = 600  # of one run
+LIMIT_SECONDS = 300  # of one run
 OURS = "ours"
 
 
@@ -47,6 +47,10 @@ PEERS: dict[str, Peer] = {
         "its virtual-time drivers, with `optimize_memory` off, which makes it faster",
     ),
     "pfl": Peer("pfl-research", "pfl==0.6.0", ("sync",), "it does not shuffle data that it holds in memory"),
+    "fluke": Peer("fluke", "fluke-fl==0.8.1", ("sync",)),
+    # Without a driver: as released, they fail before one could run. Set-up says how.
+    "blazefl": Peer("BlazeFL", "blazefl==3.0.0", ()),
+    "fedml": Peer("FedML", "fedml==0.9.6", ()),
     "flwr": Peer("Flower", "flwr[simulation]==1.42.0", ("sync",), "Ray backend with one CPU: one client at a time"),
 }  # fmt: skip
 
@@ -54,8 +58,8 @@ PEERS: dict[str, Peer] = {
 def compare(folder: Path, names: Sequence[str], repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Every run of every peer in `names`, as JSON-able values; environments are in `folder`, and are kept.
 
-    Peers run in turn, `repeats` times. `failed` names those that do not install (by name) or run (name and mode), with
-    the error; they are not tried again.
+    Peers run in turn, `repeats` times. `failed` names those that do not install or import (by name) or run (name and
+    mode), with the error; they are not tried again.
     """
     failed: dict[str, str] = {}
     for name in names:
@@ -78,7 +82,13 @@ def compare(folder: Path, names: Sequence[str], repeats: int, say: Callable[[str
                     failed[f"{name} {mode}"] = str(error)
     settings = {name.lower(): getattr(job, name) for name in ("CLIENTS", "SHARD", "STEPS", "BATCH", "LR")}
     settings |= {"concurrency": job.CONCURRENCY, "buffer": job.BUFFER, "versions": VERSIONS}
-    return {"job": settings, "runs": runs, "failed": failed, "provenance": provenance("cpu", 1)}
+    return {
+        "job": settings,
+        "runs": runs,
+        "failed": failed,
+        "cores": psutil.cpu_count(),
+        "provenance": provenance("cpu", 1),
+    }
 
 
 def command_of(folder: Path, name: str, mode: str, versions: int) -> list[str]:
@@ -88,9 +98,9 @@ def command_of(folder: Path, name: str, mode: str, versions: int) -> list[str]:
 
 
 def set_up(folder: Path, name: str) -> None:
-    """Make the peer's environment unless it is there. PyTorch comes from this one, through a `.pth` file.
+    """Make the peer's environment unless it is there, and import the peer. A `.pth` file leads to this one's PyTorch.
 
-    Raises CalledProcessError, with what pip or uv said.
+    Raises CalledProcessError, with what pip, uv or Python said.
     """
     requirement, place = PEERS[name].requirement, folder / name
     stamp = place / "ready"
@@ -108,6 +118,7 @@ def set_up(folder: Path, name: str) -> None:
     torches = ("torch", "torchvision", "torchaudio")
     left_out.write_text("".join(f"{torch} ; sys_platform == 'none'\n" for torch in torches), encoding="utf-8")
     _quietly(str(uv), "pip", "install", "--python", str(place), "--override", str(left_out), requirement)
+    _quietly(str(place / "bin" / "python"), "-c", f"import {name}")
     stamp.write_text(requirement, encoding="utf-8")
 
 

@@ -2,7 +2,8 @@
 
 150 clients have 60 handwritten digits each (scikit-learn's, 8x8 pixels). A client's job is 16 steps of Adam on
 cross-entropy with batches of 32: eight passes through its shard (32, 28, 32, 28, ...). Asynchronous peers keep 80 jobs
-in flight and make a new version of 10 updates (FedBuff); synchronous peers train 80 clients a round (FedAvg).
+in flight and make a new version of 10 updates, each divided by the root of 1 + its staleness (FedBuff); synchronous
+peers train 80 clients a round (FedAvg).
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def table(found: dict[str, Any]) -> str:
     notes = [f"- {peer.title}: {peer.note}." for name, peer in PEERS.items() if name in shown and peer.note]
     for key, error in found["failed"].items():
         name, _, mode = key.partition(" ")
-        did = f"did not run, {TITLES[mode]}" if mode else "did not install"
+        did = f"did not run, {TITLES[mode]}" if mode else "did not install or import"
         notes.append(f"- {PEERS[name].title} {did}: `{error}`")
     return "\n".join([*lines, "", *notes])
 

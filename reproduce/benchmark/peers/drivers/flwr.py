@@ -71,7 +71,8 @@ def main() -> None:
         model.load_state_dict(result.arrays.to_torch_state_dict())
         meter.report(model)
 
-    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": 1}}
+    ray = {"num_cpus": 1, "include_dashboard": False}
+    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": ray}
     run_simulation(server_app, client_app, job.CLIENTS, backend_config=resources)
 
 

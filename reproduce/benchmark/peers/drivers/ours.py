@@ -40,6 +40,8 @@ def prepare(mode: str, versions: int) -> Simulation:
         "training.batch_size": job.BATCH,
         "training.lr": job.LR,
         "server.lr": 1.0,
+        "staleness.rule": "polynomial",
+        "staleness.power": 0.5,
         "evaluation.every": versions,
         "num_threads": 1,
         "device": "cpu",
