@@ -83,11 +83,13 @@ def test_a_driver_that_fails_is_named_with_its_error(monkeypatch: pytest.MonkeyP
 
 def test_a_peer_that_does_not_install_is_named_with_its_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*command: str) -> None:
-        raise compare.subprocess.CalledProcessError(1, command, stderr="looking ...\n\nerror: No solution found\n")
+        raise compare.subprocess.CalledProcessError(
+            1, command, stderr=f'looking ...\n\nFile "{tmp_path}/flgo/lib/x.py"\nerror: No solution found\n'
+        )
 
     monkeypatch.setattr(compare, "_quietly", refuse)
     measured = compare.compare(tmp_path, ["flgo"], 1, lambda _: None)
-    assert measured["failed"] == {"flgo": "looking ... | error: No solution found"}
+    assert measured["failed"] == {"flgo": 'looking ... | File "flgo/lib/x.py" | error: No solution found'}
 
 
 def test_the_table() -> None:

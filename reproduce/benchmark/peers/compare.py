@@ -44,7 +44,8 @@ PEERS: dict[str, Peer] = {
     ),
     "appfl": Peer(
         "APPFL", "appfl==1.12.0", ("async", "sync"),
-        "its virtual-time drivers, with `optimize_memory` off, which makes it faster",
+        "its virtual-time drivers, with `optimize_memory` off, which makes it many times faster; its FedBuff takes the "
+        "difference from the current model, not from the one that the client began with, and learns less here",
     ),
     "pfl": Peer("pfl-research", "pfl==0.6.0", ("sync",), "it does not shuffle data that it holds in memory"),
     "fluke": Peer("fluke", "fluke-fl==0.8.1", ("sync",)),
@@ -67,7 +68,7 @@ def compare(folder: Path, names: Sequence[str], repeats: int, say: Callable[[str
         try:
             set_up(folder, name)
         except subprocess.CalledProcessError as error:
-            failed[name] = last_lines(error.stderr)
+            failed[name] = last_lines(error.stderr, folder)
     runs: list[dict[str, Any]] = []
     for repeat in range(repeats):
         for mode, versions in VERSIONS.items():
@@ -157,8 +158,8 @@ def run_driver(folder: Path, name: str, mode: str, versions: int) -> dict[str, A
         output.seek(0)
         said = output.read()
     if stuck:
-        raise RuntimeError(f"stopped after {LIMIT_SECONDS} seconds: {last_lines(said)}")
-    return result_of(said) | {"peak_mib": peak / 2**20}
+        raise RuntimeError(f"stopped after {LIMIT_SECONDS} seconds: {last_lines(said, folder)}")
+    return result_of(said, folder) | {"peak_mib": peak / 2**20}
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
@@ -177,16 +178,18 @@ def resident(process: psutil.Process) -> int:
         return 0
 
 
-def result_of(said: str) -> dict[str, Any]:
+def result_of(said: str, folder: Path) -> dict[str, Any]:
     """What the driver printed. Raises RuntimeError with the end of `said` if it printed no result."""
     for line in reversed(said.splitlines()):
         if line.startswith(job.MARK):
             return json.loads(line.removeprefix(job.MARK))
-    raise RuntimeError(last_lines(said))
+    raise RuntimeError(last_lines(said, folder))
 
 
-def last_lines(said: str, count: int = 3) -> str:
-    """The last lines that say something, as one."""
+def last_lines(said: str, folder: Path, count: int = 3) -> str:
+    """The last lines that say something, as one, without the place of the project and of the environments' `folder`."""
+    for place in (folder, ROOT):
+        said = said.replace(f"{place.resolve()}/", "")
     return " | ".join([line.strip() for line in said.splitlines() if line.strip()][-count:])
 
 
