@@ -110,7 +110,7 @@ def leads_table(report: Report, metric: str, reference: str = "fedrevive") -> Ma
             {
                 "arm": row["arm"],
                 "what it changes": changed[row["arm"]],
-                "lead": f"{row['lead']:+.1f} ± {row['half']:.1f}",
+                "lead": f"{row['lead']:+.1f}\u00a0±\u00a0{row['half']:.1f}",
                 "seeds": str(row["seeds"]),
                 "interval excludes zero": row["clear"],
             }

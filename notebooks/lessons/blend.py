@@ -26,6 +26,7 @@ from fedrevive_notebooks.lessons.exercise import (
     a_whole_number,
     check,
     diagnose,
+    elsewhere,
     one_number,
     right,
     wrong,
@@ -149,10 +150,15 @@ def check_blend(answer: Callable[..., Any]) -> Verdict:
     """Judge `answer(client, distilled, beta)`: the update that the server applies."""
     client, distilled = torch.tensor([4.0, 0.0, -2.0]), torch.tensor([0.0, 8.0, 2.0])
     kept = client.clone(), distilled.clone()
-    weight = 0.25
-    result = answer(client, distilled, weight)
+    weights = torch.tensor([0.25, 0.8])
+    results = [answer(client, distilled, weight) for weight in weights.tolist()]
     if not (torch.equal(client, kept[0]) and torch.equal(distilled, kept[1])):
         return wrong("Your function changes the updates that it gets. They are needed later: make a new tensor.")
+    for result in results:
+        if np.shape(result) != client.shape:
+            return wrong(f"Your answer has shape {tuple(np.shape(result))}, not {tuple(client.shape)}.")
+    weight = weights[:, None]  # (2, 1), so that each formula is computed for both
+    expected = (1 - weight) * client + weight * distilled
     mistakes = {
         "The weights are the wrong way round: a late update has a large beta, and beta goes to the distilled update.": (
             weight * client + (1 - weight) * distilled
@@ -160,24 +166,22 @@ def check_blend(answer: Callable[..., Any]) -> Verdict:
         "Nothing is taken from the client's update: it keeps 1 - beta.": client + weight * distilled,
         "This is down-weighting (AFL-DW): fill what is taken from the client's update.": (1 - weight) * client,
         "beta weighs the distilled update, too: its weight is beta, not 1.": (1 - weight) * client + distilled,
-        "This is a plain mean: use beta.": (client + distilled) / 2,
-        "This is a plain sum: use beta.": client + distilled,
-        "This is the client's update alone.": client,
-        "This is the distilled update alone.": distilled,
+        "This is a plain mean: use beta.": ((client + distilled) / 2).expand_as(expected),
+        "This is a plain sum: use beta.": (client + distilled).expand_as(expected),
+        "This is the client's update alone.": client.expand_as(expected),
+        "This is the distilled update alone.": distilled.expand_as(expected),
         "Both updates have the weight 1 - beta; the distilled one gets beta.": (1 - weight) * (client + distilled),
         "Both updates have the weight beta; the client's keeps 1 - beta.": weight * (client + distilled),
         "The distilled update is subtracted; add it.": (1 - weight) * client - weight * distilled,
-        "You divide by 2, but the weights 1 - beta and beta already sum to 1.": (
-            (1 - weight) * client + weight * distilled
-        )
-        / 2,
+        "You divide by 2, but the weights 1 - beta and beta already sum to 1.": expected / 2,
     }
     return diagnose(
-        result,
-        (1 - weight) * client + weight * distilled,
+        torch.stack([torch.as_tensor(result) for result in results]),
+        expected,
         mistakes,
         "At beta = 0 it is the client's update alone, at beta = 1 the distilled one: the staler, the more distilled.",
-        otherwise="This is not the formula above. Try it on paper: client = 4, distilled = 0, beta = 0.25 must give 3.",
+        otherwise="This is not the formula above. Try it on paper: client = 4, distilled = 0 must give 3 for "
+        "beta = 0.25, and 0.8 for beta = 0.8.",
     )
 
 
@@ -226,7 +230,7 @@ def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig
         "This is a sine; take the cosine.": [np.sin(angle), np.where(late, 1.0, (1 - np.sin(angle)) / 2)],
     }
     first = int(np.argmin(np.isclose(result, expected, atol=1e-5)))
-    return diagnose(
+    verdict = diagnose(
         result,
         expected,
         mistakes,
@@ -234,6 +238,11 @@ def check_cosine_rule(answer: Callable[[float, float], float], config: RunConfig
         otherwise=f"With s_max = 40, beta({taus[first]:g}) should be {expected[first]:.3g}; yours is "
         f"{result[first]:.3g}.",
     )
+
+    def correct(tau: float, s_max: float) -> float:
+        return beta(tau, rule.model_copy(update={"s_max": s_max}), config.federation)
+
+    return elsewhere(verdict, answer, correct, {"s_max = 75": (60.0, 75.0), "s_max = 8": (5.0, 8.0)})
 
 
 @check(a_whole_number)

@@ -20,7 +20,7 @@ from fedrevive_core import RunConfig, Simulation, StatisticProbe
 from fedrevive_core.evaluation import evaluate
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
-from fedrevive_core.revival import Distiller, SamplePool, teacher_weights
+from fedrevive_core.revival import Distiller, SamplePool, kl_divergence, teacher_weights
 from fedrevive_core.seeding import stream
 from fedrevive_core.simulation import Progress, num_threads
 from fedrevive_notebooks.lessons.exercise import (
@@ -29,6 +29,7 @@ from fedrevive_notebooks.lessons.exercise import (
     a_whole_number,
     check,
     diagnose,
+    elsewhere,
     one_number,
     right,
     with_gradient,
@@ -295,7 +296,9 @@ def check_weights(answer: Callable[[np.ndarray], Any]) -> Verdict:
     }
     praise = "Each column sums to 1: for every class the teachers share one vote."
     otherwise = "For class 0 the two teachers have 0.6 and 0.2, so the first should get 0.75."
-    return diagnose(result, teacher_weights(q), mistakes, praise, otherwise=otherwise)
+    verdict = diagnose(result, teacher_weights(q), mistakes, praise, otherwise=otherwise)
+    three = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
+    return elsewhere(verdict, answer, teacher_weights, {"three teachers and two classes": (three,)})
 
 
 @check(a_function)
@@ -376,7 +379,14 @@ def check_kd_loss(answer: Callable[[Tensor, Tensor, float], Any]) -> Verdict:
             f"If the student answers exactly what the teacher answers, the loss must be 0, {said}. On the check's "
             f"logits yours is {one_number(answered):.4g}, not {float(expected):.4g}. Look at the mean and at T again."
         )
-    return with_gradient(verdict, answered, expected, {"student_logits": student})
+    verdict = with_gradient(verdict, answered, expected, {"student_logits": student})
+    other = torch.randn(2, 1, 5, 2, generator=generator, dtype=torch.float64)
+    return elsewhere(
+        verdict,
+        answer,
+        lambda first, second, at: at**2 * kl_divergence((first / at)[0], (second / at)[0]).mean(),
+        {"one teacher, five samples and T = 0.5": (*other, 0.5)},
+    )
 
 
 class Watched(nn.Module):

@@ -218,8 +218,10 @@ def _returns_a_value(code: CodeType) -> bool:
     for step in dis.get_instructions(code):
         if step.opname == "RETURN_CONST" and step.argval not in (None, ...):
             return True
-        if step.opname == "RETURN_VALUE" and not (before and before.opname == "LOAD_CONST" and _nothing(before.argval)):
-            return True
+        if step.opname == "RETURN_VALUE":
+            nothing = before and before.opname == "LOAD_CONST" and _nothing(before.argval)
+            if step.is_jump_target or not nothing:  # a jump brings the value of another branch
+                return True
         before = step
     return False
 
@@ -234,7 +236,9 @@ def _values(result: Any) -> np.ndarray:
 
 
 def one_number(result: Any) -> float:
-    """Return what a student's function returned as one number; several numbers end the check with a verdict."""
+    """Return what a student's function returned as one number; text or several numbers end the check."""
+    if isinstance(result, str):
+        raise _Judged(wrong(f"Your function returns the text {result!r}: return a number, not str() or an f-string."))
     values = _values(result)
     if values.size != 1:
         raise _Judged(
@@ -275,6 +279,22 @@ def diagnose(
     if nearest <= tolerance:
         return verdict
     return wrong(otherwise or f"{_difference(result, expected)}; this check does not know this mistake.")
+
+
+def elsewhere(
+    verdict: Verdict, answer: Callable[..., Any], correct: Callable[..., Any], cases: Mapping[str, tuple[Any, ...]]
+) -> Verdict:
+    """Return `verdict`, but "wrong" if a right `answer` is not `correct` for other arguments: `cases`, by name."""
+    if verdict.kind != "right":
+        return verdict
+    for name, given in cases.items():
+        result, expected = _values(answer(*given)), _values(correct(*given))
+        if result.shape != expected.shape or not np.allclose(result, expected, rtol=1e-4, atol=1e-5):
+            return wrong(
+                f"Right for one example, but not for {name}. Does your function use all its arguments, and no number "
+                "or variable that holds for one example alone?"
+            )
+    return verdict
 
 
 def with_gradient(verdict: Verdict, result: Any, expected: Any, trained: Mapping[str, Any]) -> Verdict:

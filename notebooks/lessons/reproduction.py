@@ -16,7 +16,7 @@ import reproduce
 from fedrevive_core import build
 from fedrevive_core.plots import plot_curves
 from fedrevive_core.records import confidence_interval, summarise
-from fedrevive_notebooks.lessons.exercise import Verdict, a_function, a_number, check, diagnose, one_number
+from fedrevive_notebooks.lessons.exercise import Verdict, a_function, a_number, check, diagnose, elsewhere, one_number
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.report import Report
 from reproduce.reports.report import tables as report_tables
@@ -201,7 +201,16 @@ def check_final(answer: Callable[[np.ndarray, np.ndarray], float]) -> Verdict:
     praise = f"The best evaluation says {100 * best:.0f} points more, at a time nobody could have chosen in advance."
     start = f"{0.95 * time[-1]:.3f}"
     otherwise = f"For the curve of the exercise this gives {given:.3f}; look at the evaluations from {start} on."
-    return diagnose(given, wanted["final_accuracy"], mistakes, praise, otherwise=otherwise)
+    verdict = diagnose(given, wanted["final_accuracy"], mistakes, praise, otherwise=otherwise)
+
+    def correct(time: np.ndarray, accuracy: np.ndarray) -> float:
+        return float(accuracy[time >= 0.95 * time[-1]].mean())
+
+    cases = {
+        "a run that ends at 99": (np.arange(100.0), np.linspace(0, 1, 100)),
+        "a run with one late evaluation": (np.array([0.0, 1.0, 2.0]), np.array([0.1, 0.5, 0.6])),
+    }
+    return elsewhere(verdict, answer, correct, cases)
 
 
 @check(a_number)

@@ -30,6 +30,7 @@ from fedrevive_notebooks.lessons.exercise import (
     a_number,
     check,
     diagnose,
+    elsewhere,
     one_number,
     right,
     wrong,
@@ -337,16 +338,23 @@ def check_alignment(answer: Callable[..., Any]) -> Verdict:
         "This compares two models, not two updates.": [cosine(returned, downloaded), cosine(returned, current)],
         "You subtract something from the fresh update; it is an update already.": cosine(update, fresh - downloaded),
     }
-    vectors = returned, downloaded, current, fresh
-    try:
-        result = answer(*(vector.copy() for vector in vectors))
-    except Exception as of_arrays:  # perhaps it is written for tensors
+
+    def answered(*vectors: np.ndarray) -> float:
         try:
-            result = answer(*(torch.from_numpy(vector.copy()) for vector in vectors))
-        except Exception as of_tensors:
-            raise (of_tensors if "Tensor" in str(of_arrays) else of_arrays) from None
+            return one_number(answer(*(vector.copy() for vector in vectors)))
+        except Exception as of_arrays:  # perhaps it is written for tensors
+            try:
+                return one_number(answer(*(torch.from_numpy(vector.copy()) for vector in vectors)))
+            except Exception as of_tensors:
+                raise (of_tensors if "Tensor" in str(of_arrays) else of_arrays) from None
+
+    def correct(returned: np.ndarray, downloaded: np.ndarray, _current: np.ndarray, fresh: np.ndarray) -> float:
+        return cosine(returned - downloaded, fresh)
+
     praise = "You compare directions only: the client's progress, whatever the server did meanwhile."
-    return diagnose(one_number(result), cosine(update), mistakes, praise)
+    verdict = diagnose(answered(returned, downloaded, current, fresh), cosine(update), mistakes, praise)
+    two = tuple(np.array(pair) for pair in ([1.0, 2.0], [3.0, 1.0], [0.0, 5.0], [2.0, 0.5]))
+    return elsewhere(verdict, answered, correct, {"vectors of two numbers": two})
 
 
 @check(a_number)

@@ -27,6 +27,7 @@ from fedrevive_notebooks.lessons.exercise import (
     a_function,
     check,
     diagnose,
+    elsewhere,
     explained,
     one_number,
     with_gradient,
@@ -395,7 +396,14 @@ def check_label_loss(answer: Callable[..., Tensor]) -> Verdict:
         return wrong(f"Your answer could not be used. {told}")
     praise = "A teacher that never saw a class has no influence on what it should look like."
     verdict = diagnose(one_number(answered), loss(weights), mistakes, praise)
-    return with_gradient(verdict, answered, loss(weights), trained)
+    verdict = with_gradient(verdict, answered, loss(weights), trained)
+
+    def correct(scores: Tensor, labels: Tensor, q: Tensor) -> Tensor:
+        parts = [F.cross_entropy(one, labels, reduction="none") for one in scores]
+        return ((q / q.sum(dim=0))[:, labels] * torch.stack(parts)).sum() / len(labels)
+
+    other = torch.randn(2, 7, 3, generator=rng), torch.tensor([2, 2, 0, 1, 2, 0, 0]), torch.rand(2, 3, generator=rng)
+    return elsewhere(verdict, answer, correct, {"two teachers, seven samples and three classes": other})
 
 
 @check(a_function)
@@ -437,7 +445,15 @@ def check_feature_loss(answer: Callable[..., Tensor]) -> Verdict:
     praise = (
         "Two norms per probe: the loss is 0 only if every channel has the mean and the spread the teacher remembers."
     )
-    return with_gradient(diagnose(one_number(answered), expected, mistakes, praise), answered, expected, {"x": x})
+    verdict = diagnose(one_number(answered), expected, mistakes, praise)
+    verdict = with_gradient(verdict, answered, expected, {"x": x})
+
+    def correct(x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        found, spread = channel_statistics(x)
+        return norm(found - mean) + norm(spread - var)
+
+    other = torch.rand(5, 2, 3, 4, generator=rng), torch.rand(2, generator=rng), torch.rand(2, generator=rng)
+    return elsewhere(verdict, answer, correct, {"features of another shape": other})
 
 
 @check(a_function)
@@ -483,7 +499,19 @@ def check_adversarial_loss(answer: Callable[..., Tensor]) -> Verdict:
     praise = (
         "It looks for images that both assign to the same class, where the teacher is sure in a way the student is not."
     )
-    return with_gradient(diagnose(one_number(answered), expected, mistakes, praise), answered, expected, trained)
+    verdict = diagnose(one_number(answered), expected, mistakes, praise)
+    verdict = with_gradient(verdict, answered, expected, trained)
+
+    def correct(teacher: Tensor, student: Tensor, w: Tensor) -> Tensor:
+        agree = teacher.argmax(dim=1) == student.argmax(dim=1)
+        return -(w * agree * kl_divergence(teacher, student)).mean()
+
+    first, second, w = torch.eye(5), torch.eye(5).roll(1, 0), torch.rand(5, generator=rng)
+    cases = {
+        "five classes": (first, first + 0.3 * second, w),
+        "samples on which the two never agree": (first, second, w),
+    }
+    return elsewhere(verdict, answer, correct, cases)
 
 
 @check(a_function)
@@ -530,4 +558,10 @@ def check_proportions(answer: Callable[..., Tensor]) -> Verdict:
         "Every class gets the same share, whatever the model answers.": torch.full((3,), 1 / 3),
     }
     praise = "No data were needed: a network that was trained on few classes answers these classes even to noise."
-    return diagnose(result, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)
+    verdict = diagnose(result, (logits / temperature).softmax(dim=1).mean(dim=0), mistakes, praise)
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(16, 5))
+
+    def correct(model: nn.Module, noise: Tensor, temperature: float) -> Tensor:
+        return (model(noise).detach() / temperature).softmax(dim=1).mean(dim=0)
+
+    return elsewhere(verdict, answer, correct, {"five classes and T_probe = 2": (bare, noise[:10], 2.0)})

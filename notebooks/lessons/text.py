@@ -19,7 +19,16 @@ from fedrevive_core import Simulation
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.revival import Synthesizer, nearest_tokens, teacher_weights
 from fedrevive_core.seeding import stream
-from fedrevive_notebooks.lessons.exercise import Verdict, a_function, check, diagnose, one_number, with_gradient, wrong
+from fedrevive_notebooks.lessons.exercise import (
+    Verdict,
+    a_function,
+    check,
+    diagnose,
+    elsewhere,
+    one_number,
+    with_gradient,
+    wrong,
+)
 
 # ------------------------------------------------------------------------------------------------------------ the data
 
@@ -214,7 +223,15 @@ def check_attention(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
             hidden, tiny
         ).log_softmax(dim=-1),
     }
-    return diagnose(result, expected, mistakes, "What the mask hides has no influence at all.")
+    verdict = diagnose(result, expected, mistakes, "What the mask hides has no influence at all.")
+
+    def correct(scores: Tensor, mask: Tensor) -> Tensor:
+        return scores.masked_fill(mask[:, None] < 0.5, -torch.inf).softmax(dim=-1)
+
+    other = torch.randn(3, 5, 3, generator=generator, dtype=torch.float64)
+    whole, cut = (torch.ones(3, 3, dtype=torch.float64), torch.tensor([[1.0, 0, 0]] * 3, dtype=torch.float64))
+    cases = {"texts without padding": (other, whole), "texts of one token": (100 * other, cut)}
+    return elsewhere(verdict, answer, correct, cases)
 
 
 @check(a_function)
@@ -259,8 +276,12 @@ def check_nearest(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
     result = answer(x.clone(), table.clone())
     if np.shape(result) == (len(table),):
         return wrong("This gives one index for each token, its nearest row of x. Take the argmin over tokens.")
-    return diagnose(
-        result, gap.argmin(dim=1), mistakes, "Its gradient is zero or undefined: nobody can train through an argmin."
+    praise = "Its gradient is zero or undefined: nobody can train through an argmin."
+    return elsewhere(
+        diagnose(result, gap.argmin(dim=1), mistakes, praise),
+        answer,
+        lambda x, table: torch.cdist(x, table).argmin(dim=1),
+        {"one row and five dimensions": (torch.ones(1, 5), torch.arange(20.0).view(4, 5) - 3)},
     )
 
 
@@ -296,4 +317,10 @@ def check_feature_loss(answer: Callable[[Tensor, Tensor], Any]) -> Verdict:
         return wrong("These are the norms of the texts, which is right so far. Now return their mean, one number.")
     praise = "The loss pulls every text towards what the teacher usually sees, so the texts also become similar."
     verdict = diagnose(one_number(answered), norms.mean(), mistakes, praise)
-    return with_gradient(verdict, answered, norms.mean(), {"h": h})
+    verdict = with_gradient(verdict, answered, norms.mean(), {"h": h})
+    return elsewhere(
+        verdict,
+        answer,
+        lambda h, mean: torch.linalg.vector_norm(h - mean, dim=1).mean(),
+        {"two texts of four dimensions": (torch.eye(4)[:2], torch.ones(4))},
+    )

@@ -20,7 +20,7 @@ from test_notebooks import TINY
 
 from reproduce.book.make import make_book
 
-NOTEBOOKS = ["01_staleness", "05_fedrevive"]
+NOTEBOOKS = {"01_staleness": 1, "02_why_stale_hurts": 2, "05_fedrevive": 1}  # with the number of their panels
 MOST_BYTES = 3_000_000  # of a page with its frames, beyond its own text and figures
 PAGES = ["index", "notebooks/01_staleness", "notebooks/05_fedrevive", "docs/METHODS", "docs/GLOSSARY", "api/revival",
          "files/fedrevive_core/server.py"]  # fmt: skip
@@ -59,7 +59,7 @@ class Page(HTMLParser):
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not importlib.util.find_spec("myst_nb"):
         (pytest.fail if os.environ.get("FEDREVIVE_BROWSER") == "required" else pytest.skip)("myst-nb is not installed")
-    first, failures = make_book(tmp_path_factory.mktemp("book"), NOTEBOOKS, TINY)  # fails after any warning of Sphinx
+    first, failures = make_book(tmp_path_factory.mktemp("book"), list(NOTEBOOKS), TINY)  # fails after any warning of Sphinx
     assert not failures
     return first.parent
 
@@ -90,14 +90,15 @@ def test_no_formula_is_left_as_source(pages: dict[Path, Page]) -> None:
 
 
 def test_pages_are_small_and_solutions_are_folded(book: Path) -> None:
-    for name in NOTEBOOKS:
+    for name, panels in NOTEBOOKS.items():
         text = (book / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         frames = re.findall(r'<div class="frames".*?</script></div>', text, re.DOTALL)
-        assert len(frames) == 1
+        assert len(frames) == panels
         assert sum(map(len, frames)) <= MOST_BYTES
         assert "show_frames" not in text
         assert "Show the solution" in text
         assert "widget-view" not in text
+        assert "00:00 gone" not in text  # the progress of a run
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_pages_fit_the_screen(book: Path, view: tuple[str, Any]) -> None:
 def test_frames_move_by_key_and_by_touch(book: Path, view: tuple[str, Any]) -> None:
     kind, context = view
     page = context.new_page()
-    for name in NOTEBOOKS:
+    for name in ("01_staleness", "05_fedrevive"):
         page.goto((book / "notebooks" / f"{name}.html").as_uri())
         panel = page.locator(".frames")
         state = """panel => {

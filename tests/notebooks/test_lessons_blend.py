@@ -47,6 +47,7 @@ BLEND = Answers(
         "changes the updates": in_place,
         "has shape ()": lambda client, distilled, beta: client.sum(),
         "on paper": lambda client, distilled, beta: client * 9,
+        "0.8 for beta = 0.8": lambda client, distilled, beta: torch.lerp(client, distilled, min(beta, 0.5)),
         "look at one value": lambda client, distilled, beta: client if client > distilled else distilled,
         "Give a function": torch.tensor([3.0, 2.0, -1.0]),
         "is called with 3 arguments": lambda client, distilled: client,
@@ -76,6 +77,7 @@ RULE = Answers(
         lambda tau, s_max: np.where(tau >= 2 * s_max, 1, np.sin(pi * tau / 4 / s_max) ** 2),
     ],
     {
+        "but not for s_max = 75": lambda tau, s_max: rule(tau, 40),
         "turns back": lambda tau, s_max: (1 - cos(pi * tau / (2 * s_max))) / 2,
         "reaches 1 at s_max": lambda tau, s_max: rule(2 * tau, s_max),
         "the denominator is 2 s_max": lambda tau, s_max: (1 - cos(pi * tau / s_max)) / 2,

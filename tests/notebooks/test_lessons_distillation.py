@@ -46,6 +46,7 @@ KD = Answers(
         lambda t, s, T: sum(kd(one.detach(), other, T) for one, other in zip(t, s, strict=True)) / len(t),
     ],
     {
+        "but not for one teacher": lambda t, s, T: 9 * kd(t, s, T) / T**2,
         "KL(student || teacher)": lambda t, s, T: kd(s, t, T),
         "T is only a factor": lambda t, s, T: T**2 * kd(t, s, 1),
         "no temperature": lambda t, s, T: kd(t, s, 1),
@@ -105,10 +106,11 @@ WEIGHTS = Answers(
     "share one vote",
     [
         lambda q: q / q.sum(axis=0),
-        lambda q: np.array([[row[c] / sum(r[c] for r in q) for c in range(3)] for row in q]),
+        lambda q: np.array([[row[c] / sum(r[c] for r in q) for c in range(len(row))] for row in q]),
         lambda q: (q.T / q.T.sum(axis=1, keepdims=True)).T,
     ],
     {
+        "but not for three teachers": lambda q: q / (q[0] + q[1]),
         "sum over classes": lambda q: q / q.sum(axis=1, keepdims=True),
         "sum over everything": lambda q: q / q.sum(),
         "same vote": lambda q: np.full_like(q, 1 / len(q)),

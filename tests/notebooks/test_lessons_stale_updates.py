@@ -115,6 +115,7 @@ ALIGNMENT = Answers(
         lambda r, d, c, f: torch.dot(r - d, f) / (torch.norm(r - d) * torch.norm(f)),
     ],
     {
+        "but not for vectors of two numbers": lambda r, d, c, f: cosine(r[:6] - d, f) if len(f) == 6 else 0.0,
         "sign is wrong": lambda r, d, c, f: cosine(d - r, f),
         "from the current model": lambda r, d, c, f: cosine(r - c, f),
         "returned model itself": lambda r, d, c, f: cosine(r, f),

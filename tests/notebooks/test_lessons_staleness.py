@@ -46,6 +46,7 @@ COUNTING = Answers(
         lambda d, a, v: np.searchsorted(v, a) - np.searchsorted(v, d, side="right"),
     ],
     {
+        "returns the text '": lambda d, a, v: str(solved(d, a, v)),
         **lesson.MISTAKES,
         "in parentheses": lambda d, a, v: np.sum(v > d & v < a),
         "(a < b) & (b < c)": lambda d, a, v: np.sum(v > d and v < a),

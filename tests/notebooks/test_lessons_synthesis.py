@@ -142,6 +142,7 @@ LABEL = Answers(
     "has no influence",
     [label_loss(), by_hand, label_loss(lambda q: q / q.sum(dim=0, keepdim=True))],
     {
+        "but not for two teachers": lambda z, y, q: 5 / len(y) * label_loss()(z, y, q),
         "counts equally": label_loss(lambda q: torch.ones_like(q) / len(q)),
         "counts fully": label_loss(torch.ones_like),
         "q_m(y) itself": label_loss(lambda q: q),
@@ -184,6 +185,9 @@ FEATURE = Answers(
         ),
     ],
     {
+        "but not for features of another shape": lambda x, m, v: (
+            norm(x.sum(dim=(0, 2, 3)) / 12 - m) + norm(statistics(x)[1] - v)
+        ),
         "yours is unbiased": lambda x, m, v: norm(statistics(x)[0] - m) + norm(statistics(x, 1)[1] - v),
         "squared norms": lambda x, m, v: norm(statistics(x)[0] - m) ** 2 + norm(statistics(x)[1] - v) ** 2,
         "mean squared error": lambda x, m, v: F.mse_loss(statistics(x)[0], m) + F.mse_loss(statistics(x)[1], v),
@@ -228,6 +232,7 @@ ADVERSARIAL = Answers(
     "sure in a way the student is not",
     [lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).mean(), probabilities],
     {
+        "but not for five classes": lambda t, s, w: -(w * agree(t, s) * kl_divergence(t, s)).sum() / 8,
         "has the wrong direction": lambda t, s, w: -(w * agree(t, s) * kl_divergence(s, t)).mean(),
         "so there is a minus": lambda t, s, w: (w * agree(t, s) * kl_divergence(t, s)).mean(),
         "Two mistakes": lambda t, s, w: (w * agree(t, s) * kl_divergence(s, t)).mean(),
@@ -265,6 +270,7 @@ PROPORTIONS = Answers(
     "No data were needed",
     [lambda m, x, T: (m.eval()(x) / T).softmax(dim=1).mean(dim=0), with_copy],
     {
+        "but not for five classes": lambda m, x, T: (m.eval()(x) / 0.8).softmax(dim=1).mean(dim=0),
         "was in training mode": lambda m, x, T: (m(x) / T).softmax(dim=1).mean(dim=0),
         "forgot to divide the logits by T": lambda m, x, T: m.eval()(x).softmax(dim=1).mean(dim=0),
         "multiplied the logits by T": lambda m, x, T: (m.eval()(x) * T).softmax(dim=1).mean(dim=0),

@@ -46,6 +46,13 @@ def test_disk(tmp_path):
     assert found["injected"] == {"tensors": True}
 
 
+@pytest.mark.processes
+def test_soak():
+    found = torture.soak("fedbuff", 30, 10)
+    assert found["arrivals"] == 30
+    assert 0 < found["early_mb"] < found["end_mb"] * 1.1
+
+
 def test_paper_scale_is_that_of_the_preset():
     """The state's size is written out in torture.cost, which would otherwise need CIFAR-10."""
     from fedrevive_core.models.build import build_model

@@ -59,9 +59,9 @@ CLAIMS: Claims = {
     "the teachers recognise the class as fast, but the statistics inside the networks are farther off": lambda n: (
         np.abs(sure(n, WITHOUT_FEAT) - sure(n, ALL)).max() < 0.05 and (off(n, WITHOUT_FEAT) > off(n, ALL))[1:].all()
     ),
-    "almost nothing changes in the first two panels": lambda n: (
+    "almost nothing changes in the first two panels (at most 3 points or 3%)": lambda n: (
         np.abs(sure(n, WITHOUT_ADV) - sure(n, ALL)).max() < 0.03
-        and np.allclose(off(n, WITHOUT_ADV), off(n, ALL), rtol=0.02)
+        and np.allclose(off(n, WITHOUT_ADV), off(n, ALL), rtol=0.03)
     ),
     "After the dotted line, where the run stops, the teachers become much surer still.": lambda n: (
         sure(n, ALL)[-1] > sure(n, ALL)[n.config.synthesis.steps] + 0.05
