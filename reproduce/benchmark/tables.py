@@ -36,11 +36,12 @@ def bench_table(measured: dict[str, Any]) -> str:
                 lines.append(f"| {' | '.join([*cells, format(values['ratio_wall'], '.2f'), limit])} |")
     rates = measured["results"]["timeline arrivals/s"].items()
     arrivals = " and ".join(f"{number(rate)} with {clients}" for clients, rate in rates)
+    shortened = "Measured with `--quick`: the smallest network, two pairs. " if measured["quick"] else ""
     return "\n".join(
         [
             *lines,
             "",
-            f"{busy(measured['load'], measured['cores'])} A matrix product reached "
+            f"{shortened}{busy(measured['load'], measured['cores'])} A matrix product reached "
             f"{measured['matrix_flops_per_second'] / 1e9:.0f} GFLOP/s on one thread; the whole benchmark "
             f"took {measured['peak_memory_mib'] / 1024:.1f} GiB of memory at its peak. Once its clients are set up, "
             f"the timeline makes {arrivals} arrivals a second.",
@@ -94,7 +95,7 @@ def made(text: str, results: Path = RESULTS) -> str:
     def block(match: re.Match[str]) -> str:
         file, make = BLOCKS[match[1]]
         found = json.loads((results / file).read_text(encoding="utf-8"))
-        return f"<!-- made: {match[1]} -->\n{make(found)}\n<!-- end -->"
+        return f"<!-- made: {match[1]} -->\n\n{make(found)}\n\n<!-- end -->"
 
     return re.sub(r"<!-- made: (\w+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
 

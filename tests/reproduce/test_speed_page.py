@@ -27,7 +27,7 @@ def test_a_block_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
     found = {"runs": [row, row | {"seed": 1, "final": [0.9, 0.6]}]}
     (tmp_path / "accuracy.json").write_text(json.dumps(found), encoding="utf-8")
     text = made("before\n<!-- made: accuracy -->\nold\n<!-- end -->\nafter\n", tmp_path)
-    assert text.startswith("before\n<!-- made: accuracy -->\n| seed | here | reference path |\n")
+    assert text.startswith("before\n<!-- made: accuracy -->\n\n| seed | here | reference path |\n")
     assert text.endswith("<!-- end -->\nafter\n")
     assert "| 1 | 0.900 (0.500) | 0.600 (0.500) |" in text
     # Differences of 10 and 30 points: mean 20, half width 12.706 * 10.
@@ -40,7 +40,8 @@ def test_a_busy_machine_is_named(load: list[float], said: str) -> None:
     values = {"ours": 1234.5, "reference": 61.75, "ratio": 2.0, "ratio_min": 1.9, "ratio_max": 2.1, "ratio_wall": 2.04}
     measured = {
         "results": {"client steps/s": {"LabNet": values}, "timeline arrivals/s": {"N = 1,000": 5000.0}},
-        "clock": "CPU time", "load": load, "cores": 2, "matrix_flops_per_second": 97e9, "peak_memory_mib": 1536.0,
+        "clock": "CPU time", "load": load, "cores": 2, "quick": False,
+        "matrix_flops_per_second": 97e9, "peak_memory_mib": 1536.0,
     }  # fmt: skip
     text = bench_table(measured)
     assert "| client steps | LabNet | 1,234 | 61.8 | 2.00 (1.90 to 2.10) | 2.04 |  |" in text

@@ -52,7 +52,10 @@ PEERS: dict[str, Peer] = {
     # Without a driver: as released, they fail before one could run. Set-up says how.
     "blazefl": Peer("BlazeFL", "blazefl==3.0.0", ()),
     "fedml": Peer("FedML", "fedml==0.9.6", ()),
-    "flwr": Peer("Flower", "flwr[simulation]==1.42.0", ("sync",), "Ray backend with one CPU: one client at a time"),
+    "flwr": Peer(
+        "Flower", "flwr[simulation]==1.42.0", ("sync",),
+        "Ray backend with one CPU: one client at a time; on a busy machine Ray may not start",
+    ),
 }  # fmt: skip
 
 
