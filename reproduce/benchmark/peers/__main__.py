@@ -24,7 +24,8 @@ def main() -> None:
     found = compare(given.peers, given.only, given.repeats, lambda line: print(line, flush=True))
     with atomic_file(given.out) as path:
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    save_figure(plot_peers(found), given.out.with_suffix(".png"))
+    if found["runs"]:
+        save_figure(plot_peers(found), given.out.with_suffix(".png"))
     print(table(found))
 
 

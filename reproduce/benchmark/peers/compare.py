@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -190,7 +191,8 @@ def result_of(said: str, folder: Path) -> dict[str, Any]:
 
 
 def last_lines(said: str, folder: Path, count: int = 3) -> str:
-    """The last lines that say something, as one, without the place of the project and of the environments' `folder`."""
+    """The last lines that say something, as one, without colours and the places of the project and of `folder`."""
+    said = re.sub(r"\x1b\[[0-9;]*m", "", said)
     for place in (folder, ROOT):
         said = said.replace(f"{place.resolve()}/", "")
     return " | ".join([line.strip() for line in said.splitlines() if line.strip()][-count:])
