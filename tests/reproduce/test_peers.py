@@ -84,7 +84,9 @@ def test_a_driver_that_fails_is_named_with_its_error(monkeypatch: pytest.MonkeyP
 def test_a_peer_that_does_not_install_is_named_with_its_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(*command: str) -> None:
         raise compare.subprocess.CalledProcessError(
-            1, command, stderr=f'looking ...\n\nFile "{tmp_path}/flgo/lib/x.py"\nerror: No solution found\n'
+            1,
+            command,
+            stderr=f'looking ...\n\nFile "{tmp_path}/flgo/lib/x.py"\n\x1b[91merror\x1b[0m: No solution found\n',
         )
 
     monkeypatch.setattr(compare, "_quietly", refuse)
