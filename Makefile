@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest torture evidence-quick book lab lab-light lint constraints clean
+.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest bench-peers torture evidence-quick book lab lab-light lint constraints clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -30,6 +30,9 @@ test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, 
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2
+
+bench-peers: $(VENV)/.base  ## the same job in other packages, each in an environment of its own (a few GB, ten minutes)
+	$(BIN)/python -m reproduce.benchmark.peers --out reproduce/results/bench/peers.json
 
 torture: $(VENV)/.test  ## what the tests do briefly, at length: kills, damage, malformed input, full disks, a soak
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/torture.py

@@ -1,16 +1,19 @@
 """Benchmarks: the package against the plain reference path, in one process, side by side.
 
-Both paths do the same work on the same inputs, in turn (A B A B ...), and medians are compared, so that a machine that
-slows down slows both. Absolute numbers are of one machine; the ratios are the result.
+Both paths do the same work on the same inputs, in turn (A B A B ...) on one thread, and medians are compared, so that a
+machine that slows down slows both. On a CPU the ratios are of CPU time, which other processes disturb least; on a GPU
+they are of wall time. Absolute numbers are of one machine; the ratios are the result.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,16 +22,17 @@ import numpy as np
 import psutil
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedrevive_core.aggregation import new_version
-from fedrevive_core.config import DataConfig, DistillationConfig, FederationConfig, TrainingConfig, build
+from fedrevive_core.config import DataConfig, FederationConfig, TrainingConfig, build
 from fedrevive_core.data import FederatedData, Images
 from fedrevive_core.evaluation import evaluate
-from fedrevive_core.models import Executor, StateLayout, build_model
+from fedrevive_core.models import Executor, StateLayout, build_model, seeded
 from fedrevive_core.plots import METHOD_COLOURS, STYLE, Plot
 from fedrevive_core.records import provenance
-from fedrevive_core.revival import Distiller, SamplePool
+from fedrevive_core.revival import Distiller, ImageGenerator, SamplePool, Synthesizer, teacher_weights
 from fedrevive_core.seeding import stream
 from fedrevive_core.server import blend
 from fedrevive_core.simulation import Simulation, num_threads
@@ -38,12 +42,14 @@ from fedrevive_core.transforms import Preparation
 from reproduce.benchmark import reference
 
 CIFAR_AUGMENTATION = {"crop_padding": 4, "flip": True}
-# name: model, channels, side, shard, steps of a job, jobs in a batch (the steady state of look-ahead), augmentation
+# name: preset (model and synthesis), channels, side, shard, steps of a job, jobs in a batch (the steady state of
+# look-ahead), augmentation
 WORKLOADS: dict[str, tuple[str, int, int, int, int, int, dict[str, Any]]] = {
-    "LabNet 8x8": ("labnet", 1, 8, 60, 15, 12, {}),
-    "LabNet 28x28": ("labnet", 1, 28, 350, 10, 6, {}),
-    "ConvNet 28x28": ("convnet", 1, 28, 350, 5, 4, {}),
-    "ResNet-18 32x32": ("resnet18", 3, 32, 350, 2, 2, CIFAR_AUGMENTATION),
+    "LabNet 8x8": ("lab-digits", 1, 8, 60, 15, 24, {}),
+    "LabNet 14x14": ("lab-fashion", 1, 14, 120, 10, 12, {}),
+    "LabNet 28x28": ("lab-fashion", 1, 28, 350, 10, 6, {}),
+    "ConvNet 28x28": ("femnist", 1, 28, 350, 5, 4, {}),
+    "ResNet-18 32x32": ("cifar10", 3, 32, 350, 1, 2, CIFAR_AUGMENTATION),
 }
 ON_CUDA = {"steps": 25, "jobs": 12}  # a GPU is measured at the paper's size
 
@@ -52,7 +58,7 @@ class Workload:
     """One model and data shape with random images: enough for timing."""
 
     def __init__(self, name: str, device: torch.device) -> None:
-        model, channels, side, shard, steps, jobs, augmentation = WORKLOADS[name]
+        preset, channels, side, shard, steps, jobs, augmentation = WORKLOADS[name]
         if device.type == "cuda":
             steps, jobs = ON_CUDA["steps"], ON_CUDA["jobs"]
         rng = np.random.default_rng(0)
@@ -64,16 +70,26 @@ class Workload:
         data = FederatedData(
             self.images, shards, self.images, self.images, self.images, tuple("0123456789"), np.full((jobs, 10), 0.1)
         )
+        self.config = build(preset, "fedrevive")
         self.data_config = DataConfig(name="cifar10", augmentation=augmentation)
         self.training = TrainingConfig(steps=steps, batch_size=32, lr=1e-3)
         self.device, self.shards, self.num_jobs = device, shards, jobs
-        self.model = build_model(model, channels, side, 10).to(device)
-        self.layout = StateLayout(self.model, device)
-        self.state = self.layout.pack(self.model)
+        with seeded(rng, device):
+            model = build_model(self.config.model, channels, side, 10).to(device)
+            self.generator = ImageGenerator(
+                self.config.synthesis.noise_dim, self.config.synthesis.width, channels, side
+            ).to(device)
+        self.layout = StateLayout(model, device)
+        self.state = self.layout.pack(model)
         prepare = Preparation(self.data_config, device)
         self.trainer = LocalTrainer(self.layout, data, prepare, self.training, seed=0)
-        self.dataset = reference.ImageDataset(self.images, self.data_config)
-        self.named = {name: tensor.cpu().clone() for name, tensor in self.layout.views(self.state).items()}
+        self.model = reference.plain_model(self.config.model, channels, side, 10).to(device)
+        self.samples = reference.Samples(self.images, self.data_config)
+        self.named = self.by_name(self.state)
+
+    def by_name(self, state: Tensor) -> dict[str, Tensor]:
+        """`state` (size,) as the reference path keeps it."""
+        return {name: tensor.clone() for name, tensor in self.layout.views(state).items()}
 
     def train(self) -> None:
         """All jobs, by the package."""
@@ -81,54 +97,84 @@ class Workload:
 
     def train_reference(self) -> None:
         """All jobs, one after the other."""
+        rng = np.random.default_rng(0)
         for shard in self.shards:
-            reference.train_client(self.model, self.named, self.dataset, shard, self.training)
+            batches = reference.shuffled(shard, self.training, rng)
+            reference.train_client(self.model, self.named, self.samples, batches, self.training)
 
     def prepare_revival(self) -> tuple[Callable[[], None], Callable[[], None]]:
-        """One distillation of 8 teachers, 10 steps, 32 samples a teacher, by the package and by the reference path."""
-        config = DistillationConfig()
+        """A revived arrival with 8 teachers by the package and by the reference path: a synthesis, then a distillation.
+
+        64 images in two steps with all three losses; 10 steps of 32 samples a teacher from a pool of 1,000.
+        """
+        config, share = self.config, np.full((8, 10), 0.1)
         prepare = Preparation(self.data_config, self.device, synthetic=True)
-        distiller = Distiller(self.layout, prepare, config, self.device, guard=True)
-        pool = SamplePool(4000, tuple(self.images.images.shape[1:]), 10, self.device)
-        pool.add(self.images.images, self.images.labels.cpu().numpy())
-        share = np.full(10, 0.1)
+        synthesizer = Synthesizer(self.layout, prepare, copy.deepcopy(self.generator), config.synthesis, guard=True)
+        distiller = Distiller(self.layout, prepare, config.distillation, self.device, guard=True)
+        shape, labels = tuple(self.images.images.shape[1:]), self.images.labels.cpu().numpy()
+        pool = SamplePool(4000, shape, 10, self.device)
+        pool.add(self.images.images, labels)
         teachers = [self.state + 0.01 * m for m in range(8)]
-        named = [{n: t.cpu().clone() for n, t in self.layout.views(teacher).items()} for teacher in teachers]
-        images, labels = list(self.images.images.cpu()), self.images.labels.tolist()
+        weights = torch.from_numpy(teacher_weights(share)).to(self.state)
 
         def ours() -> None:
             rng = stream(0, "distillation", 0)
-            distiller.distil_from(self.state, teachers, pool, np.tile(share, (len(teachers), 1)), rng)
+            draws = synthesizer.draw(rng, share)
+            made = synthesizer.synthesise(draws, teachers, weights, self.state, adversarial=True)
+            pool.add(made.samples, draws.labels)
+            distiller.distil_from(self.state, teachers, pool, share, rng)
+
+        generator = reference.make_generator(config.synthesis, shape[0], shape[1]).to(self.device)
+        reference.copy_parameters(self.generator, generator)
+        synthesis, guard = reference.Synthesis(generator, config.synthesis, prepare), reference.Guard()
+        loaded = [reference.loaded(self.model, self.by_name(teacher)) for teacher in teachers]
+        batches = deque([(self.images.images, labels)])
 
         def theirs() -> None:
-            reference.distil(self.model, self.named, named, [share] * 8, images, labels, self.data_config, config)
+            rng = stream(0, "distillation", 0)
+            draws = synthesizer.draw(rng, share)
+            student = reference.loaded(self.model, self.named)
+            images = synthesis.make(draws, loaded, weights, student, shape[1])
+            if images is not None:
+                batches.append((images, draws.labels))
+            samples, augmentation = reference.draw_samples(batches, share, prepare, config.distillation, rng)
+            reference.distil(self.model, self.named, loaded, samples, augmentation, prepare, config.distillation, guard)
 
         return ours, theirs
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def _seconds(call: Callable[[], object]) -> tuple[float, float]:
+    """CPU time of this process and wall time that `call` takes."""
+    wall, cpu = time.perf_counter(), time.process_time()
     call()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return time.process_time() - cpu, time.perf_counter() - wall
 
 
-def side_by_side(ours: Callable[[], None], theirs: Callable[[], None], work: float, repeats: int) -> dict[str, float]:
-    """Median rates (work per second) of both after one warm-up each, run in turn, and the ratio ours / theirs."""
+def side_by_side(
+    ours: Callable[[], object], theirs: Callable[[], object], work: float, repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Rates of both (`work` per second, medians) after one warm-up each, run in turn, and ratios ours / reference.
+
+    ours, reference, ratio (with smallest and largest pair): by CPU time, on a GPU by wall time; *_wall: by wall time.
+    """
     pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats + 1)][1:]
-    rates = {
-        name: work / statistics.median(times)
-        for name, times in zip(("ours", "reference"), zip(*pairs, strict=True), strict=True)
-    }
-    ratios = [slow / fast for fast, slow in pairs]
-    return rates | {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+    found: dict[str, float] = {}
+    cpu, wall = [[tuple(path[clock] for path in pair) for pair in pairs] for clock in (0, 1)]
+    decides = wall if device.type == "cuda" else cpu
+    for suffix, times in (("", decides), ("_wall", wall)):
+        fast, slow = zip(*times, strict=True)
+        found |= {f"ours{suffix}": work / statistics.median(fast), f"reference{suffix}": work / statistics.median(slow)}
+    ratios = [slow / fast for fast, slow in decides]
+    found |= {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+    return found | {"ratio_wall": statistics.median(slow / fast for fast, slow in wall)}
 
 
 def matrix_rate(device: torch.device, size: int = 2048) -> float:
     """Measured FLOP/s of a float32 matrix product: the limit that convolutions are held against."""
     a = torch.rand(size, size, device=device)
-    times = [_seconds(lambda: a @ a) for _ in range(8)]
+    times = [_seconds(lambda: a @ a)[device.type == "cuda"] for _ in range(8)]
     return 2 * size**3 / statistics.median(times[2:])
 
 
@@ -141,36 +187,42 @@ def flops_of(call: Callable[[], object]) -> float:
 
 def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """What `python -m reproduce bench` measures, as JSON-able values; `quick` takes the smallest workload alone."""
-    repeats = 2 if quick else 5
-    limit = matrix_rate(device)
-    names = ["LabNet 8x8"] if quick else list(WORKLOADS)
-    results: dict[str, Any] = {"client steps/s": {}, "revived arrivals/s": {}, "server updates/s": {}}
-    for name in names:
-        workload = Workload(name, device)
-        steps = workload.training.steps * workload.num_jobs
-        executor, workload.trainer.executor = workload.trainer.executor, Executor("single")
-        flops = flops_of(workload.train)  # one job after the other: the counter does not see through vmap's operators
-        workload.trainer.executor = executor
-        measured = side_by_side(workload.train, workload.train_reference, steps, repeats)
-        measured["fraction_of_limit"] = flops / steps * measured["ours"] / limit
-        results["client steps/s"][name] = measured
-        if device.type == "cuda" or not name.startswith("ResNet"):
-            ours, theirs = workload.prepare_revival()
-            measured = side_by_side(ours, theirs, 1, repeats)
-            measured["fraction_of_limit"] = flops_of(ours) * measured["ours"] / limit
-            results["revived arrivals/s"][name] = measured
-        results["server updates/s"][name] = side_by_side(*_updates(workload), 100, repeats)
-    results["timeline arrivals/s"] = _timeline(quick)
-    results["whole-run versions/s"] = {"FedRevive on lab-digits": _whole_run(device, quick)}
+    load = [psutil.getloadavg()[0]]  # of the machine, before and after
+    with num_threads(1):
+        limit = matrix_rate(device)
+        results: dict[str, Any] = {"client steps/s": {}, "revived arrivals/s": {}, "server updates/s": {}}
+        for name in ["LabNet 8x8"] if quick else list(WORKLOADS):
+            for kind, measured in _measure(name, device, 2 if quick else 5, limit):
+                results[kind][name] = measured
+        results["timeline arrivals/s"] = _timeline(quick)
+        results["whole-run versions/s"] = {"FedRevive on lab-digits": _whole_run(device, quick)}
     return {
         "results": results,
+        "load": [*load, psutil.getloadavg()[0]],
+        "cores": psutil.cpu_count(),
+        "clock": "wall time" if device.type == "cuda" else "CPU time",
         "matrix_flops_per_second": limit,
         "peak_memory_mib": _peak_memory(device),
         "quick": quick,
-        "provenance": provenance(
-            torch.cuda.get_device_name() if device.type == "cuda" else "cpu", torch.get_num_threads()
-        ),
+        "provenance": provenance(torch.cuda.get_device_name() if device.type == "cuda" else "cpu", 1),
     }
+
+
+def _measure(name: str, device: torch.device, repeats: int, limit: float) -> Iterator[tuple[str, dict[str, float]]]:
+    """What is measured, and its rates, for the workload `name`; limit: FLOP/s of a matrix product."""
+    workload = Workload(name, device)
+    steps = workload.training.steps * workload.num_jobs
+    executor, workload.trainer.executor = workload.trainer.executor, Executor("single")
+    flops = flops_of(workload.train)  # one job after the other: the counter does not see through vmap's operators
+    workload.trainer.executor = executor
+    measured = side_by_side(workload.train, workload.train_reference, steps, repeats, device)
+    yield "client steps/s", measured | {"fraction_of_limit": flops / steps * measured["ours"] / limit}
+    if device.type == "cuda" or not name.startswith("ResNet"):
+        ours, theirs = workload.prepare_revival()
+        heavy = device.type == "cpu" and name.startswith("ConvNet")  # half a minute a pair
+        measured = side_by_side(ours, theirs, 1, 2 if heavy else repeats, device)
+        yield "revived arrivals/s", measured | {"fraction_of_limit": flops_of(ours) * measured["ours"] / limit}
+    yield "server updates/s", side_by_side(*_updates(workload), 100, repeats, device)
 
 
 def _updates(workload: Workload) -> tuple[Callable[[], None], Callable[[], None]]:
@@ -199,14 +251,14 @@ def _timeline(quick: bool) -> dict[str, Any]:
                 {"num_clients": num_clients, "concurrency": 100, "schedule": "default", "max_versions": arrivals}
             )
             call = functools.partial(simulate_timeline, federation, 0)
-            median[arrivals] = statistics.median(_seconds(call) for _ in range(5))
+            median[arrivals] = statistics.median(_seconds(call)[0] for _ in range(5))
         rates[f"N = {num_clients:,}"] = (many - few) / (median[many] - median[few])
     return rates
 
 
 def _whole_run(device: torch.device, quick: bool) -> dict[str, float]:
     """FedRevive on lab-digits once distillation has begun: versions a second over a stretch of both paths."""
-    first, count, pieces = (30, 4, 2) if quick else (100, 20, 4)
+    first, count, pieces = (30, 4, 2) if quick else (100, 40, 4)
     config = build("lab-digits", "fedrevive", overrides={"device": device.type})
     simulation, other = Simulation(config), Simulation(config)
     stretches = []
@@ -215,7 +267,7 @@ def _whole_run(device: torch.device, quick: bool) -> dict[str, float]:
         _process(path, numbers, first)
         stretches.append(functools.partial(_process, path, numbers, count))
     ours, theirs = stretches
-    return side_by_side(ours, theirs, count, pieces)
+    return side_by_side(ours, theirs, count, pieces, device)
 
 
 def _process(path: Simulation | reference.ReferenceRun, numbers: Iterator[int], count: int) -> None:
@@ -288,8 +340,8 @@ def plot_bench(measured: dict[str, Any]) -> Figure:
         axes.plot(values["ratio"], height, "o", color=colour)
         axes.annotate(f"{values['ratio']:.1f}x", (values["ratio_max"], height), (8, -4), textcoords="offset points")
     axes.set(yticks=range(len(rows)), yticklabels=[label for label, _ in rows], xscale="log")
-    axes.set_xlabel("rate relative to the plain reference path (log scale)")
-    axes.set_title(f"Speed on {measured['provenance']['device']}, {measured['provenance']['num_threads']} CPU threads")
+    axes.set_xlabel(f"rate relative to the plain reference path, by {measured['clock']} (log scale)")
+    axes.set_title(f"Speed on {measured['provenance']['device']}, one CPU thread")
     axes.axvline(1, color="black", linewidth=1)
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter("{x:g}x")

@@ -117,7 +117,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr("reproduce.lab.open_lab", lambda *_: None)
     monkeypatch.setattr("reproduce.classroom.bundle._run", leave_what_uv_leaves)
     monkeypatch.setattr("reproduce.classroom.bundle.importlib", MagicMock())  # uv and pip are there
-    measured = {"results": {"rate": {"one": {"ours": 1.0}}}, "provenance": {"device": "cpu", "num_threads": 1}}
+    measured = {"results": {"rate": {"one": {"ours": 1.0}}}, "clock": "CPU time"}
     monkeypatch.setattr(bench, "run_benchmark", lambda *_, **__: measured)
     monkeypatch.setattr(bench, "plot_bench", lambda _: Figure())
     monkeypatch.setattr("reproduce.benchmark.gpu.measure.Measurement.make", lambda measurement: measurement.save())

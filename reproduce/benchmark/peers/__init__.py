@@ -1,0 +1,1 @@
+"""Speed side by side with code that others wrote: one job, one environment for each peer, processes in alternation."""
