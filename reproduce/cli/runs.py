@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -37,9 +37,6 @@ from reproduce.cli.options import (
 )
 from reproduce.console import check_figure, command_line, console, print_table, save_figure
 from reproduce.runs.output import OutputDirectory, finish
-
-if TYPE_CHECKING:
-    pass
 
 
 def presets(

@@ -53,8 +53,8 @@ def write_experiment(directory: Path, **changes) -> Path:
 class Inline(executors.LocalExecutor):
     """Does a run in this process, when it is waited for."""
 
-    def __init__(self, out: Path, slots: int = 1) -> None:
-        self.out, self.slots, self.started, self.waiting = out, slots, [], []
+    def __init__(self, out: Path, slots: int | None = None) -> None:
+        self.out, self.slots, self.started, self.waiting = out, slots or 1, [], []
 
     @property
     def running(self) -> list[CellRun]:

@@ -128,7 +128,7 @@ def set_up(folder: Path, name: str) -> None:
 
 
 def _quietly(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8")
 
 
 def run_driver(folder: Path, name: str, mode: str, versions: int) -> dict[str, Any]:
