@@ -35,8 +35,8 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S), normalised, to logits (B, num_classes)."""
         x = F.relu(self.probe1(self.conv1(x)))
-        x = F.relu(max_pool(self.probe2(self.conv2(x))))
-        x = F.relu(max_pool(self.probe3(self.conv3(x))))
+        x = F.relu(max_pool(self.probe2(self.conv2(x)), 2))
+        x = F.relu(max_pool(self.probe3(self.conv3(x)), 2))
         x = F.relu(self.hidden1(x.flatten(1)))
         return self.head(F.relu(self.hidden2(x)))
 
@@ -58,8 +58,8 @@ class LabNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, S, S), normalised, to logits (B, num_classes)."""
-        x = F.relu(max_pool(self.probe1(self.conv1(x))))
-        x = F.relu(max_pool(self.probe2(self.conv2(x))))
+        x = F.relu(max_pool(self.probe1(self.conv1(x)), 2))
+        x = F.relu(max_pool(self.probe2(self.conv2(x)), 2))
         return self.head(F.relu(self.hidden(x.flatten(1))))
 
 

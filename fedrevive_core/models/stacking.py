@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn import functional as F
 
@@ -38,35 +38,56 @@ def side_by_side(inputs: Tensor) -> Tensor:
     return inputs.permute(1, 3, 4, 0, 2).contiguous().permute(3, 0, 4, 1, 2)
 
 
-def max_pool(x: Tensor) -> Tensor:
-    """2x2 max-pooling of images (B, C, H, W), as `F.max_pool2d(x, 2)`; of stacked models it keeps the order in memory.
+def max_pool(
+    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Tensor:
+    """Max-pooling of images (B, C, H, W), as `F.max_pool2d`; of stacked models it keeps the order in memory.
 
     PyTorch's own, when vectorised, would copy the models apart and then take ten times as long.
     """
-    return _MaxPool.apply(x)[0] if _stacked else F.max_pool2d(x, 2)
+    if not _stacked:
+        return F.max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode)
+    sizes = kernel_size, stride or kernel_size, padding, dilation
+    pairs = [[size] * 2 if isinstance(size, int) else list(size) for size in sizes]
+    return _MaxPool.apply(x, *pairs, ceil_mode)[0]
+
+
+class _OrderedMaxPool2d(nn.MaxPool2d):
+    """`nn.MaxPool2d` by `max_pool`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return max_pool(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+
+def order_pools_(model: nn.Module) -> None:
+    """Let the max-pooling layers of `model`, which is modified, use `max_pool`; the results are the same."""
+    for module in model.modules():
+        if type(module) is nn.MaxPool2d and not module.return_indices:
+            module.__class__ = _OrderedMaxPool2d
 
 
 class _MaxPool(torch.autograd.Function):
     """Under vmap the models' channels count as channels of one model."""
 
     @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.ops.aten.max_pool2d_with_indices(x, [2, 2])
+    def forward(x: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
+        return torch.ops.aten.max_pool2d_with_indices(x, *options)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.set_materialize_grads(False)  # of the indices
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(inputs[0], output[1])
+        ctx.options = inputs[1:]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: None) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor, _: None) -> tuple[Any, ...]:
         x, indices = ctx.saved_tensors
-        options = [2, 2], [2, 2], [0, 0], [1, 1], False
-        return torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, *options, indices)
+        found = torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, *ctx.options, indices)
+        return (found, *[None] * len(ctx.options))
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int], x: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+    def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, *options: Any) -> Any:
         x = x.movedim(in_dims[0], 1)  # (b, J, C, H, W)
-        outputs = _MaxPool.apply(x.flatten(1, 2))
+        outputs = _MaxPool.apply(x.flatten(1, 2), *options)
         return tuple(output.unflatten(1, x.shape[1:3]) for output in outputs), (1, 1)

@@ -20,6 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fedrevive_core.models.memory import reuse_freed_memory
 from fedrevive_core.models.probes import StatisticProbe
+from fedrevive_core.models.stacking import order_pools_
 
 # Stacking saves overhead, and overhead only matters for small models (CPU measured, docs/SPEED.md: a LabNet on 28x28
 # images, 105,000 parameters, gains a fifth; CUDA not yet).
@@ -54,6 +55,7 @@ class StateLayout:
         self.size = sum(self.lengths)
         self.device = torch.device(device)
         self.template = copy.deepcopy(model).to(device).requires_grad_(False)
+        order_pools_(self.template)
         self.has_dropout = any(
             isinstance(m, _DropoutNd) and m.p > 0 for m in self.template.modules()
         )  # in training mode

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from helpers import run_python
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedrevive_core.models.stacking import call_stacked, max_pool, side_by_side
+from fedrevive_core.models import StateLayout
+from fedrevive_core.models.stacking import call_stacked, max_pool, order_pools_, side_by_side
 
 
-def pooled(tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-    return max_pool(F.conv2d(x, tensors["weight"], padding=1))
+def ordered(pool: nn.Module) -> nn.Module:
+    order_pools_(pool)
+    return pool
 
 
 @pytest.mark.parametrize("side", [4, 7])
-def test_pooling_in_a_stack_is_pooling_alone(side: int) -> None:
+@pytest.mark.parametrize(
+    "pool",
+    [
+        lambda x: max_pool(x, 2),
+        ordered(nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)),
+        ordered(nn.MaxPool2d((2, 1), dilation=(1, 2))),
+        nn.MaxPool2d(2),
+    ],
+)
+def test_pooling_in_a_stack_is_pooling_alone(pool: Callable[..., Tensor], side: int) -> None:
     """Rounded images have ties in most windows: the gradient goes to the same one of them, so all is equal exactly."""
     x = torch.randn(3, 5, 2, side, side, generator=torch.Generator().manual_seed(0)).round()
     weight = torch.ones(3, 4, 2, 3, 3).requires_grad_()
-    together = call_stacked(pooled, {"weight": weight}, x)
-    alone = torch.stack([F.max_pool2d(F.conv2d(x[j], weight[j], padding=1), 2) for j in range(3)])
+    together = call_stacked(lambda tensors, x: pool(F.conv2d(x, tensors["weight"], padding=1)), {"weight": weight}, x)
+    alone = torch.stack([pool(F.conv2d(x[j], weight[j], padding=1)) for j in range(3)])
     assert torch.equal(together, alone)
     slope = torch.arange(float(together.numel())).view(together.shape)
     ours, theirs = (torch.autograd.grad((part * slope).sum(), weight)[0] for part in (together, alone))
@@ -41,8 +53,10 @@ def test_channels_of_all_models_are_side_by_side() -> None:
 
 def test_pooling_keeps_the_order_in_memory() -> None:
     """What makes it fast: the result is in memory as (b, H, W, J, C)."""
-    found = call_stacked(lambda _, x: max_pool(x), {"weight": torch.zeros(3)}, torch.zeros(3, 5, 2, 4, 4))
-    assert found.permute(1, 3, 4, 0, 2).is_contiguous()
+    layout = StateLayout(nn.Sequential(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2)))  # as of a user's model
+    for pool in (lambda _, x: max_pool(x, 2), lambda _, x: layout.template[1](x)):
+        found = call_stacked(pool, {"weight": torch.zeros(3)}, torch.zeros(3, 5, 2, 4, 4))
+        assert found.permute(1, 3, 4, 0, 2).is_contiguous()
 
 
 def test_an_error_in_a_stack_leaves_pooling_as_it_was() -> None:
@@ -51,7 +65,7 @@ def test_an_error_in_a_stack_leaves_pooling_as_it_was() -> None:
 
     with pytest.raises(ValueError, match="of the model"):
         call_stacked(broken, {"weight": torch.zeros(2)})
-    assert "MaxPool2D" in type(max_pool(torch.zeros(1, 1, 2, 2, requires_grad=True)).grad_fn).__name__
+    assert "MaxPool2D" in type(max_pool(torch.zeros(1, 1, 2, 2, requires_grad=True), 2).grad_fn).__name__
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is told")
