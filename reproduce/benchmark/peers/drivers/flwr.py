@@ -77,5 +77,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from reproduce.benchmark.peers.drivers.flwr import main as start  # Ray's workers must find the module by its name
+
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    main()
+    start()
