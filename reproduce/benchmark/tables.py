@@ -81,7 +81,7 @@ def busy(load: list[float], cores: int) -> str:
     """A sentence on the machine's load at the start and later on, when the benchmark itself makes 1 of it."""
     if load[0] < 0.5 and load[1] < 1.5:
         return f"The machine ({cores} cores) did nothing else."
-    return f"**The machine was busy with other work** (load {load[0]:.1f}, then {load[1]:.1f}, on {cores} cores)."
+    return f"**The machine may have done other work** (load {load[0]:.1f}, then {load[1]:.1f}, on {cores} cores)."
 
 
 def number(value: float) -> str:
