@@ -41,7 +41,7 @@ class LocalTrainer:
 
     Args:
         layout: the model. data: shards. prepare: of clients' samples. seed: of the batches. executor: how jobs are
-            trained; by default small models all at once, others one after the other.
+            trained; by default small models side by side, others one after the other.
     """
 
     def __init__(

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
-RESULTS = HERE / "tests" / "results" / "before_after.json"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 CALLS = {"new version, ResNet-18": 10, "upload, ResNet-18": 5}  # calls that are timed together; 1 where not named
 PROFILED = ("client steps, LabNet 8x8", "one distillation, lab-digits")

@@ -40,7 +40,7 @@ def check_price(config: RunConfig, jobs: int | None = None) -> None:
 
 
 def check_jobs(federation: FederationConfig | None = None, jobs: float = inf) -> None:
-    """Raise ConfigError if the timeline of `federation`, or a table of so many `jobs`, has more than allowed."""
+    """Raise ConfigError if the timeline of `federation`, or a table of `jobs` rows, has more than allowed."""
     _check({"jobs": jobs if federation is None else num_jobs(federation)})
 
 
@@ -87,7 +87,7 @@ def _too_much(what: str, amount: float) -> ConfigError:
 
 
 def num_jobs(federation: FederationConfig) -> float:
-    """About how many jobs are dispatched until the budget ends; of a recorded timeline, at least so many."""
+    """About how many jobs are dispatched until the budget ends; of a recorded timeline, the fewest that it can have."""
     if federation.timeline is not None:
         return federation.concurrency + federation.buffer_size
     faults, schedule = federation.faults, federation.schedule

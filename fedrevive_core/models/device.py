@@ -1,8 +1,8 @@
 """What a GPU asks for: copies that do not wait, steps that are recorded once and replayed, and a way to name both.
 
 An executor says how the jobs of a group are trained. `single`: one after the other. `stacked`: all as one model, or
-`stacked-16` at a time. `streams-4`: one after the other on so many streams of a GPU. `captured`, `captured-16`: one
-job, or a stack of so many, with its steps recorded as CUDA graphs; the student of a distillation is then recorded too.
+`stacked-16` at a time. `streams-4`: one after the other on 4 streams of a GPU. `captured`, `captured-16`: one
+job, or a stack of 16, with its steps recorded as CUDA graphs; the student of a distillation is then recorded too.
 """
 
 from __future__ import annotations

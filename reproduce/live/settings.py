@@ -16,7 +16,7 @@ SET_BY = {"num_clients": "--clients", "max_versions": "--arrivals", "timeline": 
 def live_config(
     preset: str, method: str, seed: int, clients: int, arrivals: int, out: Path, settings: Mapping[str, Any]
 ) -> RunConfig:
-    """The configuration of a run with so many real clients that ends after so many arrivals.
+    """The configuration of a run with real clients that ends after that number of arrivals.
 
     All clients work all the time unless `settings` have a lower federation.concurrency. The record in `out` will hold
     the timeline, so the configuration names it. Clients train one by one, each on one thread of a CPU.
@@ -26,6 +26,11 @@ def live_config(
             raise ConfigError(
                 f"federation.{name} = {settings[f'federation.{name}']!r}: {option} says that in a live run"
             )
+    if settings.get("executor", "single") != "single":
+        raise ConfigError(
+            f"executor = {settings['executor']!r}: real clients train one job at a time, so a repetition must, too: "
+            "leave it out"
+        )
     chosen: dict[str, Any] = {
         "federation.num_clients": clients,
         "federation.concurrency": clients,

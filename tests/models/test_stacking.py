@@ -68,7 +68,7 @@ def test_an_error_in_a_stack_leaves_pooling_as_it_was() -> None:
     assert "MaxPool2D" in type(max_pool(torch.zeros(1, 1, 2, 2, requires_grad=True), 2).grad_fn).__name__
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc alone is told")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc has this setting")
 def test_freed_memory_is_used_again() -> None:
     """Without it, the larger of two tensors that are freed in turn is given back and paged in again every time."""
     faults = run_python("""

@@ -227,6 +227,7 @@ def test_who_may_take_part(change, words):
         (("--set", "federation.concurrency=9"), "concurrency = 9 must be at most num_clients = 8"),
         (("--set", "federation.num_clients=9"), "federation.num_clients = 9: --clients says that in a live run"),
         (("--set", "federation.max_versions=9"), "federation.max_versions = 9: --arrivals says that in a live run"),
+        (("--set", "executor=stacked"), "executor = 'stacked': real clients train one job at a time"),
         (("--set", "federation.faults.crash=0.1"), "federation.faults are for simulated clients"),
         (("--method", "fedavg", "--arrivals", "5"), "arrivals = 5 is not enough for one version, which takes"),
         (
