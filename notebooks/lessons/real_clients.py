@@ -373,7 +373,7 @@ def check_spread(answer: Callable[[np.ndarray, np.ndarray], Any], timeline: Time
     return elsewhere(verdict, answer, spread, {"three clients": (MORE_DURATIONS, MORE_CLIENTS)})
 
 
-HEARD, NUM_HEARD = np.array([0, 2, 0, 1, 0, 2, 0, 1]), 4  # invented: client 3 is never heard
+HEARD, NUM_HEARD = np.array([0, 2, 0, 1, 0, 2, 0, 1, 0, 0]), 4  # invented: client 3 is never heard
 
 
 def shares(client: np.ndarray, num_clients: int) -> np.ndarray:
@@ -398,9 +398,7 @@ def check_shares(answer: Callable[[np.ndarray, int], Any], timeline: Timeline) -
     given = shares(arrived(timeline)[0], timeline.federation.num_clients)
     praise = f"In the live run the shares go from {given.min():.1%} to {given.max():.1%}; equal ones would be "
     praise += f"{1 / len(given):.1%}."
-    otherwise = (
-        "For the arrivals of clients 0, 2, 0, 1, 0, 2, 0, 1 client 0 has one half, 1 and 2 a quarter each, 3 nothing."
-    )
+    otherwise = "Of ten arrivals six are from client 0, two from 1, two from 2 and none from 3: 0.6, 0.2, 0.2, 0."
     verdict = diagnose(result, shares(HEARD, NUM_HEARD), mistakes, praise, otherwise=otherwise)
     cases = {"five clients of which two are heard": (np.array([4, 1, 4]), 5)}
     return elsewhere(verdict, answer, shares, cases)
