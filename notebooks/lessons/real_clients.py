@@ -102,7 +102,7 @@ class RealClients(Panel):
         self.drawn = empty_figure()
         sizes = range(1, self.timeline.federation.num_clients + 1)
         super().__init__(
-            self._figure, {"buffer_size": slider("updates per version B", sizes, 1)}, title="Six real clients at work"
+            self._figure, {"buffer_size": slider("updates per version B", sizes, 1)}, title="Real clients at work"
         )
         self.children = (*self.children[:-3], ipw.HBox([self.button, self.bar]), *self.children[-3:])
         self.button.on_click(lambda _: self.start())
@@ -152,7 +152,8 @@ def again(folder: Path, method: str | None = None, versions: int | None = None) 
 def compared(record: Record, other: Record) -> str:
     """Say in Markdown whether `other`, which may be shorter, has the bits of `record`, or where they part."""
     count = len(other.arrivals)
-    same = record.arrivals[:count].reset_index(drop=True).equals(other.arrivals)
+    both = record.arrivals.columns.intersection(other.arrivals.columns).tolist()  # a later version may keep more
+    same = record.arrivals[both][:count].equals(other.arrivals[both])
     if same:
         return f"**Identical**: all numbers of {count} arrivals agree to the last bit."
     where = first_difference(record, other)
@@ -255,6 +256,7 @@ def _plot_models(timeline: Timeline, kind: str, buffer_size: int, seed: int) -> 
         share = np.bincount(staleness, minlength=longest + 1)[: longest + 1] / len(staleness)
         right.bar(values + offset, share, 0.4, color=colour, alpha=0.85, label=label)
     right.set(xlabel=f"staleness (versions), up to the 99th percentile, {longest}", ylabel="share of arrivals")
+    right.set(ylim=(0, 1.3 * right.get_ylim()[1]))  # room for the legend
     right.set_title("How stale updates are")
     right.legend()
     return figure
