@@ -32,4 +32,4 @@ def without_compiler() -> None:
     import torch
 
     if COMPILER not in sys.modules:
-        torch._dynamo = sys.modules[COMPILER] = _NoCompiler(COMPILER)  # type: ignore[assignment]
+        torch._dynamo = sys.modules[COMPILER] = _NoCompiler(COMPILER)
