@@ -117,12 +117,12 @@ def slow_classes(classes: pd.DataFrame) -> dict[str, Any]:
     """Of the classes that the slowest third of clients owns, holding more than half of their samples: names, shares.
 
     held, own, distilled: as in `class_table`, of all of them together. final_accuracy, mean_accuracy: mean over them,
-    NaN if there are none.
+    None if there are none.
     """
     owned = classes[classes["slow"] > OWNED]
     return {
         "names": ", ".join(owned["class"])[:1000],
         "number": len(owned),
         **{name: float(owned[name].sum()) for name in ("held", "own", "distilled")},
-        **{name: float(owned[name].mean()) for name in ("final_accuracy", "mean_accuracy")},
+        **{name: float(owned[name].mean()) if len(owned) else None for name in ("final_accuracy", "mean_accuracy")},
     }
