@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from claims import Claims
 from fedrevive_core.plots.timeline import choose_lanes
@@ -36,6 +37,11 @@ def heard(n) -> np.ndarray:
     return count[np.argsort(n.timeline.mean_duration)]
 
 
+def first_classes(n) -> pd.DataFrame:
+    """The three classes that stand on the left."""
+    return n.replay.classes.sort_values("slow", ascending=False, kind="stable").head(3)
+
+
 CLAIMS: Claims = {
     "A run has a little less": lambda n: 4.5 < real(n).mean() < 5,
     "The slowest client's first job lasts longer than this figure.": lambda n: (
@@ -54,9 +60,12 @@ CLAIMS: Claims = {
     "No real job takes almost no time": lambda n: relative(n).min() > 0.05,
     "these arrive before anyone else, with staleness 0": lambda n: (exponential(n) == 0).mean() > 0.15,
     "so the model's stalest update is staler": lambda n: exponential(n).max() > real(n).max(),
-    "the slowest client takes about eight times as long as the fastest": lambda n: (
-        7 < n.timeline.mean_duration.max() / n.timeline.mean_duration.min() < 9
+    "the slowest client takes several times as long as the fastest": lambda n: (
+        n.timeline.mean_duration.max() / n.timeline.mean_duration.min() > 5
     ),
+    "The server took in less of these than there is": lambda n: (
+        first_classes(n)["own"] + first_classes(n)["distilled"] < first_classes(n)["held"]
+    ).all(),
     "a fast client brings many updates and the slow one only a few": lambda n: heard(n)[0] > 6 * heard(n)[-1],
     "the update is stale": lambda n: (
         real(n)[n.timeline.client[n.timeline.arrivals] == slowest(n)].mean() > 3 * real(n).mean()
