@@ -12,6 +12,7 @@ from fedrevive_core.config import CRASH, DROP_OUT, DUPLICATE, NEVER_RETURN, Fede
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.seeding import stream
 from fedrevive_core.timeline.delays import blocks, delay_draws, fault_draws
+from fedrevive_core.timeline.presence import Presence, presence_of
 from fedrevive_core.timeline.timeline import Timeline
 
 
@@ -25,12 +26,14 @@ def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
     if federation.timeline is not None:
         return Timeline.load(federation.timeline, federation)
     check_jobs(federation)
-    mean_of, duration = delay_draws(federation, seed)
-    duration = counted(duration)
+    presence = presence_of(federation, seed) if federation.devices.trace is not None else None
+    if presence is None:
+        mean_of, duration = delay_draws(federation, seed)
+    else:
+        mean_of, duration = presence.mean_duration, presence.work.tolist().__getitem__
     uniform = blocks(stream(seed, "selection").random)
-    if not any(federation.faults.probabilities):
-        return play(federation, duration, uniform, mean_of)
-    return play(federation, duration, uniform, mean_of, *fault_draws(federation.faults, seed))
+    draws = fault_draws(federation.faults, seed) if any(federation.faults.probabilities) else ()
+    return play(federation, counted(duration), uniform, mean_of, *draws, presence=presence)
 
 
 def play(
@@ -40,12 +43,15 @@ def play(
     mean_duration: np.ndarray,
     fault: Callable[[], int] | None = None,
     share_done: Callable[[], float] = lambda: 0.5,
+    *,
+    presence: Presence | None = None,
 ) -> Timeline:
     """Simulate a federation whose next job lasts `duration(client)`; `uniform()`, in [0, 1), picks the next client.
 
     The next job has the fault with code `fault()` (unset: no job has one). A client that crashes has done the share
     `share_done()`, in [0, 1), of its job. `simulate_timeline` passes random sources; tests and lessons may pass
-    hand-written ones.
+    hand-written ones. With `presence`, only clients that are there are chosen, and they work only then; slots that may
+    be filled wait until somebody comes.
     """
     limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
     deadline = federation.max_sim_time or np.inf
@@ -53,35 +59,49 @@ def play(
     in_flight: list[tuple[float, int]] = []
     dispatch_time, arrival_time = (list[float]() for _ in range(2))
     client, dispatched_after, faults, arrivals, lost = (list[int]() for _ in range(5))
-    now, open_slots = 0.0, federation.concurrency
+    now, open_slots, to_fill = 0.0, federation.concurrency, 0
     while len(arrivals) != limit:
-        if open_slots >= federation.refill_size:
-            while open_slots and free:  # slots stay open if no client is free
-                open_slots -= 1
-                position = int(uniform() * len(free))
-                chosen, free[position] = free[position], free[-1]
-                free.pop()
-                lasts = duration(chosen)
-                if fault is not None:
-                    faults.append(code := fault())
-                    if code == NEVER_RETURN:
-                        lasts = federation.faults.timeout or np.inf
-                    elif code == CRASH:
-                        lasts *= share_done()
-                    elif code == DUPLICATE:  # equal entries leave the heap directly one after the other
-                        heapq.heappush(in_flight, (now + lasts, len(client)))
-                arrives = now + lasts
+        if open_slots - to_fill >= federation.refill_size:
+            to_fill = open_slots
+        if presence is not None and to_fill:
+            free.extend(presence.come(now))
+        while to_fill and free:
+            position = int(uniform() * len(free))
+            chosen, free[position] = free[position], free[-1]
+            free.pop()
+            if presence is not None and not presence.is_there(chosen, now):
+                continue
+            open_slots, to_fill = open_slots - 1, to_fill - 1
+            code, lasts = 0 if fault is None else fault(), duration(chosen)
+            if code == NEVER_RETURN:
+                lasts = federation.faults.timeout or np.inf
+            elif code == CRASH:
+                lasts *= share_done()
+            arrives = now + lasts
+            if presence is not None and arrives > presence.until[chosen] and code != NEVER_RETURN:
+                arrives, lost_there = presence.outlasts(chosen, now, lasts)
+                code = CRASH if lost_there else code
+            if code == DUPLICATE:  # equal entries leave the heap directly one after the other
                 heapq.heappush(in_flight, (arrives, len(client)))
-                client.append(chosen)
-                dispatch_time.append(now)
-                arrival_time.append(arrives)
-                dispatched_after.append(len(arrivals))
+            heapq.heappush(in_flight, (arrives, len(client)))
+            client.append(chosen)
+            dispatch_time.append(now)
+            arrival_time.append(arrives)
+            dispatched_after.append(len(arrivals))
+            faults.append(code)
+        if presence is None:
+            to_fill = 0  # slots stay open if no client is free
+        elif to_fill and presence.next_time() < (in_flight[0][0] if in_flight else np.inf):
+            now = presence.next_time()
+            if now > deadline and len(arrivals) >= federation.buffer_size:
+                break
+            continue
         if not in_flight:
             break  # every client has left
         now, job = heapq.heappop(in_flight)
         if now > deadline and len(arrivals) >= federation.buffer_size:
             break
-        if faults and (code := faults[job]):
+        if code := faults[job]:
             if code == DUPLICATE and arrivals and arrivals[-1] == job:
                 arrivals.append(job)
                 continue  # the first copy has already opened the slot and freed the client
@@ -99,7 +119,7 @@ def play(
         mean_duration=mean_duration,
         dispatch_time=np.array(dispatch_time),
         arrival_time=np.array(arrival_time),
-        fault=np.array(faults or [0] * len(client), dtype=np.int8),
+        fault=np.array(faults, dtype=np.int8),
         **{name: np.array(values, dtype=np.int64) for name, values in numbers.items()},
     )
 
