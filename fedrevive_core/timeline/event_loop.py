@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,22 @@ def play(
     hand-written ones. With `presence`, only clients that are there are chosen, and they work only then; slots that may
     be filled wait until somebody comes.
     """
+    jobs = _jobs(federation, duration, uniform, fault, share_done, presence)
+    _check_first_version(federation, jobs["arrivals"], jobs["arrival_time"])
+    types = {"dispatch_time": float, "arrival_time": float, "fault": np.int8}
+    arrays = {name: np.array(values, dtype=types.get(name, np.int64)) for name, values in jobs.items()}
+    return Timeline(federation=federation, mean_duration=mean_duration, **arrays)
+
+
+def _jobs(
+    federation: FederationConfig,
+    duration: Callable[[int], float],
+    uniform: Callable[[], float],
+    fault: Callable[[], int] | None,
+    share_done: Callable[[], float],
+    presence: Presence | None,
+) -> dict[str, list[Any]]:
+    """The columns of the timeline; arguments as in `play`."""
     limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
     deadline = federation.max_sim_time or np.inf
     free = array("q", range(federation.num_clients))  # an array: fewer cache misses than a list of a million objects
@@ -64,12 +81,13 @@ def play(
         if open_slots - to_fill >= federation.refill_size:
             to_fill = open_slots
         if presence is not None and to_fill:
-            free.extend(presence.come(now))
+            presence.come(free, now)
         while to_fill and free:
             position = int(uniform() * len(free))
             chosen, free[position] = free[position], free[-1]
             free.pop()
-            if presence is not None and not presence.is_there(chosen, now):
+            if presence is not None and presence.until[chosen] <= now:
+                presence.is_away[chosen] = True
                 continue
             open_slots, to_fill = open_slots - 1, to_fill - 1
             code, lasts = 0 if fault is None else fault(), duration(chosen)
@@ -91,11 +109,13 @@ def play(
             faults.append(code)
         if presence is None:
             to_fill = 0  # slots stay open if no client is free
-        elif to_fill and presence.next_time() < (in_flight[0][0] if in_flight else np.inf):
-            now = presence.next_time()
-            if now > deadline and len(arrivals) >= federation.buffer_size:
-                break
-            continue
+        elif to_fill:  # nobody who is free is there: the next one, if it comes before a job ends
+            comes = presence.come(free, in_flight[0][0] if in_flight else np.inf, until_one=True)
+            if comes < np.inf:
+                now = comes
+                if now > deadline and len(arrivals) >= federation.buffer_size:
+                    break
+                continue
         if not in_flight:
             break  # every client has left
         now, job = heapq.heappop(in_flight)
@@ -112,16 +132,15 @@ def play(
             arrivals.append(job)
             free.append(client[job])
         open_slots += 1
-    _check_first_version(federation, arrivals, arrival_time)
-    numbers = {"client": client, "dispatched_after": dispatched_after, "arrivals": arrivals, "lost": lost}
-    return Timeline(
-        federation=federation,
-        mean_duration=mean_duration,
-        dispatch_time=np.array(dispatch_time),
-        arrival_time=np.array(arrival_time),
-        fault=np.array(faults, dtype=np.int8),
-        **{name: np.array(values, dtype=np.int64) for name, values in numbers.items()},
-    )
+    return {
+        "client": client,
+        "dispatch_time": dispatch_time,
+        "arrival_time": arrival_time,
+        "dispatched_after": dispatched_after,
+        "fault": faults,
+        "arrivals": arrivals,
+        "lost": lost,
+    }
 
 
 def _check_first_version(federation: FederationConfig, arrivals: list[int], arrival_time: list[float]) -> None:

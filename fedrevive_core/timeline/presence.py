@@ -6,8 +6,8 @@ stands still while it is away; a job lasts a fixed time on that clock.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from heapq import heappop, heappush
+from bisect import bisect_left
+from collections.abc import MutableSequence
 from math import inf
 
 import numpy as np
@@ -21,51 +21,65 @@ MOST_PERIODS = 2**32
 
 
 class Presence:
-    """The devices of N clients, asked at times that never decrease.
+    """The devices of N clients, asked at times that never decrease; times are in units of simulated time.
 
     work (N,): time that a job takes while its device is there. mean_duration (N,): expected time from dispatch to
     arrival of a job that is dispatched at a random time at which its device is there; of jobs that can be lost, `work`.
-    until[client]: end of the client's interval that `is_there` looked at. Times are in units of simulated time.
+    until: end of each client's latest interval, among those that have begun by the last `come`. is_away: whether a
+    client is free and `come` shall report it.
     """
 
     def __init__(self, trace: Trace, devices: np.ndarray, work: np.ndarray, unit: float, lost: bool) -> None:
         """devices (N,): which of the trace's each client is. work (N,): seconds. unit: seconds of a unit of time."""
-        self._lost, self._period = lost, trace.period / unit
-        of = [slice(trace.first[device], trace.first[device + 1]) for device in devices]
-        length = [trace.end[part] - trace.start[part] for part in of]
-        self._first = np.append(0, np.cumsum([len(part) for part in length])).tolist()
-        self._start = (np.concatenate([trace.start[part] for part in of]) / unit).tolist()
-        self._end = (np.concatenate([trace.end[part] for part in of]) / unit).tolist()
-        # Of each interval, the time of its period in which the device was there before it; then of the whole period.
-        self._before = (np.concatenate([np.cumsum(part) - part for part in length]) / unit).tolist()
-        self._there = (np.array([part.sum() for part in length]) / unit).tolist()
+        parts = [np.arange(trace.first[device], trace.first[device + 1]) for device in devices]
+        rows, self._lost, self._period = np.concatenate(parts), lost, trace.period / unit
+        start, length = trace.start[rows] / unit, (trace.end[rows] - trace.start[rows]) / unit
+        first = np.append(0, np.cumsum([len(part) for part in parts]))
+        passed = np.append(0.0, np.cumsum(length))
+        there = passed[first[1:]] - passed[first[:-1]]
         self.work = work / unit
-        self.mean_duration = self.work if lost else self.work * self._period / np.array(self._there)
-        self.until = [-inf] * len(devices)
-        self._begin = [-inf] * len(devices)
-        self._place, self._periods = [0] * len(devices), [0] * len(devices)  # of that interval
-        self._coming: list[
-            tuple[float, int]
-        ] = []  # free clients that are away, by the beginning of their next interval
+        self.mean_duration = self.work if lost else self.work * self._period / there
+        # In order of client and time: the start of each interval, and the time of its period in which its device was
+        # there before it.
+        client = np.repeat(np.arange(len(devices)), np.diff(first))
+        self._start, self._before = start.tolist(), (passed[:-1] - passed[first[:-1]][client]).tolist()
+        self._first, self._there = first.tolist(), there.tolist()
+        # In order of time: start, end, client and place (in the order above) of each interval.
+        order = np.argsort(start, kind="stable")
+        begins, ends = start[order], (start + length)[order]
+        self._begins, self._ends, self._clients = begins.tolist(), ends.tolist(), client[order].tolist()
+        self._places = order.tolist()
+        self._next, self._periods = 0, 0  # the next interval to begin, and the period that it is in
+        self.until, self.is_away = [-inf] * len(devices), [False] * len(devices)
+        self._latest = [0] * len(devices)  # number of the client's latest interval, counted through all periods
 
-    def is_there(self, client: int, now: float) -> bool:
-        """Whether a free client is there at `now`; one that is not is remembered until its next interval."""
-        if self.until[client] <= now:
-            self._find(client, now)
-        if self._begin[client] <= now:
-            return True
-        heappush(self._coming, (self._begin[client], client))
-        return False
+    def come(self, free: MutableSequence[int], now: float, *, until_one: bool = False) -> float:
+        """Let clients come up to the time `now`: those that were away become `free`.
 
-    def next_time(self) -> float:
-        """When the next client comes of those that are remembered; infinite if there is none."""
-        return self._coming[0][0] if self._coming else inf
-
-    def come(self, now: float) -> list[int]:
-        """The remembered clients whose interval has begun; they are forgotten."""
-        came = []
-        while self._coming and self._coming[0][0] <= now:
-            came.append(heappop(self._coming)[1])
+        until_one: stop at the first of these. Returns its time; infinite if nobody comes.
+        """
+        begins, count, periods, place = self._begins, len(self._begins), self._periods, self._next
+        if now == inf and not any(self.is_away):
+            return inf
+        if now - periods * self._period > 2 * self._period and not until_one:  # one period shows everybody
+            periods, place = int(now // self._period) - 1, 0
+        came, base = inf, periods * self._period
+        while base + begins[place] <= now:
+            client = self._clients[place]
+            self.until[client], self._latest[client] = base + self._ends[place], periods * count + place
+            if self.is_away[client]:
+                self.is_away[client] = False
+                free.append(client)
+                came = base + begins[place]
+            place += 1
+            if place == count:
+                place, periods = 0, periods + 1
+                base = periods * self._period
+                if periods > MOST_PERIODS:  # such times cannot tell one interval from the next
+                    raise ConfigError("federation.devices: the trace is repeated too often: lower the budget")
+            if until_one and came < inf:
+                break
+        self._next, self._periods = place, periods
         return came
 
     def outlasts(self, client: int, now: float, work: float) -> tuple[float, bool]:
@@ -73,31 +87,16 @@ class Presence:
         until = self.until[client]
         if self._lost:
             return until, True
-        place, there = self._place[client], self._there[client]
+        began, number = divmod(self._latest[client], len(self._places))
+        place, there = self._places[number], self._there[client]
         # What the device's own clock shows at the end: from the beginning of the period to `until`, and what is left.
-        shows = self._before[place] + (self._end[place] - self._start[place]) + (work - (until - now))
+        shows = self._before[place] + (self._ends[number] - self._begins[number]) + (work - (until - now))
         periods, rest = divmod(shows, there)
         if rest == 0:  # it ends with the last interval of a period, not with the first of the next
             periods, rest = periods - 1, there
         place = bisect_left(self._before, rest, self._first[client], self._first[client + 1]) - 1
-        ends = (self._periods[client] + periods) * self._period + self._start[place] + (rest - self._before[place])
+        ends = (began + periods) * self._period + self._start[place] + (rest - self._before[place])
         return max(ends, until), False
-
-    def _find(self, client: int, now: float) -> None:
-        """Look at the interval of the client that contains `now`, or at the next one."""
-        first, last, periods = self._first[client], self._first[client + 1], int(now // self._period)
-        if periods > MOST_PERIODS:  # numbers of this size cannot tell one interval from the next
-            raise ConfigError(f"federation.devices: the trace would be repeated {periods:.2g} times: lower the budget")
-        place = bisect_right(self._end, now - periods * self._period, first, last)
-        while True:
-            if place == last:
-                place, periods = first, periods + 1
-            until = periods * self._period + self._end[place]
-            if until > now:
-                break
-            place += 1  # by rounding
-        self.until[client], self._begin[client] = until, periods * self._period + self._start[place]
-        self._place[client], self._periods[client] = place, periods
 
 
 def presence_of(federation: FederationConfig, seed: int) -> Presence:
