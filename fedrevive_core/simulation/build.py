@@ -62,11 +62,12 @@ def build_components(
     device = pick_device(config.device)
     with timer("timeline"):
         timeline = simulate_timeline(config.federation, config.seed) if recording is None else recording
-    if config.federation.timeline is not None:
+    reads = config.federation.timeline is not None or config.federation.devices.trace is not None
+    if reads:
         check_price(config, len(timeline.client))
     weights = None if beta is None else tabulate(beta, int(timeline.arrival_staleness.max()))
     custom = _fingerprints(model, data, weights)
-    if config.federation.timeline is not None and recording is None:  # its file may change
+    if reads and recording is None:  # its files may change
         custom["timeline"] = table_sha256(timeline.table())
     with timer("data"):
         federated = _federated(config, data, device)
