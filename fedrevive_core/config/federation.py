@@ -113,6 +113,11 @@ class FederationConfig(Section):
         1.0, description="seconds of a table of `timeline`, or of devices, that are one unit of simulated time [ours]"
     )
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether the timeline comes from files, which may change."""
+        return self.timeline is not None or self.devices.trace not in (None, "synthetic")
+
     @model_validator(mode="before")
     @classmethod
     def _resolve_names(cls, values: Any) -> Any:

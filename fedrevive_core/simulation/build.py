@@ -62,12 +62,11 @@ def build_components(
     device = pick_device(config.device)
     with timer("timeline"):
         timeline = simulate_timeline(config.federation, config.seed) if recording is None else recording
-    reads = config.federation.timeline is not None or config.federation.devices.trace is not None
-    if reads:
-        check_price(config, len(timeline.client))
+    if recording is None:
+        check_price(config, len(timeline.client))  # the estimate may know no better than a lower bound
     weights = None if beta is None else tabulate(beta, int(timeline.arrival_staleness.max()))
     custom = _fingerprints(model, data, weights)
-    if reads and recording is None:  # its files may change
+    if config.federation.reads_files and recording is None:  # which may change
         custom["timeline"] = table_sha256(timeline.table())
     with timer("data"):
         federated = _federated(config, data, device)
