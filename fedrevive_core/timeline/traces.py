@@ -142,10 +142,15 @@ def synthetic_trace() -> Trace:
     end = np.append(np.minimum(end, WEEK), end[over] - WEEK)
     order = np.lexsort((start, device))
     first = np.searchsorted(device[order], np.arange(DEVICES + 1))
-    names = draws.permutation(np.repeat(list(CLASSES), [int(DEVICES * share) for share, *_ in CLASSES.values()]))
-    speed = (np.array([CLASSES[name][column] for name in names]) for column in (1, 2, 3))
     # Rounded, so that it is the same on every processor.
-    return Trace(first, start[order].round(3), end[order].round(3), WEEK, *speed)
+    return Trace(first, start[order].round(3), end[order].round(3), WEEK, *draw_speeds(draws, DEVICES))
+
+
+def draw_speeds(draws: np.random.Generator, num_devices: int) -> tuple[np.ndarray, ...]:
+    """`seconds_per_step`, `down` and `up` as in `Trace`, of devices in the three classes, in random order."""
+    shares = np.cumsum([share for share, *_ in CLASSES.values()])
+    of_class = np.searchsorted(shares, (draws.permutation(num_devices) + 0.5) / num_devices)
+    return tuple(np.array([values[column] for values in CLASSES.values()])[of_class] for column in (1, 2, 3))
 
 
 def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
