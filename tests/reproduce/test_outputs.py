@@ -205,7 +205,8 @@ def test_what_is_not_ours_is_never_changed(call, made, quick, tmp_path, monkeypa
         monkeypatch.setattr(files.os, "replace", full)
     words = {
         "OUT": out, "SWEEP": made / "sweep", "EXPERIMENT": made / "sweep" / "experiment.yaml", "KEPT": made / "kept",
-        "RECORD": next((made / "sweep" / "runs").iterdir()), "HANDED_IN": made / "handed-in", "TRACE": made / "trace.json",
+        "RECORD": next((made / "sweep" / "runs").iterdir()), "HANDED_IN": made / "handed-in",
+        "TRACE": made / "trace.json",
     }  # fmt: skip
     code, _, error = call(*command.split(), *(words.get(a) or a.replace("OUT/", f"{out}/") for a in COMMANDS[command]))
     after = state(parent, outside)
