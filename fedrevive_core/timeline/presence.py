@@ -58,17 +58,19 @@ class Presence:
 
         until_one: stop at the first of these. Returns its time; infinite if nobody comes.
         """
-        begins, count, periods, place = self._begins, len(self._begins), self._periods, self._next
-        if now == inf and not any(self.is_away):
+        begins, ends, clients = self._begins, self._ends, self._clients  # local names: the loop is what devices cost
+        until, latest, is_away = self.until, self._latest, self.is_away
+        count, periods, place = len(begins), self._periods, self._next
+        if now == inf and not any(is_away):
             return inf
         if now - periods * self._period > 2 * self._period and not until_one:  # one period shows everybody
             periods, place = int(now // self._period) - 1, 0
         came, base = inf, periods * self._period
         while base + begins[place] <= now:
-            client = self._clients[place]
-            self.until[client], self._latest[client] = base + self._ends[place], periods * count + place
-            if self.is_away[client]:
-                self.is_away[client] = False
+            client = clients[place]
+            until[client], latest[client] = base + ends[place], periods * count + place
+            if is_away[client]:
+                is_away[client] = False
                 free.append(client)
                 came = base + begins[place]
             place += 1
