@@ -1,0 +1,34 @@
+"""One device of a federation: Flower's SuperNode, and beside it the trainer that stays while messages come and go."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from threading import Thread
+
+from reproduce.live.flower import check_flower, environment, free_port, program
+from reproduce.live.resident import Resident
+
+
+def run_node(superlink: str, client: int, slowdown: float, preset: str, options: Sequence[str]) -> int:
+    """Be client number `client` until the SuperNode ends; returns its exit code.
+
+    preset: the only one that it takes part in; '' for any. options: more of `flower-supernode`.
+    """
+    check_flower()
+    settings = f'partition-id={client} slowdown={slowdown} preset="{preset}"'
+    resident = Resident()
+    command = [program("flower-supernode"), "--superlink", superlink, "--node-config", settings]
+    command += [] if "--port" in options else ["--port", str(free_port())]
+    process = subprocess.Popen([*command, *options], env=environment(resident.environment))
+
+    def watch() -> None:
+        process.wait()
+        resident.end()
+
+    Thread(target=watch, daemon=True).start()
+    try:
+        resident.serve()
+    finally:
+        process.terminate()
+    return process.wait()
