@@ -25,9 +25,7 @@ def live(
     out: Annotated[Path, directory("New directory for the record.")],
     preset: PresetOption = "lab-digits",
     method: MethodOption = "fedrevive",
-    clients: Annotated[
-        int, typer.Option("--clients", metavar="N", min=1, max=1000, help="Number of clients.")
-    ] = 8,
+    clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, max=1000, help="Number of clients.")] = 8,
     arrivals: Annotated[int, typer.Option("--arrivals", metavar="N", min=1, help="Arrivals until the run ends.")] = 200,
     slowdown: Annotated[
         str,
@@ -90,17 +88,13 @@ def live(
 
 
 def node(
-    superlink: Annotated[
-        str, typer.Option("--superlink", metavar="HOST:PORT", help="Address of Flower's SuperLink.")
-    ],
+    superlink: Annotated[str, typer.Option("--superlink", metavar="HOST:PORT", help="Address of Flower's SuperLink.")],
     client: Annotated[int, typer.Option("--client", metavar="N", min=0, help="Which client it is, from 0.")],
     slowdown: Annotated[
         float,
         typer.Option("--slowdown", metavar="X", min=1, max=1e6, help="How many times as long as necessary it takes."),
     ] = 1.0,
-    preset: Annotated[
-        str, typer.Option("--preset", help="The only preset that it takes part in; without, any.")
-    ] = "",
+    preset: Annotated[str, typer.Option("--preset", help="The only preset that it takes part in; without, any.")] = "",
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="More options of `flower-supernode`.")
     ] = None,

@@ -11,8 +11,8 @@ from typing import Any
 def main(connection: Connection, values: Mapping[str, Any], client: int, slowdown: float) -> None:
     """Serve until the server is gone; arguments as in `Trainer`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its clients
-    from reproduce.live.messages import pack, unpack
     from reproduce.live.trainer import Trainer
+    from reproduce.live.wire import pack, unpack
 
     try:
         trainer = Trainer(values, client, slowdown)

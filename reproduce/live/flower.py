@@ -133,14 +133,8 @@ def federation(folder: Path, slowdowns: Sequence[float]) -> Iterator[Path]:
     started: list[subprocess.Popen[bytes]] = []
     with open(folder / "log.txt", "wb") as log:
         try:
-            started.append(
-                start(
-                    [program("flower-superlink"), "--insecure", "--port", str(port)]
-                    + ["--disable-runtime-dependency-installation"],
-                    home,
-                    log,
-                )
-            )
+            command = [program("flower-superlink"), "--insecure", "--port", str(port)]
+            started.append(start([*command, "--disable-runtime-dependency-installation"], home, log))
             wait_for(port, started[0], folder / "log.txt")
             for client, slowdown in enumerate(slowdowns):
                 words = ["--superlink", f"127.0.0.1:{port}", "--client", str(client), "--slowdown", str(slowdown)]

@@ -1,4 +1,4 @@
-"""The ClientApp: what a SuperNode does with a message. It imports neither PyTorch nor data; see `resident`."""
+"""The ClientApp: what a SuperNode does with a message, in a new process each time; so it imports no PyTorch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from reproduce.live.flower_messages import from_record, to_record
-from reproduce.live.messages import unpack
 from reproduce.live.resident import ask
+from reproduce.live.wire import unpack
 
 app = ClientApp()
 

@@ -6,7 +6,6 @@ message has a largest size, and its values are checked one by one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +16,6 @@ from fedrevive_core.config import RunConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.records import code_hash
 
-WORDS_LIMIT = 2**16  # bytes of the JSON of a message
 NOBODY = -1  # in place of the number of a client that is not known
 
 
@@ -51,25 +49,6 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Part with all clients for good."""
-
-
-def pack(words: Mapping[str, Any], state: bytes = b"") -> bytes:
-    """A message of some `words` and a state."""
-    return json.dumps(words).encode() + b"\n" + state
-
-
-def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """The words and the state of a message. Raises ValueError for what is none."""
-    line, _, state = message.partition(b"\n")
-    if len(line) > WORDS_LIMIT:
-        raise ValueError(f"the words of a message take {len(line):,} bytes, and at most {WORDS_LIMIT:,} are read")
-    try:
-        words = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("a message is no JSON") from None
-    if not isinstance(words, dict):
-        raise ValueError("a message is no JSON object")
-    return words, state
 
 
 def to_bytes(state: np.ndarray) -> bytes:

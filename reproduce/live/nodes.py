@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fedrevive_core.config import RunConfig
-from reproduce.live.messages import NOBODY, WORDS_LIMIT, Event, check_hello, pack, unpack
+from reproduce.live.messages import NOBODY, Event, check_hello
+from reproduce.live.wire import WORDS_LIMIT, pack, unpack
 
 ABSENT = 900.0  # seconds after which nobody waits for a client any more
 LOOK = 1.0  # seconds between two looks at who is there
@@ -155,7 +156,7 @@ class Nodes:
     def _accept(self, node: int, words: Mapping[str, Any]) -> None:
         """Let a node be the client that it says it is, or refuse it for good."""
         client = words.get("client")
-        if type(client) is not int or client not in self.missing and client not in self.holders:
+        if type(client) is not int or not 0 <= client < self.config.federation.num_clients:
             client, why = NOBODY, f"it calls itself client {words.get('client')!r:.20}, which the run does not have"
         else:
             why = check_hello(words, client, self.config, self.data)

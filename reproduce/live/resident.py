@@ -14,7 +14,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from typing import Any
 
-from reproduce.live.messages import pack, package, unpack
+from reproduce.live.wire import pack, unpack
 
 PORT, KEY = "FEDREVIVE_TRAINER_PORT", "FEDREVIVE_TRAINER_KEY"
 
@@ -42,6 +42,7 @@ class Answers:
     def answer(self, message: bytes, *, warm: bool = False) -> bytes:
         """The answer to `message`. warm: train once for nothing first, so that no job lasts longer for being first."""
         from fedrevive_core.errors import ConfigError
+        from reproduce.live.messages import package
         from reproduce.live.trainer import Trainer
 
         words, state = unpack(message)
