@@ -26,6 +26,7 @@ from reproduce.runs.output import OutputDirectory
 LOWEST, BELOW = "1.42", "2"  # versions of Flower that this was written for
 HERE = "here"  # the name of a SuperLink that is started for one run
 START = 60.0  # seconds that it has for that
+GRACE = 10.0  # seconds that a program of Flower's has to end
 # No telemetry, no question whether there is a newer version; a SuperNode looks ten times a second for work to begin.
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -142,14 +143,20 @@ def federation(folder: Path, slowdowns: Sequence[float]) -> Iterator[Path]:
                 started.append(start(command, folder / f"node-{client}", log))
             yield home
         finally:
-            for process in reversed(started):
-                process.terminate()
-            for process in started:
-                try:
-                    process.wait(20)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            end(started[1:])  # the nodes first: they wait long for a SuperLink that is not there
+            end(started[:1])
+
+
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Let them end, the last first; what does not within some seconds is killed."""
+    for process in reversed(processes):
+        process.terminate()
+    for process in reversed(processes):
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def start(command: Sequence[str], home: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
