@@ -21,6 +21,7 @@ LOOK = 1.0  # seconds between two looks at who is there
 MOST_FAILURES = 5  # times in a row that a node is asked and fails
 PAUSE = 2.0  # seconds before a node that failed is asked again
 POLL = 0.1  # seconds between two looks for replies
+START = 900.0  # seconds that a node has to say who it is: it may have to load much first
 SERVER = None  # the sender of a reply that says that there is none of the node
 
 
@@ -59,7 +60,7 @@ class Nodes:
 
     Args:
         config: of the run. data: fingerprint of its data. size: numbers in a state. timeout: seconds that a job may
-            take, and that a node has to say who it is.
+            take.
     """
 
     def __init__(self, grid: Grid, config: RunConfig, data: str, size: int, timeout: float) -> None:
@@ -111,8 +112,9 @@ class Nodes:
         """See `Transport`; nodes belong to the grid, which may have other work for them."""
 
     def _ask(self, node: int, job: int | None, message: bytes) -> bool:
-        if name := self.grid.push(node, message, self.timeout):
-            self.asked[name] = Asked(node, job, time.monotonic() + self.timeout)
+        seconds = START if job is None else self.timeout
+        if name := self.grid.push(node, message, seconds):
+            self.asked[name] = Asked(node, job, time.monotonic() + seconds)
         return bool(name)
 
     def _look(self) -> None:
@@ -126,7 +128,7 @@ class Nodes:
         self.known = there
         for asked in list(self.asked.values()):
             if asked.job is None and asked.until < now:
-                self._fail(asked.node, f"it has not said who it is for {self.timeout:g} seconds")
+                self._fail(asked.node, f"it has not said who it is for {START:g} seconds")
         for node in [node for node, when in self.to_ask.items() if when <= now]:
             del self.to_ask[node]
             if not self._ask(node, None, pack({"hello": True})):

@@ -1,7 +1,6 @@
 """What stays on a device while Flower starts a new process for every message: a trainer, and Flower itself, imported.
 
-A SuperNode starts the program `flwr-clientapp` for each message, and the import of Flower takes seconds, that of PyTorch
-as many. So the node puts a small program of that name in its way, which only says what it was asked. The resident then
+A SuperNode starts the program `flwr-clientapp` for each message, and its imports take seconds. So the node puts a small program of that name in its way, which only says what it was asked. The resident then
 forks a process that has Flower already, and this one asks the resident to train. All of it happens on this machine, at
 a port that needs a key which only the node's own children know; what is said is JSON and bytes, never pickle.
 """

@@ -221,8 +221,8 @@ def test_what_is_given_up_is_open_no_more(clock):
 def test_a_node_that_never_says_who_it_is(clock):
     grid = Grid({10}, lambda *_: Reply("", 99))
     given = transport(grid)
-    events = all_events(given, 100)
-    assert {event.why for event in events} == {"it has not said who it is for 60 seconds"}
+    events = all_events(given, nodes.START + 2 * nodes.PAUSE)
+    assert {event.why for event in events} == {"it has not said who it is for 900 seconds"}
     assert len(events) == nodes.MOST_FAILURES
     assert given.asked == {}
     clock.now += nodes.ABSENT
