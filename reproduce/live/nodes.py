@@ -21,6 +21,7 @@ LOOK = 1.0  # seconds between two looks at who is there
 MOST_FAILURES = 5  # times in a row that a node is asked and fails
 PAUSE = 2.0  # seconds before a node that failed is asked again
 POLL = 0.1  # seconds between two looks for replies
+SPARE = 60.0  # seconds that the grid keeps a message longer than we do, so that we are the first to say so
 START = 900.0  # seconds that a node has to say who it is: it may have to load much first
 SERVER = None  # the sender of a reply that says that there is none of the node
 
@@ -113,7 +114,7 @@ class Nodes:
 
     def _ask(self, node: int, job: int | None, message: bytes) -> bool:
         seconds = START if job is None else self.timeout
-        if name := self.grid.push(node, message, seconds):
+        if name := self.grid.push(node, message, seconds + SPARE):
             self.asked[name] = Asked(node, job, time.monotonic() + seconds)
         return bool(name)
 

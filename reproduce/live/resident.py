@@ -1,8 +1,9 @@
 """What stays on a device while Flower starts a new process for every message: a trainer, and Flower itself, imported.
 
-A SuperNode starts the program `flwr-clientapp` for each message, and its imports take seconds. So the node puts a small program of that name in its way, which only says what it was asked. The resident then
-forks a process that has Flower already, and this one asks the resident to train. All of it happens on this machine, at
-a port that needs a key which only the node's own children know; what is said is JSON and bytes, never pickle.
+A SuperNode starts the program `flwr-clientapp` for each message, and its imports take seconds. So the node puts a small
+program of that name in its way, which only says what it was asked. The resident then forks a process that has Flower
+already, and this one asks the resident to train. All of it happens on this machine, at a port that needs a key which
+only the node's own children know; what is said is JSON and bytes, never pickle.
 """
 
 from __future__ import annotations
@@ -136,5 +137,5 @@ class Resident:
 
     def end(self) -> None:
         """Let `serve` return after what it is doing."""
-        with connect() as connection:
+        with suppress(OSError, EOFError), connect() as connection:  # unless it has ended
             connection.send_bytes(b"")

@@ -129,6 +129,8 @@ def test_a_node_that_fails_too_often_stays_away(clock):
     all_events(given, 2)
     grid.there = {10}  # its SuperNode was started again
     assert all_events(given, 2) == [Event(0, "joined")]
+    given.send(0, 9, b"")
+    assert all_events(given, nodes.PAUSE + 1) == [Event(0, "gone", why="no torch"), Event(0, "joined")]
 
 
 def test_a_node_cannot_speak_for_another(clock):
