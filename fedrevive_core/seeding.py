@@ -15,6 +15,7 @@ import numpy as np
 
 Purpose = Literal[
     "split",  # which sample goes to which client; seeded by data.split_seed
+    "speed skew",  # which classes the slow clients own; seeded by data.split_seed
     "clients",  # persistent mean delays of the clients
     "delays",  # durations of jobs, in order of dispatch
     "faults",  # which job has a fault (index 0) and when a client crashes (index 1), in order of dispatch

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedrevive_core.config.base import Finite, NonNegativeInt, PositiveFloat, PositiveInt, Section, Switch
+from fedrevive_core.config.base import Finite, Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section, Switch
 
 
 class AugmentationConfig(Section):
@@ -33,6 +33,11 @@ class DataConfig(Section):
     alpha: PositiveFloat = Field(0.5, description="Dirichlet concentration; smaller means more skew [authors]")
     samples_per_client: PositiveInt = Field(350, description="samples per client, except in natural splits [authors]")
     split_seed: NonNegativeInt = Field(0, description="seed of the split among clients, the same for all runs [ours]")
+    speed_skew: Fraction = Field(
+        0.0,
+        description="0: who holds which samples does not depend on speed; 1: slow clients hold classes that fast ones "
+        "lack [ours; heterogeneity amplification: arXiv 2511.19066]",
+    )
     image_size: PositiveInt | None = Field(
         None, description="resize images to this side; unset keeps their size [ours]"
     )
@@ -52,3 +57,12 @@ class DataConfig(Section):
     prefix_token: NonNegativeInt | None = Field(
         None, description="number of the token that serves as [CLS]; unset takes the tokenizer's [CLS] [authors]"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> DataConfig:
+        if self.speed_skew > 0 and self.split == "iid":
+            raise ValueError(
+                f"speed_skew = {self.speed_skew} with split = 'iid', where all clients hold the same classes: "
+                "choose split = 'dirichlet' with a small alpha"
+            )
+        return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrevive_core.data.cache import data_directory
-from fedrevive_core.data.federated import FederatedData, federate, load_federated
+from fedrevive_core.data.federated import FederatedData, federate, load_federated, match_to_speed
 from fedrevive_core.data.images import load_images
 from fedrevive_core.data.samples import ImageData, Images, Texts
 from fedrevive_core.data.tokenizers import Tokenizer, encoder_path
@@ -19,4 +19,5 @@ __all__ = [
     "federate",
     "load_federated",
     "load_images",
+    "match_to_speed",
 ]

@@ -15,10 +15,11 @@ from fedrevive_core.data.docstrings import load_docstrings
 from fedrevive_core.data.femnist import load_femnist
 from fedrevive_core.data.images import load_images
 from fedrevive_core.data.newsgroups import load_newsgroups
-from fedrevive_core.data.partition import Partition, partition_samples
+from fedrevive_core.data.partition import Partition, order_for_speed, partition_samples
 from fedrevive_core.data.samples import ImageData, LabelledTexts, Samples, Texts
 from fedrevive_core.data.tokenizers import Tokenizer, build_tokenizer, encode
 from fedrevive_core.data.writers import draw_writers, rewritten
+from fedrevive_core.errors import ConfigError
 from fedrevive_core.seeding import stream
 
 KEPT_PARTS = ("held_back", "validation", "test")
@@ -31,7 +32,7 @@ class FederatedData:
     clients: all samples, Images or Texts; shards: for each client the numbers of its samples among them.
     held_back: real data that the server keeps (used by the data-dependent baseline only). validation, test: for
     evaluation. class_proportions: (N, C) float64, the true histogram of each client; rows sum to 1. tokenizer: for
-    texts, else None.
+    texts, else None. shard_of: (N,) which shard of the partition each client holds, if `match_to_speed` moved them.
     """
 
     clients: Any
@@ -42,6 +43,7 @@ class FederatedData:
     class_names: tuple[str, ...]
     class_proportions: np.ndarray
     tokenizer: Tokenizer | None = None
+    shard_of: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -50,13 +52,19 @@ class FederatedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all samples and of the shards."""
+        """SHA-256 of all samples and of the shards, whoever holds them."""
         digest = hashlib.sha256()
         for part in (self.clients, self.held_back, self.validation, self.test):
             digest.update(part.inputs.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())
-        for shard in self.shards:
-            digest.update(shard.tobytes())
+        for client in range(len(self.shards)) if self.shard_of is None else np.argsort(self.shard_of):
+            digest.update(self.shards[client].tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def class_counts(self) -> np.ndarray:
+        """(N, C) int64, number of samples of each class that a client holds."""
+        sizes = np.array([len(shard) for shard in self.shards])
+        return np.rint(self.class_proportions * sizes[:, None]).astype(np.int64)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -150,3 +158,24 @@ def by_writers(data: FederatedData, rng: np.random.Generator) -> FederatedData:
         chosen = rng.integers(len(writers), size=len(part.labels))
         parts[name] = rewritten(part, [np.flatnonzero(chosen == number) for number in range(len(writers))], writers)
     return replace(data, clients=rewritten(data.clients, data.shards, writers), shards=shards, **parts)
+
+
+def match_to_speed(data: FederatedData, config: DataConfig, mean_duration: np.ndarray) -> FederatedData:
+    """`data` with its shards given to other clients, as `config.speed_skew` says; 0 leaves it as it is.
+
+    mean_duration: (N,) expected duration of each client's jobs; ties go by client number. The shards and the order of
+    classes depend on `config.split_seed` only, so runs differ in who is slow, not in what the slow ones hold. Raises
+    ConfigError if all clients are equally fast.
+    """
+    if config.speed_skew == 0:
+        return data
+    if np.ptp(mean_duration) == 0:
+        raise ConfigError(
+            f"data.speed_skew = {config.speed_skew} needs clients of different speed, and all have the same expected "
+            "duration: give several values in federation.schedule.training.means"
+        )
+    order = order_for_speed(data.class_counts, config.speed_skew, stream(config.split_seed, "speed skew"))
+    shard_of = np.empty_like(order)
+    shard_of[np.argsort(mean_duration, kind="stable")] = order
+    shards, proportions = [data.shards[number] for number in shard_of], data.class_proportions[shard_of]
+    return replace(data, shards=shards, class_proportions=proportions, shard_of=shard_of)

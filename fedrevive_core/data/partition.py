@@ -135,6 +135,20 @@ def dirichlet_shards(
     return shards
 
 
+def order_for_speed(class_counts: np.ndarray, skew: float, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of the shards (N,), the first for the fastest client and the last for the slowest.
+
+    The classes get a random order, and a shard's place is the mean place of its samples; class_counts: int (N, C).
+    Shards are sorted by skew * a + sqrt(1 - skew^2) * b, where a is standard normal and in the order of places, and b
+    is standard normal and independent. So 0 gives a random order, and 1 gives the last classes to the slowest clients.
+    """
+    number, num_classes = class_counts.shape
+    places = class_counts @ rng.permutation(num_classes) / class_counts.sum(axis=1)
+    by_class = np.empty(number)
+    by_class[places.argsort(kind="stable")] = np.sort(rng.standard_normal(number))
+    return (skew * by_class + np.sqrt(1 - skew**2) * rng.standard_normal(number)).argsort(kind="stable")
+
+
 def iid_shards(candidates: np.ndarray, num_clients: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """One array of `size` sample numbers per client, of any class. Raises ConfigError if `size` is too large."""
     if size > len(candidates):

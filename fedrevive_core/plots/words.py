@@ -24,7 +24,8 @@ def in_words(figure: Figure) -> str:
     shown = [axes for axes in figure.axes if axes.get_visible()]
     parts = [_plain(text.get_text()) for text in figure.texts]
     parts += [part for axes in shown for part in _axes(axes)]
-    named = {_plain(str(line.get_label())) for axes in shown for line in _curves(axes)}
+    drawn: list[Any] = [each for axes in shown for each in (*_curves(axes), *axes.containers)]
+    named = {_plain(str(each.get_label())) for each in drawn}
     legends = [*figure.legends, *(legend for axes in shown if (legend := axes.get_legend()))]
     entries = [_plain(text.get_text()) for legend in legends for text in legend.get_texts()]
     parts += [f"Legend: {'; '.join(rest)}" for rest in [[entry for entry in entries if entry not in named]] if rest]
@@ -43,7 +44,8 @@ def _axes(axes: Axes) -> Iterator[str]:
         if isinstance(shown, ErrorbarContainer):
             yield _errorbar(axes, shown)
         elif isinstance(shown, BarContainer) and len(shown) <= MOST:
-            yield "Bars: " + ", ".join(_bar(axes, bar) for bar in shown)
+            name = "Bars" if str(shown.get_label()).startswith("_") else _plain(str(shown.get_label()))
+            yield f"{name}: " + ", ".join(_bar(axes, bar) for bar in shown)
     scattered = [shown for shown in axes.collections if isinstance(shown, PathCollection)]
     dots = int(np.sum([np.shape(shown.get_offsets())[0] for shown in scattered]))
     yield f"{dots} dots" if dots > 1 else ""
@@ -103,7 +105,10 @@ def _bar(axes: Axes, bar: Any) -> str:
     middle = bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2
     if bar.get_x() == 0 and isinstance(axes.yaxis.get_major_locator(), FixedLocator):  # horizontal
         return f"{_value(axes.yaxis, middle[1])}: {_value(axes.xaxis, bar.get_width())}"
-    return f"{_value(axes.xaxis, round(middle[0], 6))}: {_value(axes.yaxis, bar.get_height())}"
+    place = round(middle[0], 6)
+    if isinstance(axes.xaxis.get_major_locator(), FixedLocator):  # bars side by side stand around their tick
+        place = min(axes.get_xticks(), key=lambda tick: abs(tick - place))
+    return f"{_value(axes.xaxis, place)}: {_value(axes.yaxis, bar.get_height())}"
 
 
 def _text(axes: Axes, text: Any) -> str:

@@ -42,6 +42,10 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "timings": {"part": "text", "seconds": "float", "calls": "int"},
 }  # fmt: skip
+CLASSES = {
+    "class": "text",
+    **dict.fromkeys(("held", "fast", "medium", "slow", "own", "distilled", "final_accuracy", "mean_accuracy"), "float"),
+}
 OLDER = ("state_sha256", "chain", "fault")  # columns that older records lack
 TIMELINE = {"client": "int", "arrived": "float"}  # columns that are compared with the arrivals
 ARRAYS = {"version": ("i", 1), "labels": ("i", 2), "images": ("u", 5), "texts": ("U", 2)}
@@ -57,7 +61,8 @@ class Record:
     depends on the host's speed. samples: the pool's newest images over time: `version` (s,), `images` (s, n, C, S, S)
     uint8 (of texts, `texts` (s, n): nearest tokens), `labels` (s, n), -1 where there is none. model: named tensors of
     the final global model, without frozen ones; empty if it was left out. timeline: a row per job, as `Timeline.save`
-    writes it; empty in a record of an older version.
+    writes it. classes: a row per class, who holds it and how much of it the server took in (see `class_table`). Both
+    are empty in a record of an older version.
     """
 
     config: RunConfig
@@ -69,6 +74,7 @@ class Record:
     samples: dict[str, np.ndarray]
     model: dict[str, np.ndarray]
     timeline: pd.DataFrame = field(default_factory=pd.DataFrame)
+    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def save(self, directory: Path | str, *, with_model: bool = True) -> None:
         """Write the record as `directory`, which appears whole or not at all.
@@ -83,8 +89,9 @@ class Record:
             with atomic_directory(directory, last="run.json") as work:
                 for name in TABLES:
                     getattr(self, name).to_parquet(work / f"{name}.parquet", index=False)
-                if len(self.timeline):
-                    self.timeline.to_parquet(work / "timeline.parquet", index=False)
+                for name in ("timeline", "classes"):
+                    if len(table := getattr(self, name)):
+                        table.to_parquet(work / f"{name}.parquet", index=False)
                 np.savez_compressed(work / "samples.npz", **self.samples)  # type: ignore[arg-type]
                 if with_model and self.model:
                     save_file(self.model, work / "model.safetensors")
@@ -118,9 +125,11 @@ class Record:
                 if sorted(names) != sorted(model) or state_sha256(state) != header["summary"].get("state_sha256"):
                     raise Altered(f"{directory} is not what its run left: {stored.name} changed since")
                 model = {name: model[name] for name in names}
-            check_seal(directory, header, ["samples.npz"])
+            check_seal(directory, header, ["samples.npz", "classes.parquet"])
             frames = {name: table.to_pandas() for name, table in tables.items()}
             frames["timeline"] = _read_timeline(directory, header["summary"], frames["arrivals"])
+            if "classes.parquet" in header.get("files", {}):
+                frames["classes"] = read_table(directory / "classes.parquet", CLASSES).to_pandas()
             return cls(config, header["summary"], header["provenance"], **frames, samples=samples, model=model)
         except Altered:
             raise

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedrevive_core.config import RunConfig
+from fedrevive_core.records.participation import gini, update_counts
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -45,6 +46,7 @@ def summarise_arrivals(arrivals: Mapping[str, Any], config: RunConfig) -> dict[s
         "num_versions": len(staleness) // config.federation.buffer_size,
         "num_arrivals": len(staleness),
         "mean_staleness": float(staleness.mean()) if len(staleness) else math.nan,
+        "gini": gini(update_counts(arrivals, config.federation.num_clients)),
         "rejected_uploads": rejected.total(),
         "rejected": dict(rejected.most_common()),
         "clipped_updates": int((norms > (config.server.clip_norm or np.inf)).sum()),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedrevive_core.config import RunConfig, check_price
-from fedrevive_core.data import FederatedData, encoder_path, load_federated
+from fedrevive_core.data import FederatedData, encoder_path, load_federated, match_to_speed
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import Executor, StateLayout, build_model, build_text_model, check_model, seeded
 from fedrevive_core.records import table_sha256
@@ -69,7 +69,7 @@ def build_components(
     if config.federation.timeline is not None and recording is None:  # its file may change
         custom["timeline"] = table_sha256(timeline.table())
     with timer("data"):
-        federated = _federated(config, data, device)
+        federated = _federated(config, data, device, None if recording is not None else timeline)
     layout, modality, trainer, network = build_client(config, federated, model)
     reviver = _reviver(config, layout, federated, modality, trainer.executor)
     return Components(
@@ -135,16 +135,23 @@ def num_threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _federated(config: RunConfig, data: FederatedData | None, device: torch.device) -> FederatedData:
-    """The given `data`, or what `config.data` names, on `device`. Raises ConfigError if clients and shards differ."""
-    num_clients = config.federation.num_clients
+def _federated(
+    config: RunConfig, data: FederatedData | None, device: torch.device, timeline: Timeline | None
+) -> FederatedData:
+    """The given `data`, or what `config.data` names, on `device`; with `timeline`, shards as speeds want them.
+
+    Raises ConfigError if clients and shards differ, or speeds are wanted where nobody knows them.
+    """
+    num_clients, skew = config.federation.num_clients, config.data.speed_skew
+    if timeline is None and skew > 0:
+        raise ConfigError(f"data.speed_skew = {skew}: nobody knows the speed of real clients beforehand; set it to 0")
     if data is None:
-        return load_federated(config.data, num_clients, device)
-    if len(data.shards) != num_clients:
+        data = load_federated(config.data, num_clients, device)
+    elif len(data.shards) != num_clients:
         raise ConfigError(
             f"federation.num_clients = {num_clients}, but your data has {len(data.shards)} shards: one for each client"
         )
-    return data.to(device)
+    return data.to(device) if timeline is None else match_to_speed(data.to(device), config.data, timeline.mean_duration)
 
 
 def _smallest_batch(config: RunConfig, data: FederatedData) -> int:

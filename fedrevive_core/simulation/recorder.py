@@ -13,7 +13,18 @@ from torch import Tensor
 
 from fedrevive_core.config import FAULTS, RunConfig
 from fedrevive_core.data import FederatedData
-from fedrevive_core.records import Record, link, state_sha256, summarise, summarise_arrivals, table_sha256
+from fedrevive_core.records import (
+    Record,
+    class_table,
+    intake,
+    link,
+    slow_classes,
+    state_sha256,
+    summarise,
+    summarise_arrivals,
+    table_sha256,
+    update_counts,
+)
 from fedrevive_core.revival import SamplePool
 from fedrevive_core.server import METRICS, Receipt
 from fedrevive_core.simulation.modality import Modality
@@ -158,6 +169,11 @@ class Recorder:
         per_client = data.class_proportions @ np.nan_to_num(class_accuracy)
         last_hash = state_sha256(state.cpu().numpy())
         jobs = timeline.table()
+        groups = speed_groups(timeline.mean_duration)
+        updates = update_counts(arrivals, len(per_client))
+        classes = class_table(
+            data.class_names, data.class_counts, groups, intake(arrivals, config), evaluated, sim_time
+        )
         return Record(
             config=config,
             summary={
@@ -166,10 +182,10 @@ class Recorder:
                 **counted,
                 "class_accuracy": dict(zip(data.class_names, class_accuracy.tolist(), strict=True)),
                 # Expected test accuracy of a client: class accuracies weighted by its class proportions.
-                "speed_group_accuracy": {
-                    name: float(per_client[clients].mean())
-                    for name, clients in speed_groups(timeline.mean_duration).items()
-                },
+                "speed_group_accuracy": {name: float(per_client[clients].mean()) for name, clients in groups.items()},
+                "speed_group_updates": {name: float(updates[clients].mean()) for name, clients in groups.items()},
+                "slow_classes": slow_classes(classes),
+                "mean_class_accuracy": dict(zip(data.class_names, classes["mean_accuracy"].tolist(), strict=True)),
                 "stopped": stopped,
                 "faults": timeline.fault_counts(count),
                 **summary,
@@ -184,6 +200,7 @@ class Recorder:
             samples=self._stacked_samples(),
             model={name: tensor.cpu().clone().numpy() for name, tensor in model.items()},
             timeline=jobs,
+            classes=classes,
         )
 
     def _stacked_samples(self) -> dict[str, np.ndarray]:

@@ -161,7 +161,7 @@ def run(
     allow_other_code: OtherCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one method and write its record: run.json, tables, timeline, samples, model and curves.png.
+    """Run one method and write its record: run.json, tables, timeline, samples, model and figures.
 
     A run that was interrupted or killed can be resumed with `--resume`; it ends with the same bits. A finished one is
     not repeated then, so that a batch system may start the same command again and again.

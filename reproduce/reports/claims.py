@@ -19,6 +19,7 @@ from reproduce.sweeps.grid import holds, points, text
 
 COSTS = ("sim_time", "client_steps", "server_seconds", "bytes_up", "bytes_down")
 SCORES = ("final_accuracy", "best_accuracy", "mean_accuracy")
+OWNED = "slow_classes final_accuracy"
 
 
 def label(point: Mapping[str, Any]) -> str:
@@ -189,3 +190,24 @@ def times_table(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> pd.Dat
                 rows.append((arm, label(point), target, reached, len(values), mean, half, horizon))
     columns = ["arm", "at", "target", "reached", "num_seeds", "time", "half", "horizon"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def heard_table(runs: pd.DataFrame, grid: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """A row per arm and point: who was heard, as means over seeds; no rows if older versions made the runs.
+
+    gini: of updates per client. fast, slow: updates per client of that third. owned, held, own, distilled, accuracy,
+    accuracy_half: of the classes that the slowest third of clients owns (see `slow_classes` of a record).
+    """
+    names = {"gini": "gini"} | {name: f"speed_group_updates {name}" for name in ("fast", "slow")}
+    names |= {"owned": "slow_classes number"} | {name: f"slow_classes {name}" for name in ("held", "own", "distilled")}
+    if not {*names.values(), OWNED} <= {*runs}:
+        return pd.DataFrame()
+    rows = []
+    runs = runs.assign(**{name: pd.to_numeric(runs[name], errors="coerce") for name in (*names.values(), OWNED)})
+    for point, own in points(runs, grid):
+        for arm, group in own.groupby("arm", sort=False, observed=True):
+            row = {"arm": arm, "at": label(point)} | {name: float(group[of].mean()) for name, of in names.items()}
+            known = group[OWNED].dropna()
+            row["accuracy"], row["accuracy_half"] = confidence_interval(known) if len(known) else (math.nan,) * 2
+            rows.append(row)
+    return pd.DataFrame(rows)

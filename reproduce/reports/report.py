@@ -11,7 +11,7 @@ import pandas as pd
 
 from fedrevive_core.files import atomic_directory, writing
 from fedrevive_core.plots import plot_curves
-from reproduce.reports.claims import arms_table, judge_claims, said, times_table
+from reproduce.reports.claims import arms_table, heard_table, judge_claims, said, times_table
 from reproduce.reports.figures import plot_claims
 from reproduce.reports.html import Illustration, made_with, write_page
 from reproduce.reports.text import interval, markdown
@@ -26,6 +26,7 @@ class Report(SweepResults):
     verdicts: pd.DataFrame
     arms: pd.DataFrame
     times: pd.DataFrame
+    heard: pd.DataFrame
 
 
 def read_report(directory: Path | str) -> Report:
@@ -42,6 +43,7 @@ def read_report(directory: Path | str) -> Report:
         verdicts=judge_claims(results.experiment, results.scale, runs),
         arms=arms_table(runs, results.grid),
         times=times_table(runs, results.grid),
+        heard=heard_table(runs, results.grid),
     )
 
 
@@ -58,7 +60,7 @@ def write_report(directory: Path | str, command: str) -> Path:
 
 
 def _write(report: Report, out: Path, command: str) -> None:
-    for name in ("verdicts", "arms", "times"):
+    for name in ("verdicts", "arms", "times", "heard"):
         getattr(report, name).to_parquet(out / f"{name}.parquet", index=False)
     intro = _intro(report)
     shown = tables(report)
@@ -142,6 +144,21 @@ def tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
             ],
         ),
         (
+            "Who was heard",
+            "Updates per client in the fastest and the slowest third, and how unequal they are over all clients (Gini, "
+            "0: equal). Slow owners' classes: those of whose samples the slowest third holds more than half; their "
+            "share of all samples, their share of what the server took in (clients' own, distilled), and the accuracy "
+            "on them in the last 5% of simulated time.",
+            [
+                {"arm": row["arm"], "at": row["at"], "Gini": f"{row['gini']:.2f}"}
+                | {f"updates, {name}": f"{row[name]:.1f}" for name in ("fast", "slow")}
+                | {"slow owners' classes": f"{row['owned']:.1f}"}
+                | {f"{name} %": f"{100 * row[name]:.1f}" for name in ("held", "own", "distilled")}
+                | {"accuracy %": _known(row["accuracy"], row["accuracy_half"])}
+                for row in report.heard.to_dict("records")
+            ],
+        ),
+        (
             "Costs",
             "Bytes are the parameters of the models sent, 4 each; server seconds are this machine's, the rest is not.",
             [
@@ -153,6 +170,11 @@ def tables(report: Report) -> list[tuple[str, str, list[dict[str, str]]]]:
         ),
     ]  # fmt: skip
     return [(heading, caption, _trimmed(rows)) for heading, caption, rows in found]
+
+
+def _known(mean: float, half: float) -> str:
+    """An accuracy in %, '' if there is none."""
+    return interval(100 * mean, 100 * half) if math.isfinite(mean) else ""
 
 
 def _trimmed(rows: list[dict[str, str]]) -> list[dict[str, str]]:

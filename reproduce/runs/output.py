@@ -64,8 +64,8 @@ class OutputDirectory:
         return record
 
     def save(self, record: Record) -> None:
-        """Save `record`, unless it is there already, with its curves and the kept checkpoints; remove `out`.partial."""
-        from fedrevive_core.plots import plot_accuracy
+        """Save `record`, unless it is there already, with figures and the kept checkpoints; remove `out`.partial."""
+        from fedrevive_core.plots import plot_accuracy, plot_participation
         from fedrevive_core.simulation import checkpoint
 
         if not self.is_finished:
@@ -75,6 +75,8 @@ class OutputDirectory:
         checkpoint.remove(self.partial)
         if not (self.out / "curves.png").exists():
             save_figure(plot_accuracy([record]), self.out / "curves.png")
+        if len(record.classes) and not (self.out / "heard.png").exists():
+            save_figure(plot_participation(record), self.out / "heard.png")
 
 
 def finish(record: Record, output: OutputDirectory, as_json: bool) -> None:

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedrevive_core.config import method_title
-from fedrevive_core.plots import plot_accuracy, plot_samples, plot_staleness, plot_staleness_weights, plot_timeline
+from fedrevive_core.plots import (
+    plot_accuracy,
+    plot_participation,
+    plot_samples,
+    plot_staleness,
+    plot_staleness_weights,
+    plot_timeline,
+)
 from fedrevive_core.records import Record
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.reports.html import Illustration, made_with, write_page
@@ -65,6 +72,12 @@ def write_quickstart_page(records: Sequence[Record], path: Path, command: str) -
             "Images that the generator made for each class as the run went on, without having seen a digit. They need "
             "not look like digits to carry what the client models know.",
             plot_samples(revived),
+        ),
+        Illustration(
+            "Who was heard",
+            "Slow clients send fewer updates. What an update counts is split into the client's own part and the "
+            "distilled part, whose classes are those of the teachers.",
+            plot_participation(revived),
         ),
     ]
     return write_page(

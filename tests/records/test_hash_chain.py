@@ -203,6 +203,8 @@ def put_sample(directory: Path) -> None:
         (lambda d: put_in_table(d, "timings", "seconds", 0.1), "timings.parquet changed since"),
         (lambda d: put_in_table(d, "timeline", "dispatched", 0.1), "timeline.parquet changed since"),
         (lambda d: put_in_table(d, "timeline", "arrived", 0.1), "timeline.parquet changed since"),
+        (lambda d: put_in_table(d, "classes", "slow", 0.9), "classes.parquet changed since"),
+        (lambda d: put(d, "summary", "gini", value=0.0), "its summary says gini = 0.0"),
         (put_sample, "samples.npz changed since"),
         (put_model, "model.safetensors changed since"),
     ],

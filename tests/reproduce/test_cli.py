@@ -62,7 +62,7 @@ def test_run_writes_a_record(call, tmp_path):
     assert code == 0
     assert json.loads(printed)["num_versions"] == 4
     names = {"run.json", "evaluations.parquet", "arrivals.parquet", "timings.parquet", "timeline.parquet",
-             "samples.npz", "model.safetensors", "curves.png"}  # fmt: skip
+             "classes.parquet", "samples.npz", "model.safetensors", "curves.png", "heard.png"}  # fmt: skip
     assert {path.name for path in out.iterdir()} == names
     record = Record.load(out)
     assert record.summary["num_versions"] == 4

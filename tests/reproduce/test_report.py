@@ -23,9 +23,10 @@ from fedrevive_core import run
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.plots import plot_curves
 from fedrevive_core.records import Altered
+from fedrevive_core.records.record import Record
 from reproduce.cli import sweeps
 from reproduce.cli.sweeps import publish
-from reproduce.reports.claims import judge_claims, times_table
+from reproduce.reports.claims import heard_table, judge_claims, times_table
 from reproduce.reports.report import read_report, write_report
 from reproduce.sweeps.experiment import Experiment
 from reproduce.sweeps.explorer import EVERY, sweep_explorer
@@ -235,12 +236,29 @@ def test_the_report_says_what_is_missing_and_what_it_cost(sweep: Path) -> None:
 def test_the_report_on_disk(sweep: Path) -> None:
     page = write_report(sweep, "python -m reproduce report hand-made").read_text(encoding="utf-8")
     text = (sweep / "report" / "report.md").read_text(encoding="utf-8")
-    for said in ("not comparable (other data)", "Not finished: 1 run, fedbuff-s1", "fedbuff-s1: No luck"):
+    for said in (
+        "Who was heard",
+        "not comparable (other data)",
+        "Not finished: 1 run, fedbuff-s1",
+        "fedbuff-s1: No luck",
+    ):
         assert said in page
         assert said in text
     assert "data:image/png" in page
-    for name in ("verdicts", "arms", "times"):
+    for name in ("verdicts", "arms", "times", "heard"):
         assert isinstance(pd.read_parquet(sweep / "report" / f"{name}.parquet"), pd.DataFrame)
+
+
+def test_the_report_says_who_was_heard(sweep: Path) -> None:
+    """Means over the seeds of the records. Runs of an older version leave no table, and strange values no number."""
+    report = read_report(sweep)
+    row = report.heard.set_index("arm").loc["fedrevive"]
+    records = [Record.load(path) for path in sorted((sweep / "runs").glob("fedrevive-*"))]
+    assert row["gini"] == pytest.approx(np.mean([record.summary["gini"] for record in records]))
+    assert row["slow"] == pytest.approx(np.mean([r.summary["speed_group_updates"]["slow"] for r in records]))
+    runs = report.records.runs
+    assert heard_table(runs.drop(columns="gini"), report.grid).empty
+    assert heard_table(runs.assign(gini="many"), report.grid)["gini"].isna().all()
 
 
 def test_two_sweeps_of_one_experiment_are_not_packed_in_one_place(sweep: Path, tmp_path: Path) -> None:
@@ -256,7 +274,7 @@ def test_a_packed_sweep_says_the_same(sweep: Path, tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in packed.rglob("*")) < 60_000
     before, after = read_report(sweep), read_report(packed)
     assert (after.missing, after.failures) == (before.missing, before.failures) == (["fedbuff-s1"], before.failures)
-    for name in ("verdicts", "arms", "times"):
+    for name in ("verdicts", "arms", "times", "heard"):
         pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
     pages = [write_report(place, "command").read_text(encoding="utf-8") for place in (sweep, packed)]
     assert pages[0] == pages[1]
