@@ -102,7 +102,7 @@ $(LIGHT)/.light: requirements-light.txt pyproject.toml constraints.txt | $(LIGHT
 
 $(FLOWER)/.test: pyproject.toml constraints.txt | $(FLOWER)/bin/python
 	@echo "Installing (PyTorch is several GB, once) ..."
-	grep -vE '^(packaging|rich|typer)=' $(CONSTRAINTS) > $(FLOWER)/constraints.txt
+	sed -E '/^(packaging|rich|typer)=/d' $(CONSTRAINTS) > $(FLOWER)/constraints.txt
 	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint $(FLOWER)/constraints.txt --editable '.[test,flower]'
 	@touch $@

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import SMALL
+from helpers import SMALL, run_python
 
 from fedrevive_core.data import load_federated
 from fedrevive_core.errors import ConfigError
@@ -24,6 +26,7 @@ from reproduce.live.wire import pack, unpack
 CHANGES = {name: value for name, value in SMALL.items() if not name.startswith("federation.")}
 CONFIG = live_config("lab-digits", "fedrevive", 0, 3, 9, Path("out"), CHANGES)
 SIZE = 5
+ROOT = Path(__file__).parents[2]
 
 
 class Clock:
@@ -236,7 +239,7 @@ def test_a_run_ends_in_a_sentence_if_nobody_ever_comes(clock):
     given = transport(Grid(set()))
     clock.now += nodes.ABSENT + 1
     with pytest.raises(ConfigError, match="0 of 3 clients are left: see to it that they can run"):
-        live.serve(given)
+        live.give_up(given)
 
 
 def test_a_run_is_repeated_to_the_bit(tmp_path, monkeypatch):
@@ -298,3 +301,51 @@ def test_flower_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(flower.importlib.metadata, "version", missing)
     with pytest.raises(ConfigError, match="Flower is not installed: pip install"):
         flower.check_flower()
+
+
+def test_the_extra_has_the_versions_that_are_supported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["optional-dependencies"]["flower"] == [f"flwr>={flower.LOWEST},<{flower.BELOW}"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process can be forked")
+def test_a_resident_does_what_its_children_ask(tmp_path):
+    """Flower's program is done by a fork of the resident; a message gets its answer; without the key there is none."""
+    run_python(f"""
+import multiprocessing.connection, os, subprocess, sys, threading
+from pathlib import Path
+from types import SimpleNamespace
+from reproduce.live import resident
+
+def client_app():
+    Path("said").write_text(f"{{os.getpid()}} {{sys.argv}} {{resident.ask(dict(job=1), b'state')}}")
+
+class Answers:
+    def answer(self, message, warm):
+        return b"answer to " + message
+
+os.chdir({str(tmp_path)!r})
+resident.entry_points = lambda **_: [SimpleNamespace(load=lambda: client_app)]
+resident.Answers = Answers
+here = resident.Resident()
+here.stand_in(Path("."))
+
+def children():
+    try:
+        try:
+            multiprocessing.connection.Client(("127.0.0.1", int(os.environ[resident.PORT])), authkey=b"another")
+        except multiprocessing.AuthenticationError:
+            print("refused")
+        subprocess.run(["./flwr-clientapp", "--token", "x y"], check=True)
+        while not Path("said").exists() or not Path("said").read_text():
+            pass
+    finally:
+        here.end()
+
+threading.Thread(target=children).start()
+here.serve()
+pid, said = Path("said").read_text().split(" ", 1)
+assert int(pid) != os.getpid()
+answer = b'answer to {{"job": 1}}' + bytes([10]) + b"state"
+assert said == str(["flwr-clientapp", "--token", "x y"]) + " " + str(answer), said
+""")
