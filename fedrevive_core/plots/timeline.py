@@ -71,7 +71,7 @@ def draw_lanes(axes: Axes, timeline: Timeline, clients: np.ndarray, until: float
     axes.set(xlim=(0, until), ylim=(len(clients) - 0.4, -0.6))
     seconds = timeline.federation.devices.trace is not None and timeline.federation.time_unit == 1
     axes.set_xlabel("simulated time (seconds)" if seconds else SIM_TIME)
-    part = f"the start of the run, to time {until:.3g} of {round(timeline.sim_time, 1):,g}"
+    part = f"the start of the run, to time {float(f'{until:.3g}'):,g} of {round(timeline.sim_time, 1):,g}"
     part = part if until < timeline.sim_time else "the whole run"
     count = f"{len(clients)} of {num_clients} clients" if len(clients) < num_clients else f"all {num_clients} clients"
     axes.set_title(f"Who works when: {part}; {count}")
