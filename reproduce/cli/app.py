@@ -22,8 +22,19 @@ __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last re
 COMMANDS = {
     "Understand": (presets, timeline),
     "Reproduce": (
-        quickstart, run, live, node, compare, sweep, report, pack, evidence, branch, seed_texts, convert_trace,
-    ),  # fmt: skip
+        quickstart,
+        run,
+        live,
+        node,
+        compare,
+        sweep,
+        report,
+        pack,
+        evidence,
+        branch,
+        seed_texts,
+        convert_trace,
+    ),
     "Teach": (lab, notebook, book),
     "Check": (verify, doctor, bench, gpu),
 }
