@@ -21,8 +21,9 @@ from fedrevive_core.records import first_difference
 from fedrevive_core.records.record import Record
 from fedrevive_core.simulation.simulation import run
 from reproduce.live import processes
-from reproduce.live.messages import hello, pack
+from reproduce.live.messages import hello
 from reproduce.live.settings import live_config
+from reproduce.live.wire import pack
 
 pytestmark = pytest.mark.processes
 
