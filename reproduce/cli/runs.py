@@ -219,7 +219,8 @@ def compare(
     if as_json:
         print(json.dumps(rows))
     else:
-        print_table(f"{preset}: mean and 95% interval over {len(numbers)} seeds", rows)
+        several = f"mean and 95% interval over {len(numbers)} seeds" if len(numbers) > 1 else f"seed {numbers[0]}"
+        print_table(f"{preset}: {several}", rows)
         console.print(f"Records: {out / 'runs'}; table.md, curves.png: {out}", soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 
 from reproduce.live.flower import check_flower, end, environment, free_port, program
+from reproduce.live.lean import without_compiler
 from reproduce.live.resident import Resident
 
 
@@ -19,6 +20,7 @@ def run_node(superlink: str, client: int, slowdown: float, preset: str, options:
     preset: the only one that it takes part in; '' for any. options: more of `flower-supernode`.
     """
     check_flower()
+    without_compiler()
     os.environ |= environment()
     settings = f'partition-id={client} slowdown={slowdown} preset="{preset}"'
     command = [program("flower-supernode"), "--superlink", superlink, "--node-config", settings]
