@@ -15,7 +15,8 @@ import numpy as np
 
 Purpose = Literal[
     "split",  # which sample goes to which client; seeded by data.split_seed
-    "clients",  # persistent mean delays of the clients
+    "speed skew",  # which classes the slow clients own; seeded by data.split_seed
+    "clients",  # persistent mean delays of the clients, or which devices of a trace they are
     "delays",  # durations of jobs, in order of dispatch
     "faults",  # which job has a fault (index 0) and when a client crashes (index 1), in order of dispatch
     "selection",  # which client gets the next job, in order of dispatch
@@ -25,7 +26,6 @@ Purpose = Literal[
     "noise pool",  # samples and labels of revival.source = "noise"
     "synthesis",  # labels, noise and augmentation, one stream an arrival
     "distillation",  # pool draws and augmentation, one stream an arrival
-    "speed skew",  # which classes the slow clients own; seeded by data.split_seed
     "dropout",  # of one job (index 0, job) and of one distillation (index 1, arrival)
 ]
 

@@ -121,7 +121,7 @@ def test_the_reader_of_imports_sees_what_it_should() -> None:
     assert "pandas" not in imports("timeline.timeline", at_import=True)
     assert "transforms" in closure("server")
     assert {"models", "models.state", "models.probes"} <= closure("server")  # through the face of a folder
-    assert "sklearn.datasets.load_digits" in imports("data.images") - imports("data.images", at_import=True)
+    assert "torchvision.datasets" in imports("data.images") - imports("data.images", at_import=True)
 
 
 def test_the_house_is_small_at_the_top() -> None:

@@ -67,6 +67,24 @@ SCHEDULES: dict[str, dict[str, Any]] = {
         "upload": _delay("uniform", [0.05, 0.10], half_width=0.01),
     },
 }
+SCHEDULES["devices"] = SCHEDULES["default"]  # not used: durations follow from the section `devices`
+
+
+class DevicesConfig(Section):
+    """Real devices in place of random delays: a job lasts as long as its steps and bytes take its device."""
+
+    trace: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        None,
+        description="'synthetic', or a directory with availability and speed of devices, which say in place of the "
+        "schedule how long jobs last [ours]",
+    )
+    unfinished: Literal["paused", "lost"] = Field(
+        "paused", description="what becomes of a job when its device leaves: it continues later, or is lost [ours]"
+    )
+    steps: PositiveInt | None = Field(None, description="local steps of a job; unset: training.steps [ours]")
+    model_bytes: PositiveInt | None = Field(
+        None, description="bytes of one download and of one upload; unset: 4 for each number of the model [ours]"
+    )
 
 
 class FederationConfig(Section):
@@ -79,9 +97,12 @@ class FederationConfig(Section):
         1,
         description="O, number of open slots that triggers dispatch; 'concurrency' for synchronous rounds [authors]",
     )
-    schedule: Schedule = Field(description="'default', 'shifted', 'stragglers', or three delays written out [authors]")
+    schedule: Schedule = Field(
+        description="'default', 'shifted', 'stragglers', 'devices', or three delays written out [authors]"
+    )
     max_sim_time: PositiveFloat | None = Field(None, description="budget in simulated time, unitless [authors]")
     max_versions: PositiveInt | None = Field(None, description="budget in versions of the global model [authors]")
+    devices: DevicesConfig = Field(DevicesConfig(), description="who is there when, and how fast; with a trace [ours]")
     faults: FaultsConfig = Field(FaultsConfig(), description="what can go wrong with jobs, and how often [ours]")
     timeline: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
         None,
@@ -89,8 +110,13 @@ class FederationConfig(Section):
         "probabilities of faults are not used then, and a budget can only end it earlier [ours]",
     )
     time_unit: PositiveFloat = Field(
-        1.0, description="seconds of a table of `timeline` that are one unit of simulated time [ours]"
+        1.0, description="seconds of a table of `timeline`, or of devices, that are one unit of simulated time [ours]"
     )
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether the timeline comes from files, which may change."""
+        return self.timeline is not None or self.devices.trace not in (None, "synthetic")
 
     @model_validator(mode="before")
     @classmethod
@@ -103,11 +129,13 @@ class FederationConfig(Section):
                 values[field] = values.get("concurrency")
             elif isinstance(values.get(field), str):
                 raise ValueError(f"{field} = '{values[field]}' must be a whole number or 'concurrency'")
-        schedule = values.get("schedule")
+        schedule, devices = values.get("schedule"), values.get("devices", {})
         if isinstance(schedule, str):
             if schedule not in SCHEDULES:
                 raise ValueError(f"schedule = '{schedule}' is unknown: {choices(schedule, SCHEDULES)}")
             values["schedule"] = SCHEDULES[schedule]
+            if schedule == "devices" and isinstance(devices, Mapping):
+                values["devices"] = {**devices, "trace": devices.get("trace") or "synthetic"}
         return values
 
     @model_validator(mode="after")
@@ -118,6 +146,8 @@ class FederationConfig(Section):
             raise ValueError(f"refill_size = {self.refill_size} must be at most concurrency = {self.concurrency}")
         if self.timeline is not None:
             return self
+        if self.devices.trace is not None and self.schedule != Schedule.from_dict(SCHEDULES["devices"]):
+            raise ValueError("devices.trace and schedule both say how long jobs last: give schedule = 'devices'")
         if self.max_sim_time is None and self.max_versions is None:
             raise ValueError("max_sim_time and max_versions are both unset: give at least one budget")
         shortest = [

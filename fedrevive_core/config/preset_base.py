@@ -13,7 +13,8 @@ from fedrevive_core.config.base import merge
 class Preset:
     """A data set with settings. base: for all methods. methods: for single methods. sim_time: budget by schedule.
 
-    A schedule that is not in `sim_time` has the budget of 'default', because it has the same mean durations.
+    A schedule that is not in `sim_time` has the budget of 'default', because it has the same mean durations. That of
+    'devices' is in seconds.
     """
 
     title: str

@@ -15,6 +15,7 @@ from fedrevive_core.config.methods import METHODS
 from fedrevive_core.config.preset_base import Preset
 from fedrevive_core.config.presets_lab import LAB_PRESETS
 from fedrevive_core.config.presets_paper import PAPER_PRESETS
+from fedrevive_core.config.price import state_values
 from fedrevive_core.config.run import RunConfig
 from fedrevive_core.errors import ConfigError
 
@@ -32,7 +33,7 @@ def build(
     """Configuration of `method` on `preset`.
 
     Args:
-        schedule: 'default', 'shifted' or 'stragglers'; also sets the preset's budget in simulated time for it.
+        schedule: 'default', 'shifted', 'stragglers' or 'devices'; also sets the preset's budget for it.
         overrides: values by dotted name, such as {"server.lr": 0.05}.
 
     Raises ConfigError for unknown names, values that are not allowed and overrides that set the same thing twice.
@@ -49,7 +50,7 @@ def build(
         raise ConfigError(f"schedule = '{schedule}' and federation.schedule set the same thing: give one of them")
     chosen = PRESETS[preset]
     sim_time = chosen.sim_time.get(schedule, chosen.sim_time["default"])
-    return RunConfig.from_dict(
+    config = RunConfig.from_dict(
         merge(
             {"preset": preset, "method": method, "seed": seed},
             chosen.base,
@@ -59,3 +60,14 @@ def build(
             changes,
         )
     )
+    return _with_jobs(config)
+
+
+def _with_jobs(config: RunConfig) -> RunConfig:
+    """`config` where steps and bytes of a job on a device are those of training and model, unless they are given."""
+    devices = config.federation.devices
+    if devices.trace is None:
+        return config
+    steps, model_bytes = devices.steps or config.training.steps, devices.model_bytes or 4 * state_values(config)
+    devices = devices.model_copy(update={"steps": steps, "model_bytes": model_bytes})
+    return config.model_copy(update={"federation": config.federation.model_copy(update={"devices": devices})})

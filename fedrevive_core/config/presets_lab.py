@@ -32,7 +32,7 @@ LAB_PRESETS: dict[str, Preset] = {
         "scikit-learn's digits, 150 clients, strong skew, high staleness: a minute or two a run (ours)",
         merge(_LAB, _DIGITS, {"data": {"alpha": 0.1}}),
         _LAB_METHODS,
-        {"default": 30.0, "shifted": 3.6},
+        {"default": 30.0, "shifted": 3.6, "devices": 5400.0},
     ),
     "lab-fashion": Preset(
         "Fashion-MNIST at 14x14, 200 clients, strong skew, high staleness: a run takes a few minutes (ours)",
@@ -49,13 +49,13 @@ LAB_PRESETS: dict[str, Preset] = {
             method_settings(fedbuff=0.1, ca2fl=0.1, fedrevive=0.05),
             {"fedrevive": {"distillation": {"lr": 3e-3}}},
         ),
-        {"default": 14.0, "shifted": 1.75},
+        {"default": 14.0, "shifted": 1.75, "devices": 1800.0},
     ),
     "lab-styles": Preset(
         "scikit-learn's digits, every client a synthetic writer, high staleness: a minute a run (ours)",
         merge(_LAB, _DIGITS, {"data": {"split": "iid", "styles": True}}),
         _LAB_METHODS,
-        {"default": 8.0, "shifted": 1.0},
+        {"default": 8.0, "shifted": 1.0, "devices": 1800.0},
     ),
     "lab-text": Preset(
         "docstrings of installed packages, 80 clients, skew, high staleness: a run takes about two minutes (ours)",
@@ -78,6 +78,6 @@ LAB_PRESETS: dict[str, Preset] = {
             method_settings(fedbuff=0.1, afl_dw=0.1, fedrevive=0.1),
             {name: {"staleness": {"s_max": 40.0}} for name in ("afl-dw", "fedrevive")},
         ),
-        {"default": 12.0, "shifted": 1.4},
+        {"default": 12.0, "shifted": 1.4, "devices": 1800.0},
     ),
 }  # fmt: skip

@@ -27,10 +27,10 @@ DATA = {
     "cifar100": (60_000, 3, 32, 100), "femnist": (810_000, 1, 28, 62), "newsgroups": (18_846, 1, 1, 20),
     "docstrings": (20_000, 1, 1, 20),
 }  # fmt: skip
-# Numbers of a state; then, of one sample of one pixel or token: numbers kept for a gradient, multiplications forward.
+# Of one sample of one pixel or token: numbers kept for a gradient, multiplications forward.
 MODELS = {
-    "labnet": (1e4, 60, 1_400), "convnet": (1e5, 300, 5e4), "resnet18": (1.12e7, 2_500, 5.5e5),
-    "labtext": (7e4, 2_000, 7e4), "encoder": (2e7, 60_000, 2e7),
+    "labnet": (60, 1_400), "convnet": (300, 5e4), "resnet18": (2_500, 5.5e5),
+    "labtext": (2_000, 7e4), "encoder": (60_000, 2e7),
 }  # fmt: skip
 
 
@@ -87,8 +87,8 @@ def _too_much(what: str, amount: float) -> ConfigError:
 
 
 def num_jobs(federation: FederationConfig) -> float:
-    """About how many jobs are dispatched until the budget ends; of a recorded timeline, the fewest that it can have."""
-    if federation.timeline is not None:
+    """About how many jobs are dispatched until the budget ends; the fewest, where that is not known before."""
+    if federation.timeline is not None or federation.devices.trace is not None:
         return federation.concurrency + federation.buffer_size
     faults, schedule = federation.faults, federation.schedule
     lasts = sum(map(_mean, (schedule.training, schedule.download, schedule.upload)))
@@ -104,6 +104,21 @@ def _mean(delay: Delay) -> float:
     return sum(mean * odds for mean, odds in zip(delay.means, delay.odds, strict=True))
 
 
+def state_values(config: RunConfig) -> int:
+    """How many numbers a state of the model of `config` has; of an encoder, about."""
+    _, channels, side, classes = DATA[config.data.name]
+    side = config.data.image_size or side
+    if config.model == "labnet":
+        return 4_816 + 144 * channels + 2_048 * (side // 4) ** 2 + 65 * classes
+    if config.model == "convnet":
+        return 94_604 + 576 * channels + 12_800 * (((side - 4) // 2 - 2) // 2) ** 2 + 101 * classes
+    if config.model == "resnet18":
+        return 11_167_104 + 576 * channels + 512 * classes
+    if config.model == "labtext":
+        return 67_136 + 64 * config.data.max_tokens + 65 * classes
+    return 20_000_000 + 512 * classes
+
+
 def price(config: RunConfig, known_jobs: int | None = None) -> dict[str, float]:
     """About how many jobs a run has (unless that is known), bytes it takes, and multiplications it does."""
     federation, data, revival, synthesis = config.federation, config.data, config.revival, config.synthesis
@@ -113,8 +128,8 @@ def price(config: RunConfig, known_jobs: int | None = None) -> dict[str, float]:
     texts = data.name in ("newsgroups", "docstrings")
     side = data.image_size or side
     places = data.max_tokens if texts else side**2  # of one sample: pixels or tokens
-    size, kept, forward = MODELS[config.model]
-    size += {"labnet": 128 * places, "convnet": 800 * places}.get(config.model, 0) + 512 * classes
+    size = float(state_values(config))
+    kept, forward = MODELS[config.model]
     kept, forward = kept * places, forward * places
     batch = min(config.training.batch_size, data.samples_per_client if data.split != "natural" else samples)
     together = federation.concurrency if size <= 1e5 else 1  # small models are trained side by side

@@ -68,7 +68,9 @@ def draw_lanes(axes: Axes, timeline: Timeline, clients: np.ndarray, until: float
             look: Any = {"facecolor": "white", "edgecolor": "#cc0000", "hatch": hatch, "linewidth": 1.0}
             axes.add_collection(PolyCollection(list(bars[fate == code]), **look))
             handles.append(Patch(label=label, **look))
-    axes.set(xlim=(0, until), ylim=(len(clients) - 0.4, -0.6), xlabel=SIM_TIME)
+    axes.set(xlim=(0, until), ylim=(len(clients) - 0.4, -0.6))
+    seconds = timeline.federation.devices.trace is not None and timeline.federation.time_unit == 1
+    axes.set_xlabel("simulated time (seconds)" if seconds else SIM_TIME)
     part = f"the start of the run, to time {until:.3g} of {round(timeline.sim_time, 1):,g}"
     part = part if until < timeline.sim_time else "the whole run"
     count = f"{len(clients)} of {num_clients} clients" if len(clients) < num_clients else f"all {num_clients} clients"
@@ -86,7 +88,8 @@ def label_lanes(axes: Axes, timeline: Timeline, shown: np.ndarray) -> None:
         return
     groups = speed_groups(timeline.mean_duration)
     lanes = {name: numbers for name in groups if len(numbers := np.flatnonzero(np.isin(shown, groups[name])))}
-    axes.set_yticks([numbers.mean() for numbers in lanes.values()], list(lanes), rotation=90, va="center")
+    wide = {name: numbers.mean() for name, numbers in lanes.items() if 8 * len(numbers) > len(shown)}  # fits its name
+    axes.set_yticks(list(wide.values()), list(wide), rotation=90, va="center")
     axes.set_ylabel("clients by expected job duration")
     axes.hlines([n[0] - 0.5 for n in lanes.values()][1:], 0, 1, "#888888", transform=axes.get_yaxis_transform(), lw=0.8)
 

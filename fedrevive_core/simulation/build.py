@@ -62,11 +62,11 @@ def build_components(
     device = pick_device(config.device)
     with timer("timeline"):
         timeline = simulate_timeline(config.federation, config.seed) if recording is None else recording
-    if config.federation.timeline is not None:
-        check_price(config, len(timeline.client))
+    if recording is None:
+        check_price(config, len(timeline.client))  # the estimate may know no better than a lower bound
     weights = None if beta is None else tabulate(beta, int(timeline.arrival_staleness.max()))
     custom = _fingerprints(model, data, weights)
-    if config.federation.timeline is not None and recording is None:  # its file may change
+    if config.federation.reads_files and recording is None:  # which may change
         custom["timeline"] = table_sha256(timeline.table())
     with timer("data"):
         federated = _federated(config, data, device, None if recording is not None else timeline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from fedrevive_core.config import CRASH, DROP_OUT, DUPLICATE, NEVER_RETURN, Fede
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.seeding import stream
 from fedrevive_core.timeline.delays import blocks, delay_draws, fault_draws
+from fedrevive_core.timeline.presence import Presence, presence_of
 from fedrevive_core.timeline.timeline import Timeline
 
 
@@ -25,12 +27,14 @@ def simulate_timeline(federation: FederationConfig, seed: int) -> Timeline:
     if federation.timeline is not None:
         return Timeline.load(federation.timeline, federation)
     check_jobs(federation)
-    mean_of, duration = delay_draws(federation, seed)
-    duration = counted(duration)
+    presence = presence_of(federation, seed) if federation.devices.trace is not None else None
+    if presence is None:
+        mean_of, duration = delay_draws(federation, seed)
+    else:
+        mean_of, duration = presence.mean_duration, presence.work.tolist().__getitem__
     uniform = blocks(stream(seed, "selection").random)
-    if not any(federation.faults.probabilities):
-        return play(federation, duration, uniform, mean_of)
-    return play(federation, duration, uniform, mean_of, *fault_draws(federation.faults, seed))
+    draws = fault_draws(federation.faults, seed) if any(federation.faults.probabilities) else ()
+    return play(federation, counted(duration), uniform, mean_of, *draws, presence=presence)
 
 
 def play(
@@ -40,48 +44,84 @@ def play(
     mean_duration: np.ndarray,
     fault: Callable[[], int] | None = None,
     share_done: Callable[[], float] = lambda: 0.5,
+    *,
+    presence: Presence | None = None,
 ) -> Timeline:
     """Simulate a federation whose next job lasts `duration(client)`; `uniform()`, in [0, 1), picks the next client.
 
     The next job has the fault with code `fault()` (unset: no job has one). A client that crashes has done the share
     `share_done()`, in [0, 1), of its job. `simulate_timeline` passes random sources; tests and lessons may pass
-    hand-written ones.
+    hand-written ones. With `presence`, only clients that are there are chosen, and they work only then; slots that may
+    be filled wait until somebody comes.
     """
+    jobs = _jobs(federation, duration, uniform, fault, share_done, presence)
+    _check_first_version(federation, jobs["arrivals"], jobs["arrival_time"])
+    types = {"dispatch_time": float, "arrival_time": float, "fault": np.int8}
+    arrays = {name: np.array(values, dtype=types.get(name, np.int64)) for name, values in jobs.items()}
+    return Timeline(federation=federation, mean_duration=mean_duration, **arrays)
+
+
+def _jobs(
+    federation: FederationConfig,
+    duration: Callable[[int], float],
+    uniform: Callable[[], float],
+    fault: Callable[[], int] | None,
+    share_done: Callable[[], float],
+    presence: Presence | None,
+) -> dict[str, list[Any]]:
+    """The columns of the timeline; arguments as in `play`."""
     limit = federation.max_versions * federation.buffer_size if federation.max_versions else None
     deadline = federation.max_sim_time or np.inf
     free = array("q", range(federation.num_clients))  # an array: fewer cache misses than a list of a million objects
     in_flight: list[tuple[float, int]] = []
     dispatch_time, arrival_time = (list[float]() for _ in range(2))
     client, dispatched_after, faults, arrivals, lost = (list[int]() for _ in range(5))
-    now, open_slots = 0.0, federation.concurrency
+    now, open_slots, to_fill = 0.0, federation.concurrency, 0
     while len(arrivals) != limit:
-        if open_slots >= federation.refill_size:
-            while open_slots and free:  # slots stay open if no client is free
-                open_slots -= 1
-                position = int(uniform() * len(free))
-                chosen, free[position] = free[position], free[-1]
-                free.pop()
-                lasts = duration(chosen)
-                if fault is not None:
-                    faults.append(code := fault())
-                    if code == NEVER_RETURN:
-                        lasts = federation.faults.timeout or np.inf
-                    elif code == CRASH:
-                        lasts *= share_done()
-                    elif code == DUPLICATE:  # equal entries leave the heap directly one after the other
-                        heapq.heappush(in_flight, (now + lasts, len(client)))
-                arrives = now + lasts
+        if open_slots - to_fill >= federation.refill_size:
+            to_fill = open_slots
+        if presence is not None and to_fill:
+            presence.come(free, now)
+        while to_fill and free:
+            position = int(uniform() * len(free))
+            chosen, free[position] = free[position], free[-1]
+            free.pop()
+            if presence is not None and presence.until[chosen] <= now:
+                presence.is_away[chosen] = True
+                continue
+            open_slots, to_fill = open_slots - 1, to_fill - 1
+            code, lasts = 0 if fault is None else fault(), duration(chosen)
+            if code == NEVER_RETURN:
+                lasts = federation.faults.timeout or np.inf
+            elif code == CRASH:
+                lasts *= share_done()
+            arrives = now + lasts
+            if presence is not None and arrives > presence.until[chosen] and code != NEVER_RETURN:
+                arrives, lost_there = presence.outlasts(chosen, now, lasts)
+                code = CRASH if lost_there else code
+            if code == DUPLICATE:  # equal entries leave the heap directly one after the other
                 heapq.heappush(in_flight, (arrives, len(client)))
-                client.append(chosen)
-                dispatch_time.append(now)
-                arrival_time.append(arrives)
-                dispatched_after.append(len(arrivals))
+            heapq.heappush(in_flight, (arrives, len(client)))
+            client.append(chosen)
+            dispatch_time.append(now)
+            arrival_time.append(arrives)
+            dispatched_after.append(len(arrivals))
+            faults.append(code)
+        if presence is None:
+            to_fill = 0  # slots stay open if no client is free
+        elif to_fill:  # nobody who is free is there: the next one, if it comes before a job ends
+            comes = presence.come(free, in_flight[0][0] if in_flight else np.inf, until_one=True)
+            if comes < np.inf:
+                now = comes
+                if now > deadline and len(arrivals) >= federation.buffer_size:
+                    break
+                continue
         if not in_flight:
             break  # every client has left
         now, job = heapq.heappop(in_flight)
         if now > deadline and len(arrivals) >= federation.buffer_size:
             break
-        if faults and (code := faults[job]):
+        if code := faults[job]:
             if code == DUPLICATE and arrivals and arrivals[-1] == job:
                 arrivals.append(job)
                 continue  # the first copy has already opened the slot and freed the client
@@ -92,16 +132,15 @@ def play(
             arrivals.append(job)
             free.append(client[job])
         open_slots += 1
-    _check_first_version(federation, arrivals, arrival_time)
-    numbers = {"client": client, "dispatched_after": dispatched_after, "arrivals": arrivals, "lost": lost}
-    return Timeline(
-        federation=federation,
-        mean_duration=mean_duration,
-        dispatch_time=np.array(dispatch_time),
-        arrival_time=np.array(arrival_time),
-        fault=np.array(faults or [0] * len(client), dtype=np.int8),
-        **{name: np.array(values, dtype=np.int64) for name, values in numbers.items()},
-    )
+    return {
+        "client": client,
+        "dispatch_time": dispatch_time,
+        "arrival_time": arrival_time,
+        "dispatched_after": dispatched_after,
+        "fault": faults,
+        "arrivals": arrivals,
+        "lost": lost,
+    }
 
 
 def _check_first_version(federation: FederationConfig, arrivals: list[int], arrival_time: list[float]) -> None:

@@ -12,16 +12,16 @@ Order at equal times: jobs are numbered by `dispatched`, then as they stand in t
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fedrevive_core.config import CRASH, DUPLICATE, FAULTS, NEVER_RETURN, FederationConfig, check_jobs, choices
+from fedrevive_core.config import CRASH, DUPLICATE, FAULTS, NEVER_RETURN, FederationConfig, choices
 from fedrevive_core.errors import ConfigError
+from fedrevive_core.timeline.columns import Place, read_columns
+from fedrevive_core.timeline.columns import refuse as refuse_row
 
 FORMAT = 1  # raised when a change makes older files unreadable
 KINDS = {
@@ -40,7 +40,7 @@ class Jobs:
     mean_duration: of each client (N,), as the file says or as measured. at_work: most jobs at work at the same time.
     """
 
-    place: Callable[[int], str]
+    place: Place
     client: np.ndarray
     start: np.ndarray
     end: np.ndarray
@@ -60,14 +60,8 @@ def read_jobs(path: Path, federation: FederationConfig | None) -> Jobs:
     """
     if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"timeline = '{path}' is neither a run nor a .csv or .parquet file")
-    try:
-        columns, places = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
-    except (OSError, ValueError, csv.Error) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"timeline = '{path}' cannot be read: {error}") from None
-    word = "line" if path.suffix == ".csv" else "row"
-    return _checked(columns, lambda row: f"{path.name}, {word} {places[row]}", federation)
+    columns, place = read_columns(path, KINDS, REQUIRED, "timeline")
+    return _checked(columns, place, federation)
 
 
 def measured_means(client: np.ndarray, duration: np.ndarray, num_clients: int) -> np.ndarray:
@@ -77,90 +71,9 @@ def measured_means(client: np.ndarray, duration: np.ndarray, num_clients: int) -
     return np.where(counts > 0, sums / np.maximum(counts, 1), duration.mean() if len(duration) else 0.0)
 
 
-def _read_csv(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The columns of a CSV file, and the line of each row."""
-    from fedrevive_core.records import check_file
-
-    check_file(path)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        names = [name.strip() for name in next(rows, [])]
-        _check_names(path, names)
-        values: dict[str, list[Any]] = {name: [] for name in names}
-        lines = []
-        for cells in rows:
-            if not "".join(cells).strip():
-                continue
-            if len(cells) != len(names):
-                raise ConfigError(f"{path.name}, line {rows.line_num} has {len(cells)} cells, not {len(names)}")
-            for name, cell in zip(names, cells, strict=True):
-                try:
-                    values[name].append(PARSERS[KINDS[name]](cell.strip()))
-                except ValueError as error:
-                    raise ConfigError(f"{path.name}, line {rows.line_num}: {name} = {cell[:40]!r} {error}") from None
-            lines.append(rows.line_num)
-            check_jobs(jobs=len(lines))
-    types = {"int": np.int64, "float": float, "bool": bool, "text": object}
-    return {name: np.array(values[name], dtype=types[KINDS[name]]) for name in names}, np.array(lines, dtype=np.int64)
-
-
-def _whole(text: str) -> int:
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
-        raise ValueError("must be a whole number")
-    return int(text)
-
-
-def _time(text: str) -> float:
-    if not text:
-        return np.nan
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not np.isfinite(value):
-        raise ValueError("must be a number, or empty")
-    return value
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ("", "0", "1", "false", "true"):
-        raise ValueError("must be true, false, 1, 0 or empty")
-    return text.lower() in ("1", "true")
-
-
-PARSERS: dict[str, Callable[[str], Any]] = {"int": _whole, "float": _time, "bool": _truth, "text": str}
-
-
-def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The columns of a parquet file, and the number of each row, from 1."""
-    from fedrevive_core.records import read_table
-
-    table = read_table(path, KINDS, [name for name in KINDS if name not in REQUIRED])
-    _check_names(path, table.column_names)
-    check_jobs(jobs=table.num_rows)
-    columns = {name: table[name].to_numpy() for name in table.column_names}
-    return columns, np.arange(1, table.num_rows + 1)
-
-
-def _check_names(path: Path, names: list[str]) -> None:
-    for name in names:
-        if name not in KINDS or names.count(name) > 1:
-            what = "is there twice" if name in KINDS else f"is unknown: {choices(name, KINDS)}"
-            raise ConfigError(f"{path.name}: the column {name[:40]!r} {what}")
-    for name in REQUIRED:
-        if name not in names:
-            raise ConfigError(f"{path.name}: there is no column {name}; needed are {', '.join(REQUIRED)}")
-
-
-def _checked(columns: dict[str, np.ndarray], place: Callable[[int], str], federation: FederationConfig | None) -> Jobs:
+def _checked(columns: dict[str, np.ndarray], place: Place, federation: FederationConfig | None) -> Jobs:
     """The jobs that the `columns` of a file describe. Raises ConfigError for the first thing that cannot be."""
-
-    def refuse(wrong: np.ndarray, words: Callable[[int], str], rows: np.ndarray | None = None) -> None:
-        if wrong.any():
-            row = int(wrong.argmax() if rows is None else rows[wrong.argmax()])
-            raise ConfigError(f"{place(row)}: {words(row)}")
-
+    refuse = partial(refuse_row, place)
     client, start, end = (np.asarray(columns[name]) for name in REQUIRED)
     start, end = start.astype(float), end.astype(float)
     count, ours = len(client), "format" in columns

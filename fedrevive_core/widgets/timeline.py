@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedrevive_core.config import SCHEDULES, FederationConfig, RunConfig, Schedule, build
+from fedrevive_core.errors import ConfigError
 from fedrevive_core.plots import Plot, draw_timeline, empty_figure
 from fedrevive_core.timeline import Timeline, simulate_timeline
 from fedrevive_core.widgets.panel import Panel, choice, slider
@@ -14,6 +15,7 @@ ALL_ALIKE: dict[str, Any] = {
     part: {"kind": "constant", "means": [mean], "odds": [1.0]}
     for part, mean in (("training", 1.3), ("download", 0.1), ("upload", 0.2))
 }
+DEVICES_LOST = "devices, jobs lost"  # what is not finished in an interval; with "devices", it is paused
 STRAGGLERS = 0.1  # share of clients, on average
 
 
@@ -34,21 +36,31 @@ def explore_timeline(
     if isinstance(start, str):
         start = build(start, "fedrevive")
     federation = start.federation if isinstance(start, RunConfig) else start
-    schedules = {**SCHEDULES, "constant, all alike": ALL_ALIKE}
+    schedules = {**SCHEDULES, DEVICES_LOST: SCHEDULES["devices"], "constant, all alike": ALL_ALIKE}
     known = [name for name, schedule in schedules.items() if Schedule.from_dict(schedule) == federation.schedule]
     if not known:
         schedules["as given"] = federation.schedule.model_dump()
+    devices = federation.devices
+    if devices.trace is None:  # those of a job on lab-digits
+        devices = build("lab-digits", "fedrevive", schedule="devices").federation.devices
+    else:
+        known = [DEVICES_LOST if devices.unfinished == "lost" else "devices"]
+    unfinished = {"devices": "paused", DEVICES_LOST: "lost"}
     figure = empty_figure()
 
     def draw(schedule: str, slowdown: int, seed: int, buffer_size: int, **sizes: int) -> Plot:
-        chosen = FederationConfig.from_dict(
-            {
-                **sizes,
-                "buffer_size": buffer_size,
-                "schedule": with_stragglers(schedules[schedule], slowdown),
-                "max_versions": max(1, num_arrivals // buffer_size),
+        if schedule in unfinished:
+            if slowdown > 1:
+                raise ConfigError(f"1 client in 10 slower = {slowdown}: devices have their own speeds, choose 1")
+            delays: dict[str, Any] = {
+                "schedule": "devices",
+                "devices": {**devices.model_dump(), "unfinished": unfinished[schedule]},
+                "time_unit": federation.time_unit,
             }
-        )
+        else:
+            delays = {"schedule": with_stragglers(schedules[schedule], slowdown)}
+        budget = max(1, num_arrivals // buffer_size)
+        chosen = FederationConfig.from_dict({**sizes, **delays, "buffer_size": buffer_size, "max_versions": budget})
         draw_timeline(figure, simulate_timeline(chosen, seed))
         return figure
 

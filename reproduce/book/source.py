@@ -17,7 +17,7 @@ ROOT = Path(fedrevive_core.__file__).parents[1]
 CONTENTS = {
     "Begin": ["docs/INSTALL", "docs/GUIDE", "docs/GLOSSARY"],
     "Notebooks": [],
-    "Method": ["docs/METHODS", "docs/TEXT", "docs/FAULTS", "docs/LIVE", "docs/ARCHITECTURE"],
+    "Method": ["docs/METHODS", "docs/TEXT", "docs/FAULTS", "docs/LIVE", "docs/DEVICES", "docs/ARCHITECTURE"],
     "Results": ["docs/RESULTS", "docs/SPEED", "reproduce/README"],
     "Teach": ["docs/TEACHING", "docs/HANDOUT", "docs/CLASSROOM"],
     "API": [],

@@ -14,14 +14,14 @@ from reproduce.cli.live import live
 from reproduce.cli.notebooks import book, lab, notebook
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
-from reproduce.cli.tools import bench, doctor, gpu, seed_texts, verify
+from reproduce.cli.tools import bench, convert_trace, doctor, gpu, seed_texts, verify
 
 __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last release looks for main here
 
 # By what one wants to do, as `--help` shows them.
 COMMANDS = {
     "Understand": (presets, timeline),
-    "Reproduce": (quickstart, run, live, compare, sweep, report, pack, evidence, branch, seed_texts),
+    "Reproduce": (quickstart, run, live, compare, sweep, report, pack, evidence, branch, seed_texts, convert_trace),
     "Teach": (lab, notebook, book),
     "Check": (verify, doctor, bench, gpu),
 }

@@ -185,3 +185,28 @@ def seed_texts(
     check_new(out)
     write_seeds(model, class_names(preset), per_class, out)
     print(f"Written: {out}")
+
+
+def convert_trace(
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="Availability: JSON, or a pickle of FedScale.")],
+    out: Annotated[Path, directory("New directory for the two tables, a value of `federation.devices.trace`.")],
+    speed: Annotated[
+        Path | None,
+        typer.Option("--speed", metavar="FILE", help="FedScale's pickle of speeds; without, three classes are drawn."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, max=10**6, help="Samples of a step, for `--speed`.")
+    ] = 32,
+) -> None:
+    """Convert a public trace of real devices (FLASH, FLHetBench, FedScale): docs/DEVICES.md. No identifiers are kept.
+
+    ```
+    fedrevive convert-trace cached_timers.json --out runs/trace
+    ```
+    """
+    from reproduce.traces import convert
+
+    check_free(out)
+    found = convert(source, out, speed, batch_size)
+    print_table("Devices", [{"quantity": name, "value": f"{value:.6g}"} for name, value in found.items()])
+    print(f"Written: {out}")

@@ -12,6 +12,9 @@ from typing import Any
 def main(connection: Connection, values: Mapping[str, Any], client: int, slowdown: float) -> None:
     """Serve until the server is gone. values: the run's configuration. slowdown: how many times as long a job lasts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its clients
+    from reproduce.live.lean import without_compiler
+
+    without_compiler()
     import torch
 
     from fedrevive_core.config import RunConfig

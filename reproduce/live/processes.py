@@ -35,6 +35,7 @@ class Client:
         self.limit = 4 * size + WORDS_LIMIT
         self.jobs: queue.Queue[tuple[int, bytes] | None] = queue.Queue(1)
         self.why, self.joined, self.started = "its process has ended", False, time.monotonic()
+        self.refused = False  # it will not be better next time
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         arguments = (theirs, config.to_dict(), number, slowdown)
@@ -47,8 +48,9 @@ class Client:
     def _serve(self, pipe: Connection) -> None:
         try:
             words, _ = unpack(pipe.recv_bytes(self.limit))
-            if refused := check_hello(words, self.number, self.config, self.data):
-                raise ValueError(refused)
+            if why := check_hello(words, self.number, self.config, self.data):
+                self.refused = True
+                raise ValueError(why)
             self.joined = True
             self.events.put(Event(self.number, "joined"))
             while (asked := self._next_job()) is not None:
@@ -139,7 +141,8 @@ class Processes:
             if event.kind == "result":
                 self.failures[event.client] = 0
             elif event.kind == "gone":
-                self.failures[event.client] += 1
+                refused = self.clients[event.client].refused
+                self.failures[event.client] = MOST_FAILURES if refused else self.failures[event.client] + 1
                 if self.failures[event.client] < MOST_FAILURES:
                     self.again[event.client] = time.monotonic() + self.pause
         return events

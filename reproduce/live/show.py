@@ -10,9 +10,10 @@ from typing import Protocol
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from fedrevive_core.simulation import Progress
 from reproduce.live.run import LiveRun
@@ -65,14 +66,17 @@ class _Screen:
             self.live.update(table(self.title, run, self.slowdowns), refresh=True)
 
 
-def table(title: str, run: LiveRun, slowdowns: Sequence[float]) -> Table:
+def table(title: str, run: LiveRun, slowdowns: Sequence[float]) -> Group:
     """Who works on what, since when and from which version; how stale the last update of each client was."""
     done, log = run.num_processed, run.log
-    left = f", about {(run.num_arrivals - done) * log.now() / done:.0f} s left" if done else ""
-    accuracy = f"version {run.version}, accuracy {_accuracy(run):.3f}"
-    heading = f"{title}: {done} of {run.num_arrivals} arrivals, {accuracy}, {log.now():.0f} s{left}"
-    grid = Table(title=heading, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("client", "slowdown", "works on", "since", "arrivals", "lost", "last staleness"):
+    if log.client:
+        left = f", about {(run.num_arrivals - done) * log.now() / done:.0f} s left" if done else ""
+        state = f"version {run.version}, accuracy {_accuracy(run):.3f}, {log.now():.0f} s{left}"
+        heading = f"{title}: {done} of {run.num_arrivals} arrivals, {state}"
+    else:
+        heading = f"{title}: the clients start, {len(run.present)} of {len(slowdowns)} are there"
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("client", "slowdown", "works on", "since", "arrivals", "lost", "staleness"):
         grid.add_column(name, justify="left" if name == "works on" else "right")
     arrived = np.array([log.client[job] for job in log.arrivals], dtype=np.int64)
     lost = [log.client[job] for job in log.lost]
@@ -83,11 +87,11 @@ def table(title: str, run: LiveRun, slowdowns: Sequence[float]) -> Table:
             base = log.dispatched_after[job] // run.config.federation.buffer_size
             work, since = f"job {job} from version {base}", f"{log.now() - log.dispatched[job]:.1f} s"
         else:
-            work, since = ("waits" if client in run.present else "is not there"), ""
+            work, since = ("waits" if client in run.present else "is not there" if log.client else "starts"), ""
         own = np.flatnonzero(arrived == client)
         last = str(staleness[own[-1]]) if len(own) else ""
         grid.add_row(str(client), f"{slowdown:g}", work, since, str(len(own)), str(lost.count(client)), last)
-    return grid
+    return Group(Text(heading, style="bold"), grid)
 
 
 def _accuracy(run: LiveRun) -> float:

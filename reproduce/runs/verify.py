@@ -51,7 +51,7 @@ def repeat(record: Record, directory: Path, warn: Callable[[str], None]) -> Reco
         warn(f"{'; '.join(others)}: bits may differ for this reason alone")
     device = "cpu" if then["device"] == "cpu" else "cuda"
     federation = config.federation
-    if federation.timeline is not None:  # the record holds it, and the file may have changed
+    if federation.reads_files:  # the record holds the timeline, and the files may have changed
         federation = federation.model_copy(update={"timeline": str(directory), "time_unit": 1.0})
     again = run(
         config.model_copy(update={"device": device, "num_threads": then["num_threads"], "federation": federation})

@@ -38,6 +38,7 @@ PANELS: dict[str, tuple[int, dict[str, Any]]] = {
     "03_synthesis": (1, TINY["03_synthesis"]),
     "05_fedrevive": (2, TINY["05_fedrevive"]),
     "06_ablations": (1, {}),
+    "12_real_clients": (2, TINY["12_real_clients"]),
 }
 
 # A median above this says that something is broken, on however busy a machine; what is promised (300 ms) is read off
@@ -309,6 +310,19 @@ def test_a_button_trains_and_its_branch_joins_the_figure(opened: tuple[str, Any,
     panel.get_by_text(re.compile("^Trained: ")).wait_for()
     panel.screenshot(path=OUT / "branch.png")
     assert not [error for error in errors if not any(re.search(pattern, error) for pattern in HARMLESS)]
+
+
+@pytest.mark.parametrize("opened", ["12_real_clients"], indirect=True)
+def test_a_button_starts_real_processes(opened: tuple[str, Any, list[str]]) -> None:
+    _, page, _ = opened
+    panel = page.locator(".fedrevive-panel").first
+    before = panel.evaluate(DIGEST)
+    panel.get_by_role("button", name="Start 6 processes").click()
+    panel.get_by_text(re.compile("of 6 are there")).wait_for()
+    panel.screenshot(path=OUT / "processes.png")
+    panel.get_by_text("Finished: this is your own run.").wait_for()
+    assert panel.evaluate(DIGEST) != before, f"no new figure; the panel says: {panel.inner_text()}"
+    panel.screenshot(path=OUT / "processes-done.png")
 
 
 @pytest.mark.parametrize("opened", ["01_staleness"], indirect=True)

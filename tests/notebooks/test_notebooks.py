@@ -44,6 +44,7 @@ TINY: dict[str, dict[str, Any]] = {
     "08_reproduce": {},  # reads records
     "10_quiz": {},
     "11_from_scratch": {"num_versions": 3},
+    "12_real_clients": {"num_arrivals": 12, "versions": 12, "slowdowns": [1, 1, 1, 1, 2, 3]},
 }
 EXERCISES = {"10_quiz": (12, 12), "11_from_scratch": (8, 8)}  # fewest and most; elsewhere from 2 to 4
 SOLUTION_LINES = 40  # of a cell that holds a whole piece of the method

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -257,18 +258,21 @@ def test_slowdowns_go_round():
 
 
 def test_the_table_says_who_works_on_what(tmp_path):
-    live = LiveRun(config_for(tmp_path / "out", clients=3, federation__concurrency=2), 60)
+    """At first who is there; then a line for each client, and none is broken on a terminal of 80 columns."""
+    live = LiveRun(config_for(tmp_path / "out", clients=3, arrivals=111, federation__concurrency=2), 60)
     seen = []
 
     def show(run: LiveRun) -> None:
-        if run.num_processed == 7:
-            console = Console(file=io.StringIO(), width=120)
-            console.print(table("live", run, [1, 2, 5]))
-            seen.append(console.file.getvalue())
+        console = Console(file=io.StringIO(), width=80)
+        console.print(table("live", run, [1, 2, 5]))
+        seen.append(console.file.getvalue())
 
+    show(live)
+    assert "live: the clients start, 0 of 3 are there" in seen[0]
+    assert seen[0].count("starts") == 3
     live.serve(Here(live.config, gone=((0, 3),)), show=show)
-    text = seen[0]
-    assert "live: 7 of 24 arrivals, version 7, accuracy 0." in text
+    (text,) = [text for text in seen if "live: 107 of 111 arrivals, version 107, accuracy 0." in text]
     assert text.count("job ") == 2
     assert text.count("waits") == 1
+    assert re.search(r" job 1\d\d from version 10\d ", text)
     assert [line.split()[0] for line in text.splitlines()[4:7]] == ["0", "1", "2"]

@@ -9,15 +9,20 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
 import pytest
 from helpers import SMALL
 
+from fedrevive_core.config import RunConfig
 from fedrevive_core.records import first_difference
 from fedrevive_core.records.record import Record
 from fedrevive_core.simulation.simulation import run
+from reproduce.live import processes
+from reproduce.live.messages import hello, pack
+from reproduce.live.settings import live_config
 
 pytestmark = pytest.mark.processes
 
@@ -41,6 +46,34 @@ def live(out: Path, *words: str) -> subprocess.Popen:
     return subprocess.Popen(
         [*command, "--out", str(out), "--checkpoint-every", "1", "--timeout", "10", *SETTINGS, *words]
     )
+
+
+def main(connection: Connection, values: dict, client: int, slowdown: float) -> None:
+    """In place of `main` of the client's program: an older package, and another preset."""
+    words = hello(client, RunConfig.from_dict(values), "data")
+    other = live_config("lab-styles", "fedrevive", 0, 2, 9, Path("out"), {})
+    words |= {"version": "0.0.9"} if client == 0 else {"config": other.to_dict()}
+    connection.send_bytes(pack(words))
+    time.sleep(60)
+
+
+def test_who_is_refused_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides are named, and nobody waits for five starts."""
+    monkeypatch.setattr(processes, "client_program", sys.modules[__name__])
+    config = live_config("lab-digits", "fedrevive", 0, 2, 9, Path("out"), {})
+    transport = processes.Processes(config, "data", [1, 1], 10, pause=0)
+    events, latest = [], time.monotonic() + 300
+    try:
+        while len(transport.given_up) < 2:
+            assert time.monotonic() < latest
+            events += transport.wait(1)
+        assert transport.wait(0.1) == []
+    finally:
+        transport.close()
+    older, other = sorted(events)
+    assert older.why.startswith("it has version 0.0.9 (code ")
+    assert f"of the package, and the server {hello(0, config, '')['version']} (code" in older.why
+    assert other.why == "it has the preset lab-styles, and the server lab-digits"
 
 
 def num_arrivals(out: Path) -> int:

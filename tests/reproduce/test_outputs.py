@@ -34,8 +34,8 @@ TINY = SMALL | {"federation.max_versions": 4}
 SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 LIVE = [word for pair in zip(SETTINGS[::2], SETTINGS[1::2], strict=True) for word in pair
         if not pair[1].startswith("federation.")]  # fmt: skip
-# For every command: its arguments. OUT is where it is told to write, SWEEP a finished sweep, RECORD a run of it, and
-# KEPT holds checkpoints.
+# For every command: its arguments. OUT is where it is told to write, SWEEP a finished sweep, RECORD a run of it,
+# KEPT holds checkpoints, and TRACE says when a device was there.
 COMMANDS = {
     "presets": (),
     "timeline": ("--plot", "OUT/t.png", *SETTINGS),
@@ -49,6 +49,7 @@ COMMANDS = {
     "evidence": (),
     "branch": ("KEPT", "--out", "OUT"),
     "seed-texts": ("--model", "none", "--out", "OUT/seeds.jsonl"),
+    "convert-trace": ("TRACE", "--out", "OUT"),
     "notebook": ("01_staleness", "--out", "OUT/copy.ipynb"),
     "book": ("--out", "OUT"),
     "lab": ("OUT",),
@@ -63,7 +64,18 @@ COMMANDS = {
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
 ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
 WRITTEN = {"out", "plot", "folder"}  # parameters that are paths, as those of READ
-READ = {"recorded", "check", "source", "runs", "directories", "directory", "students", "submissions", "released"}
+READ = {
+    "recorded",
+    "check",
+    "source",
+    "runs",
+    "directories",
+    "directory",
+    "students",
+    "submissions",
+    "released",
+    "speed",
+}
 CASES = [(name, place) for name in COMMANDS for place in ("parent", "inside", "failing")]
 CASES = [case for case in CASES if case[0] not in ("presets", "verify", "doctor") or case[1] == "inside"]
 CASES += [(name, "inside, with links") for name in ON_A_SWEEP]
@@ -96,6 +108,8 @@ def made(tmp_path_factory):
         comparison.run_comparison(experiment, directory / "sweep", 1)
     run(small("fedbuff", federation__max_versions=4), progress=False, checkpoints=directory / "kept", keep_every=2)
     (directory / "handed-in" / "ana").mkdir(parents=True)
+    trace = {"a": {"trace_start": 0, "trace_end": 9, "ready_time": [[1, 5]]}}
+    (directory / "trace.json").write_text(json.dumps(trace), encoding="utf-8")
     return directory
 
 
@@ -192,6 +206,7 @@ def test_what_is_not_ours_is_never_changed(call, made, quick, tmp_path, monkeypa
     words = {
         "OUT": out, "SWEEP": made / "sweep", "EXPERIMENT": made / "sweep" / "experiment.yaml", "KEPT": made / "kept",
         "RECORD": next((made / "sweep" / "runs").iterdir()), "HANDED_IN": made / "handed-in",
+        "TRACE": made / "trace.json",
     }  # fmt: skip
     code, _, error = call(*command.split(), *(words.get(a) or a.replace("OUT/", f"{out}/") for a in COMMANDS[command]))
     after = state(parent, outside)

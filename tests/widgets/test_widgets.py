@@ -173,6 +173,27 @@ def test_the_explorer_starts_from_a_preset_a_run_or_a_federation() -> None:
         explore_timeline("lab-digit")
 
 
+def test_devices_are_choices_and_have_their_own_speeds() -> None:
+    def label(panel: Panel) -> str:
+        return panel.draw(**{name: control.value for name, control in panel.controls.items()}).axes[0].get_xlabel()
+
+    config = build("lab-digits", "fedbuff", schedule="devices", overrides={"federation.devices.unfinished": "lost"})
+    panel = explore_timeline(config, num_arrivals=200)
+    assert panel.controls["schedule"].value == "devices, jobs lost"
+    assert label(panel) == "simulated time (seconds)"
+    before = panel.image.value
+    panel.controls["schedule"].value = "devices"
+    assert panel.image.value != before
+    panel.controls["slowdown"].value = 5
+    assert "Not drawn: 1 client in 10 slower = 5: devices have their own speeds, choose 1" in panel.status.value
+    panel.controls["schedule"].value = "default"
+    assert label(panel) == "simulated time (unitless)"
+    plain = explore_timeline("lab-digits", num_arrivals=200)
+    assert plain.controls["schedule"].value == "default"
+    plain.controls["schedule"].value = "devices"
+    assert label(plain) == "simulated time (seconds)"
+
+
 def test_a_schedule_of_ones_own_is_one_choice_more_and_a_known_one_is_not_offered_twice() -> None:
     own = explore_timeline(federation(9, 3, schedule=steady(2.0), max_versions=1), num_arrivals=20)
     assert own.controls["schedule"].value == "as given"
