@@ -7,7 +7,7 @@ CONSTRAINTS ?= constraints.txt
 # Two processes of one thread each beat one of two threads.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: quickstart test test-processes test-notebooks test-browser test-lowest bench-peers torture evidence-quick book lab lab-light lint constraints clean
+.PHONY: quickstart test test-processes test-notebooks test-browser test-flower test-lowest bench-peers torture evidence-quick book lab lab-light lint constraints clean
 
 quickstart: $(VENV)/.base  ## run the main job and print the path of its page
 	$(BIN)/python -m reproduce quickstart
@@ -23,6 +23,11 @@ test-notebooks: $(VENV)/.test  ## every notebook at its defaults, unsolved and s
 
 test-browser: $(VENV)/.browser  ## every widget in JupyterLab and the book, in a real browser
 	$(PYTEST) -m browser tests/notebooks
+
+# Flower wants older versions of these, and other programs of .venv need not.
+FLOWER := .venv-flower
+test-flower: $(FLOWER)/.test  ## a SuperLink and SuperNodes on this machine, one of which is killed
+	OMP_NUM_THREADS=1 $(FLOWER)/bin/python -m pytest -m flower
 
 LOWEST := .venv-lowest
 test-lowest:  ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own
@@ -74,7 +79,7 @@ constraints: $(VENV)/.lint  ## write constraints.txt: what .venv holds, and what
 	sed -E -i '/^(cuda-|nvidia-|triton|sympy|mpmath|networkx|setuptools)/d; s/^(torch|torchvision)==/\1<=/' constraints.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(LIGHT) build *.egg-info
+	rm -rf $(VENV) $(FLOWER) $(LOWEST) $(LIGHT) build *.egg-info
 
 # One stamp per set of packages; each also installs the project itself, editable.
 $(VENV)/.notebooks: EXTRAS := [notebooks]
@@ -95,7 +100,14 @@ $(LIGHT)/.light: requirements-light.txt pyproject.toml constraints.txt | $(LIGHT
 	$(LIGHT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(VENV)/bin/python $(LIGHT)/bin/python:
+$(FLOWER)/.test: pyproject.toml constraints.txt | $(FLOWER)/bin/python
+	@echo "Installing (PyTorch is several GB, once) ..."
+	sed -E '/^(packaging|rich|typer)=/d' $(CONSTRAINTS) > $(FLOWER)/constraints.txt
+	$(FLOWER)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(FLOWER)/constraints.txt --editable '.[test,flower]'
+	@touch $@
+
+$(VENV)/bin/python $(LIGHT)/bin/python $(FLOWER)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(patsubst %/bin/python,%,$@)

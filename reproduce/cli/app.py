@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 from reproduce.cli.bundle import bundle
 from reproduce.cli.classroom import collect, release
 from reproduce.cli.door import main
-from reproduce.cli.live import live
+from reproduce.cli.live import live, node
 from reproduce.cli.notebooks import book, lab, notebook
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
@@ -21,7 +21,9 @@ __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last re
 # By what one wants to do, as `--help` shows them.
 COMMANDS = {
     "Understand": (presets, timeline),
-    "Reproduce": (quickstart, run, live, compare, sweep, report, pack, evidence, branch, seed_texts, convert_trace),
+    "Reproduce": (
+        quickstart, run, live, node, compare, sweep, report, pack, evidence, branch, seed_texts, convert_trace,
+    ),  # fmt: skip
     "Teach": (lab, notebook, book),
     "Check": (verify, doctor, bench, gpu),
 }

@@ -6,7 +6,6 @@ message has a largest size, and its values are checked one by one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -17,13 +16,13 @@ from fedrevive_core.config import RunConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.records import code_hash
 
-WORDS_LIMIT = 2**16  # bytes of the JSON of a message
+NOBODY = -1  # in place of the number of a client that is not known
 
 
 class Event(NamedTuple):
-    """What the server learns of a `client`: it has 'joined', sends a 'result' or is 'gone'.
+    """What the server learns of a `client`: it has 'joined', sends a 'result', is 'gone' or was 'refused'.
 
-    state: bytes of the result. why: it is gone, in words.
+    client: NOBODY if it was refused before it said who it is. state: bytes of the result. why: it is gone or refused.
     """
 
     client: int
@@ -52,25 +51,6 @@ class Transport(Protocol):
         """Part with all clients for good."""
 
 
-def pack(words: Mapping[str, Any], state: bytes = b"") -> bytes:
-    """A message of some `words` and a state."""
-    return json.dumps(words).encode() + b"\n" + state
-
-
-def unpack(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """The words and the state of a message. Raises ValueError for what is none."""
-    line, _, state = message.partition(b"\n")
-    if len(line) > WORDS_LIMIT:
-        raise ValueError(f"the words of a message take {len(line):,} bytes, and at most {WORDS_LIMIT:,} are read")
-    try:
-        words = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("a message is no JSON") from None
-    if not isinstance(words, dict):
-        raise ValueError("a message is no JSON object")
-    return words, state
-
-
 def to_bytes(state: np.ndarray) -> bytes:
     """A state (size,) as little-endian float32."""
     return np.ascontiguousarray(state, dtype="<f4").tobytes()
@@ -81,10 +61,14 @@ def from_bytes(state: bytes) -> np.ndarray:
     return np.frombuffer(state, dtype="<f4").astype(np.float32)
 
 
+def package() -> dict[str, str]:
+    """Which version of this package it is."""
+    return {"version": fedrevive_core.__version__, "code": code_hash()}
+
+
 def hello(client: int, config: RunConfig, data: str) -> dict[str, Any]:
     """What a client says of itself first; `data` is the fingerprint of the data set."""
-    package = {"version": fedrevive_core.__version__, "code": code_hash()}
-    return {"client": client, **package, "config": config.to_dict(), "data": data}
+    return {"client": client, **package(), "config": config.to_dict(), "data": data}
 
 
 def check_hello(words: Mapping[str, Any], client: int, config: RunConfig, data: str) -> str:
@@ -95,6 +79,8 @@ def check_hello(words: Mapping[str, Any], client: int, config: RunConfig, data: 
     if (words.get("version"), words.get("code")) != (ours["version"], ours["code"]):
         theirs = f"{words.get('version')!s:.20} (code {words.get('code')!s:.12})"
         return f"it has version {theirs} of the package, and the server {ours['version']} (code {ours['code'][:12]})"
+    if why := words.get("why"):
+        return f"it cannot take part: {why!s:.300}"
     try:
         other = RunConfig.from_dict(words.get("config") or {})
     except ConfigError as error:

@@ -17,7 +17,8 @@ from threading import Thread
 
 from fedrevive_core.config import RunConfig
 from reproduce.live import client as client_program
-from reproduce.live.messages import WORDS_LIMIT, Event, check_hello, pack, unpack
+from reproduce.live.messages import Event, check_hello
+from reproduce.live.wire import WORDS_LIMIT, pack, unpack
 
 START = 900.0  # seconds within which a client must have said hello
 PAUSE = 2.0  # seconds before a client that is gone is started again

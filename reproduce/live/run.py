@@ -16,7 +16,7 @@ from fedrevive_core.records import Record
 from fedrevive_core.seeding import stream
 from fedrevive_core.simulation import Simulation, checkpoint, num_threads
 from reproduce.live.log import Log
-from reproduce.live.messages import Event, Transport, from_bytes, to_bytes
+from reproduce.live.messages import NOBODY, Event, Transport, from_bytes, to_bytes
 
 EVENTS_KEPT = 1000  # newest events that a record keeps
 WRONG_SIZE, NON_FINITE = FAULTS.index("wrong_size"), FAULTS.index("non_finite")
@@ -110,6 +110,8 @@ class LiveRun(Simulation):
         elif event.kind == "gone":
             self.present.discard(client)
             self.lose(client, CRASH, f"is gone: {event.why}")
+        elif event.kind == "refused":
+            self.note(client, f"is refused: {event.why}")
         elif client in self.at_work:
             return self.arrive(client, event.state)
         return False
@@ -160,8 +162,9 @@ class LiveRun(Simulation):
             federation.num_clients - 1 if self.log.client else federation.num_clients - federation.concurrency
         ):
             left = federation.num_clients - len(given_up)
+            last = f", the last that ended {self.events[-1]['what']}" if self.events else ""
             raise ConfigError(
-                f"{left} of {federation.num_clients} clients are left, the last that ended {self.events[-1]['what']}: "
+                f"{left} of {federation.num_clients} clients are left{last}: "
                 "see to it that they can run; --resume continues from a checkpoint"
             )
 
@@ -169,7 +172,7 @@ class LiveRun(Simulation):
         """Add to the events of the run."""
         self.events.append({"time": round(self.log.now(), 3), "client": client, "what": what})
         del self.events[:-EVENTS_KEPT]
-        self.told(f"{self.log.now():.1f} s: client {client} {what}")
+        self.told(f"{self.log.now():.1f} s: {'a client' if client == NOBODY else f'client {client}'} {what}")
 
     def record(self) -> Record:
         """The record of the run as far as it has come, with the events."""

@@ -32,7 +32,7 @@ class OutputDirectory:
         self.out, self.partial = out, named.with_name(named.name + ".partial")
         self.every, self.keep_every, self.allow_other_code = checkpoint_every, keep_every, allow_other_code
         with writing(out):
-            self.is_finished = resume and (out / "run.json").exists()
+            self.is_finished = self.was_finished = resume and (out / "run.json").exists()
         if not self.is_finished:
             check_free(out)
         check_writable(self.partial)
@@ -88,5 +88,5 @@ def finish(record: Record, output: OutputDirectory, as_json: bool) -> None:
         print(json.dumps(record.summary))
         return
     print_table(f"{record.config.preset}, seed {record.config.seed}", comparison_table([record]))
-    how = " (it was finished before; nothing was run)" if output.is_finished else ""
+    how = " (it was finished before; nothing was run)" if output.was_finished else ""
     console.print(f"Record: {output.out}{how}", soft_wrap=True)

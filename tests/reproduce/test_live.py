@@ -19,10 +19,11 @@ from fedrevive_core.records import first_difference
 from fedrevive_core.records.record import Record
 from fedrevive_core.simulation.simulation import run
 from reproduce.live.log import Log
-from reproduce.live.messages import Event, check_hello, from_bytes, hello, pack, to_bytes, unpack
+from reproduce.live.messages import Event, check_hello, from_bytes, hello, to_bytes
 from reproduce.live.run import LiveRun
 from reproduce.live.settings import live_config, parse_slowdowns
 from reproduce.live.show import table
+from reproduce.live.wire import pack, unpack
 
 SETTINGS = {name: value for name, value in SMALL.items() if not name.startswith("federation.")}
 

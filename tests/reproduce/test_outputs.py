@@ -42,6 +42,7 @@ COMMANDS = {
     "quickstart": ("--out", "OUT"),
     "run": ("--method", "fedbuff", "--out", "OUT", *SETTINGS),
     "live": ("--method", "fedbuff", "--clients", "3", "--arrivals", "6", "--out", "OUT", *LIVE),
+    "node": ("--superlink", "127.0.0.1:8000", "--client", "0"),
     "compare": ("--methods", "fedbuff", "--seeds", "0", "--out", "OUT", *SETTINGS),
     "sweep": ("EXPERIMENT", "--out", "OUT", "--resume"),
     "report": ("OUT",),
@@ -77,7 +78,7 @@ READ = {
     "speed",
 }
 CASES = [(name, place) for name in COMMANDS for place in ("parent", "inside", "failing")]
-CASES = [case for case in CASES if case[0] not in ("presets", "verify", "doctor") or case[1] == "inside"]
+CASES = [case for case in CASES if case[0] not in ("presets", "node", "verify", "doctor") or case[1] == "inside"]
 CASES += [(name, "inside, with links") for name in ON_A_SWEEP]
 
 
@@ -123,6 +124,7 @@ def quick(monkeypatch, tmp_path):
 
     monkeypatch.setattr(executors, "LocalExecutor", Inline)
     monkeypatch.setattr("reproduce.live.embedded.Processes", lambda config, *_: Here(config))
+    monkeypatch.setattr("reproduce.live.node.run_node", lambda *_: 0)
     monkeypatch.setattr(comparison, "comparison", lambda *given: original(*given[:-1], TINY))
     monkeypatch.setattr(notebook_runner.papermill, "execute_notebook", executed)
     monkeypatch.setattr(notebook_runner, "shipped", lambda: ["01_staleness"])
