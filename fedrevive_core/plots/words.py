@@ -76,7 +76,8 @@ def _curves(axes: Axes) -> list[Line2D]:
 
     Shorter lines mark a place, which the legend names.
     """
-    in_errorbars = {id(shown.lines[0]) for shown in axes.containers if isinstance(shown, ErrorbarContainer)}
+    errorbars = [shown.lines for shown in axes.containers if isinstance(shown, ErrorbarContainer)]
+    in_errorbars = {id(line) for dots, caps, _ in errorbars for line in (dots, *caps)}
     curves = [line for line in axes.lines if np.size(line.get_xdata()) > 2 and id(line) not in in_errorbars]
     return [line for line in curves if not str(line.get_label()).startswith("_")] or curves
 
@@ -95,20 +96,25 @@ def _errorbar(axes: Axes, shown: ErrorbarContainer) -> str:
     for number, (x, y) in enumerate(np.column_stack([line.get_xdata(orig=False), line.get_ydata(orig=False)])):
         ends = [np.sort(bar.get_segments()[number], axis=0) for bar in bars]  # along x, or along y
         axis = axes.xaxis if ends and np.ptp(ends[0][:, 0]) > 0 else axes.yaxis
-        column, value, at = (0, x, _value(axes.yaxis, y)) if axis is axes.xaxis else (1, y, _value(axes.xaxis, x))
+        column, value, at = (0, x, _at(axes.yaxis, y)) if axis is axes.xaxis else (1, y, _at(axes.xaxis, x))
         spread = [f" ({_value(axis, end[0, column])} to {_value(axis, end[1, column])})" for end in ends]
         said.append(f"{at}: {_value(axis, value)}{''.join(spread[:1])}")
-    return ", ".join(said)
+    name = "" if str(shown.get_label()).startswith("_") else f"{_plain(str(shown.get_label()))}: "
+    return name + ", ".join(said)
+
+
+def _at(axis: Axis, place: float) -> str:
+    """What stands at `place`: what is drawn side by side stands around a tick with a word."""
+    if isinstance(axis.get_major_locator(), FixedLocator):
+        place = min(axis.get_majorticklocs(), key=lambda tick: abs(tick - place))
+    return _value(axis, round(place, 6))
 
 
 def _bar(axes: Axes, bar: Any) -> str:
     middle = bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2
     if bar.get_x() == 0 and isinstance(axes.yaxis.get_major_locator(), FixedLocator):  # horizontal
         return f"{_value(axes.yaxis, middle[1])}: {_value(axes.xaxis, bar.get_width())}"
-    place = round(middle[0], 6)
-    if isinstance(axes.xaxis.get_major_locator(), FixedLocator):  # bars side by side stand around their tick
-        place = min(axes.get_xticks(), key=lambda tick: abs(tick - place))
-    return f"{_value(axes.xaxis, place)}: {_value(axes.yaxis, bar.get_height())}"
+    return f"{_at(axes.xaxis, middle[0])}: {_value(axes.yaxis, bar.get_height())}"
 
 
 def _text(axes: Axes, text: Any) -> str:

@@ -52,7 +52,7 @@ def intake(arrivals: Mapping[str, Any], config: RunConfig) -> tuple[np.ndarray, 
     taught_k = sum over blended distilled updates i of beta_i / M_i, if k sent one of their M_i teachers: the last
     `num_teachers` models that were accepted and not refused as teachers, arrival i included.
     Rejected uploads and distilled updates of zero count nothing. Left out are clipping, moments, the server's rate, and
-    memories (CA2FL, MIFA), which use old updates again.
+    memories (CA2FL, MIFA), which use old updates again. A branch counts all arrivals by its own settings.
     """
     client, beta = np.asarray(arrivals["client"]).astype(np.int64), np.asarray(arrivals["beta"], dtype=float)
     taken, revived = accepted(arrivals), np.asarray(arrivals["revived"], dtype=bool)

@@ -50,6 +50,22 @@ def test_bars_and_intervals_are_named_by_their_ticks() -> None:
     assert in_words(figure) == "Across: seen, new. Up: 0 to 1. new: 0.5 (0.25 to 0.75)."
 
 
+def test_what_stands_side_by_side_has_its_name_and_the_nearest_tick() -> None:
+    figure, axes = a_figure()
+    for place, name in ((-0.2, "held"), (0.2, "taken")):
+        axes.bar([place, place + 1], [3, 4], width=0.3, label=name)
+    axes.set_xticks([0, 1], ["cat", "dog"])
+    axes.set(ylim=(0, 5))
+    axes.legend()
+    assert in_words(figure) == "Across: cat, dog. Up: 0 to 5. held: cat: 3, dog: 4. taken: cat: 3, dog: 4."
+    figure, axes = a_figure()
+    axes.errorbar([-0.1, 0.9, 1.9], [0.5, 0.5, 0.5], [0.25, 0.25, 0.25], fmt="o-", capsize=3, label="FedBuff")
+    axes.set_xticks([0, 1, 2], ["0", "0.5", "1"])
+    axes.set(ylim=(0, 1))
+    shown = ", ".join(f"{skew}: 0.5 (0.25 to 0.75)" for skew in ("0", "0.5", "1"))
+    assert in_words(figure) == f"Across: 0, 0.5, 1. Up: 0 to 1. FedBuff: {shown}."
+
+
 def test_cells_are_named_by_column_and_row_and_the_rest_is_cut() -> None:
     figure, axes = a_figure()
     axes.imshow(np.zeros((2, 2)))
