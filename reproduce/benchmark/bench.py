@@ -23,7 +23,6 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from fedrevive_core.aggregation import new_version
 from fedrevive_core.config import DataConfig, FederationConfig, TrainingConfig, build
@@ -40,6 +39,7 @@ from fedrevive_core.timeline import simulate_timeline
 from fedrevive_core.training import Job, LocalTrainer
 from fedrevive_core.transforms import Preparation
 from reproduce.benchmark import reference
+from reproduce.benchmark.limit import arithmetic_rates, flops_of
 
 CIFAR_AUGMENTATION = {"crop_padding": 4, "flip": True}
 # name: preset (model and synthesis), channels, side, shard, steps of a job, jobs in a batch (the steady state of
@@ -171,28 +171,14 @@ def side_by_side(
     return found | {"ratio_wall": statistics.median(slow / fast for fast, slow in wall)}
 
 
-def matrix_rate(device: torch.device, size: int = 2048) -> float:
-    """Measured FLOP/s of a float32 matrix product: the limit that convolutions are held against."""
-    a = torch.rand(size, size, device=device)
-    times = [_seconds(lambda: a @ a)[device.type == "cuda"] for _ in range(8)]
-    return 2 * size**3 / statistics.median(times[2:])
-
-
-def flops_of(call: Callable[[], object]) -> float:
-    """Counted floating-point operations of convolutions and matrix products in `call`."""
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return float(counter.get_total_flops())
-
-
 def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """What `python -m reproduce bench` measures, as JSON-able values; `quick` takes the smallest workload alone."""
     load = [psutil.getloadavg()[0]]  # of the machine, before and after
     with num_threads(1):
-        limit = matrix_rate(device)
+        rates = arithmetic_rates(device)
         results: dict[str, Any] = {"client steps/s": {}, "revived arrivals/s": {}, "server updates/s": {}}
         for name in ["LabNet 8x8"] if quick else list(WORKLOADS):
-            for kind, measured in _measure(name, device, 2 if quick else 5, limit):
+            for kind, measured in _measure(name, device, 2 if quick else 5, max(rates.values())):
                 results[kind][name] = measured
         results["timeline arrivals/s"] = _timeline(quick)
         results["whole-run versions/s"] = {"FedRevive on lab-digits": _whole_run(device, quick)}
@@ -201,7 +187,7 @@ def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
         "load": [*load, psutil.getloadavg()[0]],
         "cores": psutil.cpu_count(),
         "clock": "wall time" if device.type == "cuda" else "CPU time",
-        "matrix_flops_per_second": limit,
+        "arithmetic_flops_per_second": rates,
         "peak_memory_mib": _peak_memory(device),
         "quick": quick,
         "provenance": provenance(torch.cuda.get_device_name() if device.type == "cuda" else "cpu", 1),
@@ -209,7 +195,7 @@ def run_benchmark(device: torch.device, *, quick: bool) -> dict[str, Any]:
 
 
 def _measure(name: str, device: torch.device, repeats: int, limit: float) -> Iterator[tuple[str, dict[str, float]]]:
-    """What is measured, and its rates, for the workload `name`; limit: FLOP/s of a matrix product."""
+    """What is measured, and its rates, for the workload `name`; limit: FLOP/s of this device."""
     workload = Workload(name, device)
     steps = workload.training.steps * workload.num_jobs
     executor, workload.trainer.executor = workload.trainer.executor, Executor("single")

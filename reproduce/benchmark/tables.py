@@ -36,13 +36,16 @@ def bench_table(measured: dict[str, Any]) -> str:
                 lines.append(f"| {' | '.join([*cells, format(values['ratio_wall'], '.2f'), limit])} |")
     rates = measured["results"]["timeline arrivals/s"].items()
     arrivals = " and ".join(f"{number(rate)} with {clients}" for clients, rate in rates)
+    reached = " and ".join(
+        f"a {name} reached {rate / 1e9:.0f}" for name, rate in measured["arithmetic_flops_per_second"].items()
+    )
     shortened = "Measured with `--quick`: the smallest network, two pairs. " if measured["quick"] else ""
     return "\n".join(
         [
             *lines,
             "",
-            f"{shortened}{busy(measured['load'], measured['cores'])} A matrix product reached "
-            f"{measured['matrix_flops_per_second'] / 1e9:.0f} GFLOP/s on one thread; the whole benchmark "
+            f"{shortened}{busy(measured['load'], measured['cores'])} "
+            f"{reached} GFLOP/s; the whole benchmark "
             f"took {measured['peak_memory_mib'] / 1024:.1f} GiB of memory at its peak. Once its clients are set up, "
             f"the timeline makes {arrivals} arrivals a second.",
         ]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fedrevive_core.models.device import Captured
+from reproduce.benchmark import limit
 from reproduce.benchmark.gpu import checks, probe
 from reproduce.benchmark.gpu.material import preset_names, random_data, tiny
 from reproduce.benchmark.gpu.measure import EXECUTORS, RESULTS, Measurement
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "SECONDS", 0.0)
+    monkeypatch.setattr(limit, "SECONDS", 0.0)
 
 
 def test_all_of_it(call: Any, tmp_path: Path) -> None:

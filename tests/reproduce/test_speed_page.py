@@ -41,11 +41,11 @@ def test_a_busy_machine_is_named(load: list[float], said: str) -> None:
     measured = {
         "results": {"client steps/s": {"LabNet": values}, "timeline arrivals/s": {"N = 1,000": 5000.0}},
         "clock": "CPU time", "load": load, "cores": 2, "quick": False,
-        "matrix_flops_per_second": 97e9, "peak_memory_mib": 1536.0,
+        "arithmetic_flops_per_second": {"matrix product": 97e9, "convolution": 210e9}, "peak_memory_mib": 1536.0,
     }  # fmt: skip
     text = bench_table(measured)
     assert "| client steps | LabNet | 1,234 | 61.8 | 2.00 (1.90 to 2.10) | 2.04 |  |" in text
     assert said in text
-    assert "97 GFLOP/s" in text
+    assert "a matrix product reached 97 and a convolution reached 210 GFLOP/s" in text
     assert "1.5 GiB" in text
     assert "5,000 with N = 1,000" in text

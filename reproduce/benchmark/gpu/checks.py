@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,18 +13,7 @@ from fedrevive_core.config import METHODS
 from fedrevive_core.models import AGREEMENT, Captured
 from fedrevive_core.simulation import Simulation
 from reproduce.benchmark.gpu.material import preset_names, random_data, tiny
-
-
-@contextmanager
-def float32() -> Iterator[None]:
-    """Products and convolutions on a GPU in float32 inside; PyTorch's choice for convolutions is TF32."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+from reproduce.benchmark.limit import float32
 
 
 def ends(preset: str, method: str, device: str, executor: str = "auto") -> tuple[Tensor, Tensor]:

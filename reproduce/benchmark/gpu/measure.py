@@ -20,6 +20,7 @@ from fedrevive_core.simulation import Simulation, num_threads
 from fedrevive_core.timeline import simulate_timeline
 from reproduce.benchmark.gpu import checks, probe
 from reproduce.benchmark.gpu.material import random_data, tiny
+from reproduce.benchmark.limit import arithmetic_rates
 
 VERSIONS = 500  # of the paper's run that are made
 IMAGES = 20_000  # random ones in its place; clients may share them
@@ -65,9 +66,9 @@ class Measurement:
             ]
             self._fill("devices", checks.compare_devices(device, few=self.few), CHECKS_END)
         with self._part("probe"):
-            self.found["matrix_flops_per_second"] = limit = probe.matrix_rate(device, tiny=self.few)
+            self.found["arithmetic_flops_per_second"] = rates = arithmetic_rates(device, tiny=self.few)
             for name in ("labnet", "labtext") if self.few else probe.MODELS:
-                self._probe(probe.Workload(name, device, tiny=self.few), limit)
+                self._probe(probe.Workload(name, device, tiny=self.few), max(rates.values()))
         with self._part("run"):
             self.found["run"] = self._run()
         self.found["finished"] = True

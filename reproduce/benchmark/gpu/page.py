@@ -93,8 +93,8 @@ def _tables(found: dict[str, Any], winners: dict[str, str]) -> list[tuple[str, s
         ),
         (
             "Executors",
-            "Apart: distance of a job's result from the plain executor's, relative to how far it moved. Limit: float32 "
-            f"matrix products, {found.get('matrix_flops_per_second', 0.0) / 1e12:.3g} TFLOP/s measured here.",
+            "Apart: distance of a job's result from the plain executor's, relative to how far it moved. Limit: the "
+            f"larger of the float32 rates measured here: {_rates(found.get('arithmetic_flops_per_second', {}))}.",
             [_executor(row, winners) for row in found.get("executors", [])],
         ),
         (
@@ -136,6 +136,10 @@ def _tables(found: dict[str, Any], winners: dict[str, str]) -> list[tuple[str, s
         (heading, words, [{name: row[name] for name in row if any(other[name] for other in rows)} for row in rows])
         for heading, words, rows in tables
     ]
+
+
+def _rates(rates: dict[str, float]) -> str:
+    return ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in rates.items()) or "none"
 
 
 def _devices(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from fedrevive_core.config import DataConfig, DistillationConfig, TrainingConfig
 from fedrevive_core.data import FederatedData, Images
@@ -23,10 +20,8 @@ from fedrevive_core.revival import Distiller, SamplePool
 from fedrevive_core.seeding import stream
 from fedrevive_core.training import Job, LocalTrainer
 from fedrevive_core.transforms import Preparation, TextPreparation, channels_last
-from reproduce.benchmark.gpu.checks import float32
+from reproduce.benchmark.limit import float32, flops_of, seconds
 
-SECONDS = 0.3  # that a timing lasts at least, in CALLS or more
-CALLS = 3
 TEACHERS = 8
 
 
@@ -103,41 +98,6 @@ class Workload:
         teachers = [self.state + 0.01 * (m + 1) for m in range(TEACHERS)]
         shares = np.full((TEACHERS, 10), 0.1)
         return lambda: made.distil_from(self.state, teachers, pool, shares, stream(0, "distillation", 0)).update
-
-
-def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Median seconds of a call, the device's work included; the first call is not counted."""
-    times: list[float] = []
-    for number in range(1000):
-        _wait(device)
-        started = time.perf_counter()
-        call()
-        _wait(device)
-        if number > 0:
-            times.append(time.perf_counter() - started)
-        if len(times) >= CALLS and sum(times) >= SECONDS:
-            break
-    return statistics.median(times)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def matrix_rate(device: torch.device, *, tiny: bool) -> float:
-    """Measured FLOP/s of a float32 matrix product: the limit that training is held against."""
-    size = 256 if tiny else 8192
-    a = torch.rand(size, size, device=device)
-    with float32():
-        return 2 * size**3 / seconds(lambda: a @ a, device)
-
-
-def flops_of(call: Callable[[], object]) -> float:
-    """Counted floating-point operations of convolutions and matrix products in `call`."""
-    with FlopCounterMode(display=False) as counter:
-        call()
-    return float(counter.get_total_flops())
 
 
 def probe_model(workload: Workload, limit: float, has_time: Callable[[], bool]) -> Iterator[dict[str, Any]]:
