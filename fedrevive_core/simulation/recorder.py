@@ -182,8 +182,8 @@ class Recorder:
                 **counted,
                 "class_accuracy": dict(zip(data.class_names, class_accuracy.tolist(), strict=True)),
                 # Expected test accuracy of a client: class accuracies weighted by its class proportions.
-                "speed_group_accuracy": {name: float(per_client[clients].mean()) for name, clients in groups.items()},
-                "speed_group_updates": {name: float(updates[clients].mean()) for name, clients in groups.items()},
+                "speed_group_accuracy": {name: float(per_client[who].mean()) for name, who in groups.items() if len(who)},
+                "speed_group_updates": {name: float(updates[who].mean()) for name, who in groups.items() if len(who)},
                 "slow_classes": slow_classes(classes),
                 "mean_class_accuracy": dict(zip(data.class_names, classes["mean_accuracy"].tolist(), strict=True)),
                 "stopped": stopped,

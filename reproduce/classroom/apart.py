@@ -148,10 +148,12 @@ class Apart:
         class Remote(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, value: Any, *inputs: Any) -> Any:
+                """The value that the student's code gave."""
                 return value.clone()
 
             @staticmethod
             def backward(ctx: Any, incoming: Any) -> Any:
+                """The gradients of the inputs, from the student's code."""
                 return None, *backward(incoming)
 
         if not isinstance(result, torch.Tensor) or not result.is_floating_point():

@@ -142,3 +142,11 @@ def test_an_older_record_has_no_such_table(tmp_path) -> None:
     assert loaded.classes.empty
     with pytest.raises(ValueError, match="older version"):
         plot_participation(loaded)
+
+
+def test_two_clients_have_no_slowest_third() -> None:
+    """Warnings of empty means are errors here."""
+    config = small("fedbuff", federation__num_clients=2, federation__concurrency=2, federation__max_versions=2)
+    record = Simulation(config).run(progress=False)
+    assert list(record.summary["speed_group_updates"]) == ["fast", "medium"]
+    plot_participation(record)

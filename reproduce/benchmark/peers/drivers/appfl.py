@@ -65,6 +65,7 @@ def main() -> None:
 
     class Client(SimClientAgent):
         def train(self, **given: Any) -> None:
+            """Train as the package does, and count it."""
             super().train(**given)
             trained.append(self.get_id())
 

@@ -82,6 +82,7 @@ def main() -> None:
 
     class Client(source.Client):  # type: ignore[name-defined]
         def train(self, model: Any) -> None:
+            """Train as the package does, and count it."""
             super().train(model)
             trained.append(self.id)
 

@@ -32,6 +32,7 @@ def main() -> None:
 
     class Counted(Client):
         def fit(self, *given: Any) -> float:
+            """Train as the package does, and count it."""
             trained.append(self.index)
             return super().fit(*given)
 
