@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrevive_core.plots.arrival import lead_of_branch, plot_arrival, plot_branches, since_branch
-from fedrevive_core.plots.participation import plot_participation
+from fedrevive_core.plots.participation import plot_arriving_classes, plot_participation
 from fedrevive_core.plots.runs import plot_accuracy, plot_curves, plot_staleness, plot_staleness_weights
 from fedrevive_core.plots.samples import newest_of_each_class, plot_samples, plot_text_samples, show_mosaic
 from fedrevive_core.plots.style import METHOD_COLOURS, STYLE, TITLE_COLOURS, Plot, colours, png_bytes
@@ -24,6 +24,7 @@ __all__ = [
     "newest_of_each_class",
     "plot_accuracy",
     "plot_arrival",
+    "plot_arriving_classes",
     "plot_branches",
     "plot_curves",
     "plot_image_votes",

@@ -1,9 +1,12 @@
-"""Figure of who was heard in a run: updates per client and third of speed, and the classes that the server took in."""
+"""Figures of who is heard: updates per client and third of speed, and the classes that the server takes in."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -33,8 +36,36 @@ def plot_participation(record: Record) -> Figure:
     thirds.set(xlabel="third of the clients, by speed", ylabel="accepted updates per client")
     thirds.set_title("Who is heard how often", fontsize=11)
     thirds.grid(visible=False, axis="x")
-    _classes(classes, record)
+    _classes(classes, record.classes)
+    classes.set_title("What is held, and what the server took in", fontsize=11)
     figure.suptitle(f"Who was heard: {method_title(record.config.method)}", fontsize=13, x=0.01, ha="left")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_arriving_classes(names: Sequence[str], counts: np.ndarray, held: np.ndarray, slow: np.ndarray) -> Plot:
+    """Who is heard before anything is trained: the Lorenz curve, and what arrives of each class if updates count alike.
+
+    Args:
+        names: of the C classes. counts: (N,) updates of each client. held: (N, C) samples of each client. slow: numbers
+            of the slowest third of clients.
+    """
+    shares = held / held.sum(axis=1, keepdims=True)
+    of_class = held.sum(axis=0)
+    table = pd.DataFrame(
+        {
+            "class": list(names),
+            "held": of_class / of_class.sum(),
+            "slow": held[slow].sum(axis=0) / np.maximum(of_class, 1),
+            "own": counts @ shares / counts.sum(),
+            "distilled": 0.0,
+        }
+    )
+    figure = Plot(figsize=(10, 4), layout="constrained")
+    curve, classes = figure.subplots(1, 2, width_ratios=[1, 1.9])
+    _lorenz(curve, counts)
+    _classes(classes, table, "in updates that arrive")
+    classes.set_title("What is held, and what arrives", fontsize=11)
     return figure
 
 
@@ -49,12 +80,12 @@ def _lorenz(axes: Axes, counts: np.ndarray) -> None:
     axes.legend(loc="upper left")
 
 
-def _classes(axes: Axes, record: Record) -> None:
-    shown = record.classes.sort_values("slow", ascending=False, kind="stable").head(MOST_CLASSES)
+def _classes(axes: Axes, table: pd.DataFrame, taken: str = "taken in: clients' own") -> None:
+    shown = table.sort_values("slow", ascending=False, kind="stable").head(MOST_CLASSES)
     places = np.arange(len(shown))
     names = [f"{row['class']}\n{row['slow']:.0%}" for _, row in shown.iterrows()]
     axes.bar(places - 0.2, shown["held"], width=0.36, color=HELD, label="held by clients")
-    axes.bar(places + 0.2, shown["own"], width=0.36, color=OWN, label="taken in: clients' own")
+    axes.bar(places + 0.2, shown["own"], width=0.36, color=OWN, label=taken)
     distilled = shown["distilled"]
     if distilled.any():
         axes.bar(places + 0.2, distilled, width=0.36, bottom=shown["own"], color=DISTILLED, label="taken in: distilled")
@@ -63,6 +94,5 @@ def _classes(axes: Axes, record: Record) -> None:
     axes.set(xlabel="class, and how much of it the slowest third holds", ylabel="share of all classes")
     axes.set_ylim(0, 1.4 * max(shown["held"].max(), (shown["own"] + distilled).max()))  # room for the legend
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_title("What is held, and what the server took in", fontsize=11)
     axes.grid(visible=False, axis="x")
     axes.legend(loc="upper right", fontsize=9)

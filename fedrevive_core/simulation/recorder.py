@@ -170,6 +170,7 @@ class Recorder:
         last_hash = state_sha256(state.cpu().numpy())
         jobs = timeline.table()
         groups = speed_groups(timeline.mean_duration)
+        there = {name: who for name, who in groups.items() if len(who)}  # of one or two clients not all three
         updates = update_counts(arrivals, len(per_client))
         classes = class_table(
             data.class_names, data.class_counts, groups, intake(arrivals, config), evaluated, sim_time
@@ -182,8 +183,8 @@ class Recorder:
                 **counted,
                 "class_accuracy": dict(zip(data.class_names, class_accuracy.tolist(), strict=True)),
                 # Expected test accuracy of a client: class accuracies weighted by its class proportions.
-                "speed_group_accuracy": {name: float(per_client[who].mean()) for name, who in groups.items() if len(who)},
-                "speed_group_updates": {name: float(updates[who].mean()) for name, who in groups.items() if len(who)},
+                "speed_group_accuracy": {name: float(per_client[who].mean()) for name, who in there.items()},
+                "speed_group_updates": {name: float(updates[who].mean()) for name, who in there.items()},
                 "slow_classes": slow_classes(classes),
                 "mean_class_accuracy": dict(zip(data.class_names, classes["mean_accuracy"].tolist(), strict=True)),
                 "stopped": stopped,

@@ -6,6 +6,7 @@ starts only behind a button. Every control works with the keyboard.
 
 from __future__ import annotations
 
+from fedrevive_core.widgets.heard import explore_heard
 from fedrevive_core.widgets.panel import Panel, choice, slider
 from fedrevive_core.widgets.replay import WhatIf, branch, time_travel
 from fedrevive_core.widgets.synthesis import synthesis_microscope
@@ -16,6 +17,7 @@ __all__ = [
     "WhatIf",
     "branch",
     "choice",
+    "explore_heard",
     "explore_timeline",
     "slider",
     "synthesis_microscope",

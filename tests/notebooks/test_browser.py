@@ -38,7 +38,7 @@ PANELS: dict[str, tuple[int, dict[str, Any]]] = {
     "03_synthesis": (1, TINY["03_synthesis"]),
     "05_fedrevive": (2, TINY["05_fedrevive"]),
     "06_ablations": (1, {}),
-    "12_real_clients": (2, TINY["12_real_clients"]),
+    "12_real_clients": (3, TINY["12_real_clients"]),
 }
 
 # A median above this says that something is broken, on however busy a machine; what is promised (300 ms) is read off

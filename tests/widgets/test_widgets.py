@@ -16,6 +16,7 @@ from fedrevive_core.plots.style import Plot, png_bytes
 from fedrevive_core.plots.timeline import draw_timeline, empty_figure
 from fedrevive_core.timeline.event_loop import simulate_timeline
 from fedrevive_core.timeline.timeline import Timeline
+from fedrevive_core.widgets.heard import explore_heard
 from fedrevive_core.widgets.panel import Panel, choice, slider
 from fedrevive_core.widgets.timeline import explore_timeline, with_stragglers
 
@@ -237,3 +238,22 @@ def test_one_client_in_ten_is_slower() -> None:
     assert training.means == pytest.approx((1.0, 1.3, 1.6, 10.0, 13.0, 16.0))
     assert training.odds == pytest.approx((0.225, 0.45, 0.225, 0.025, 0.05, 0.025))
     assert with_stragglers(SCHEDULES["default"], 1) is SCHEDULES["default"]
+
+
+def test_slow_clients_that_own_classes_are_heard_less() -> None:
+    """Skew 1: what slow clients hold arrives less often than it is there; skew 0: everything as often, roughly."""
+    panel = explore_heard(num_arrivals=800)
+
+    def below() -> list[float]:
+        """Share of a class in updates over its share in samples, from the class that slow clients hold most."""
+        axes = panel.draw(**{name: control.value for name, control in panel.controls.items()}).axes[1]
+        held, arrives = (np.array([bar.get_height() for bar in bars]) for bars in axes.containers)
+        return list(arrives / held)
+
+    skewed = below()
+    assert max(skewed[:3]) < 0.85 < 1.1 < min(skewed[-3:])
+    panel.controls["skew"].value = 0.0
+    assert max(below()) < min(skewed[-3:])
+    assert min(below()) > max(skewed[:3])
+    panel.controls["concurrency"].value = 1
+    assert "Not drawn" not in panel.status.value
