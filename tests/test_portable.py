@@ -37,6 +37,8 @@ def test_every_module_imports() -> None:
         "         for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.') if not m.name.endswith('__main__')]\n"
         "import importlib.util\n"
         "alone = [] if importlib.util.find_spec('sphinx') else ['reproduce.book.extension']  # Sphinx imports it\n"
+        "if not importlib.util.find_spec('flwr'):\n"
+        "    alone += [name for name in names if 'live.flower_' in name]  # Flower imports them\n"
         "alone += [name for name in names if 'peers.drivers.' in name]  # each in the environment of its package\n"
         "for name in set(names) - set(alone):\n"
         "    importlib.import_module(name)\n"

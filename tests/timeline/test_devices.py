@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrevive_core.config import CRASH, PRESETS, FederationConfig, build
+from fedrevive_core.config import CRASH, NEVER_RETURN, PRESETS, FederationConfig, build
 from fedrevive_core.config.price import DATA, state_values
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import StateLayout, build_model, build_text_model
@@ -194,7 +194,7 @@ def test_properties_of_every_timeline(data: st.DataObject, trace: Trace, seed: i
         if job in timeline.arrivals:  # it had exactly the time that its work takes
             assert there_between(trace, of_client[client], start, end) == pytest.approx(work[client])
         if config.devices.unfinished == "lost" and job not in timeline.lost:
-            assert end == start + work[client] or timeline.fault[job] == CRASH
+            assert end == start + work[client] or timeline.fault[job] in (CRASH, NEVER_RETURN)
     events = np.unique(np.append(timeline.dispatch_time, timeline.arrival_time))
     events = events[events < timeline.sim_time]
     for now in (events[1:] + events[:-1]) / 2:
