@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot, colours
+from fedrevive_core.records import confidence_interval
 from reproduce.reports.claims import label
 from reproduce.reports.report import Report
 from reproduce.sweeps.figures import plot_map
@@ -82,4 +84,36 @@ def plot_compute(evaluations: pd.DataFrame, flops: dict[str, float], staleness: 
     panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     panels[0].legend()
     figure.suptitle(f"K = {staleness}, alpha = {alpha}: the same runs, against time and against work", fontsize=13)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def plot_slow_owners(runs: pd.DataFrame) -> Figure:
+    """Accuracy over the run at each skew, on the classes that slow clients own at skew 1 and on the others.
+
+    runs: see `slow_runs`; a dot is the mean over seeds, with its 95% interval.
+    """
+    figure = Plot(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {
+        "owned": f"Classes {runs['named'].iloc[0]}: slow clients own them at skew 1",
+        "others": "The other classes",
+    }
+    skews = sorted(runs["data.speed_skew"].unique())
+    for axes, (score, title) in zip(panels, titles.items(), strict=True):
+        for number, (arm, colour) in enumerate(colours(list(dict.fromkeys(runs["arm"]))).items()):
+            own = runs[runs["arm"] == arm]
+            found = [confidence_interval(own.loc[own["data.speed_skew"] == skew, score]) for skew in skews]
+            means, halves = np.array(found).T
+            places = np.arange(len(skews)) + 0.08 * (number - 1.5)
+            style: Any = {"color": colour, "ms": 7, "capsize": 3, "lw": 1.4, "label": method_title(str(arm))}
+            axes.errorbar(places, means, np.nan_to_num(halves), fmt="o-", **style)
+        axes.set_xticks(range(len(skews)), [f"{skew:g}" for skew in skews])
+        axes.set(xlabel="data.speed_skew", ylim=(0, None))
+        axes.set_title(title, fontsize=11)
+    panels[0].set_ylabel("accuracy over the run")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper")
+    figure.suptitle("Does reviving help those who are heard least?", fontsize=13, x=0.01, ha="left")
     return figure

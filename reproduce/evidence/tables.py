@@ -20,7 +20,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
+from reproduce.evidence.figures import plot_compute, plot_leads, plot_slow_owners, plot_winners
 from reproduce.evidence.measured import PLUS, measure
 from reproduce.reports.claims import label
 from reproduce.reports.report import Report, read_report, time_to
@@ -34,6 +34,7 @@ TRIALS = Path(__file__).parents[1] / "results" / "tuning"  # packed sweeps, too
 MEASURED = Path(__file__).parents[1] / "results" / "measured.json"  # see `measure`
 PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"
 MAP, TUNING, HEADLINE = "staleness-vs-heterogeneity", "map-tuning", "lab-headline"
+SLOW, SLOW_TUNING, SKEWS = "slow-owners", "slow-owners-tuning", {"data.speed_skew": [0.0, 0.5, 1.0]}
 ABLATIONS = (
     "ablation-synthesis", "ablation-t_gen", "ablation-teachers", "ablation-distillation", "proxy-vs-true", "beta-rules",
 )  # fmt: skip
@@ -60,6 +61,7 @@ def write_results() -> list[Path]:
     drawn = {
         "results-map.png": plot_winners(read_report(RECORDS / MAP), SCORES),
         "results-ablations.png": plot_leads(ablation_leads()),
+        "results-slow-owners.png": plot_slow_owners(slow_runs()),
         "lab-digits.png": plot_curves(curves[~curves["arm"].isin(NOT_DRAWN)]),
         "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, measured["flops"]),
     }
@@ -77,9 +79,12 @@ def filled(page: str) -> str:
     return tables.sub(lambda table: table[1] + markdown(TABLES[table[2]]()), page)
 
 
+NAMED = {"federation.concurrency": "K", "data.alpha": "alpha", "data.speed_skew": "skew"}
+
+
 def _cell(point: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that name a cell of the map."""
-    return {"K": str(point["federation.concurrency"]), "alpha": str(point["data.alpha"])}
+    """The columns that name a point of the grid."""
+    return {NAMED[field]: str(value) for field, value in point.items()}
 
 
 def _percent(accuracies: pd.Series) -> str:
@@ -109,10 +114,10 @@ def best_settings(tuning: Report) -> list[tuple[dict[str, Any], str, dict[str, f
     return best
 
 
-def tuning_table() -> list[dict[str, str]]:
-    """A row per cell of the map: the settings that each method got."""
+def tuning_table(name: str) -> list[dict[str, str]]:
+    """A row per point of the tuning sweep `name`: the settings that each method got."""
     rows: dict[str, dict[str, str]] = {}
-    for point, method, best in best_settings(read_report(TRIALS / TUNING)):
+    for point, method, best in best_settings(read_report(TRIALS / name)):
         said = ", ".join(f"{TUNED[name]} {best[name]:g}" for name in TUNED if name in best)
         rows.setdefault(label(point), _cell(point))[method_title(method)] = f"{said} ({100 * best['score']:.1f})"
     return list(rows.values())
@@ -206,6 +211,76 @@ def plus_table() -> list[dict[str, str]]:
     return rows
 
 
+def slow_runs() -> pd.DataFrame:
+    """The runs of `slow-owners` with the accuracy on the classes that slow clients own at skew 1, and on the others.
+
+    owned, others: mean over these classes, over the run, and gap between both; owned_end, others_end: of the last
+    evaluation. `named` are the classes, the same at every skew and seed: skew 0 shows them while their owners are no
+    slower than others.
+    """
+    runs = collect(RECORDS / SLOW).records.runs
+    (named,) = runs.loc[runs["data.speed_skew"] == 1, "slow_classes names"].unique()
+    known = [name.removeprefix("mean_class_accuracy ") for name in runs if name.startswith("mean_class_accuracy ")]
+    classes = {"owned": named.split(", "), "others": [name for name in known if name not in named.split(", ")]}
+    columns = {"named": named}
+    for name, chosen in classes.items():
+        columns[name] = runs[[f"mean_class_accuracy {each}" for each in chosen]].mean(axis=1)
+        columns[f"{name}_end"] = runs[[f"class_accuracy {each}" for each in chosen]].mean(axis=1)
+    return runs.assign(**columns, gap=columns["owned"] - columns["others"])
+
+
+SLOW_SCORES = {score: f"all, {said}" for score, said in SCORES.items()} | {
+    "owned": "slow owners', over the run", "owned_end": "slow owners', at the end", "others": "others, over the run",
+}  # fmt: skip
+
+
+def slow_table() -> list[dict[str, str]]:
+    """A row per skew and method: accuracy on all classes, on slow owners' and on the others."""
+    return [
+        _cell(point)
+        | {"method": method_title(str(arm))}
+        | {f"{said} %": _percent(its[score]) for score, said in SLOW_SCORES.items()}
+        for point, runs in points(slow_runs(), SKEWS)
+        for arm, its in runs.groupby("arm", observed=True, sort=False)
+    ]
+
+
+def slow_leads_table() -> list[dict[str, str]]:
+    """A row per skew and baseline: FedRevive's lead over the run, and whether slow owners' classes have more of it."""
+    scores = {
+        "mean_accuracy": "on all",
+        "owned": "on slow owners'",
+        "others": "on others",
+        "gap": "more on slow owners'",
+    }
+    return [
+        _cell(point)
+        | {"over": method_title(str(arm))}
+        | {said: _lead(runs, score, "fedrevive", str(arm)) for score, said in scores.items()}
+        for point, runs in points(slow_runs(), SKEWS)
+        for arm in dict.fromkeys(runs["arm"])
+        if arm != "fedrevive"
+    ]
+
+
+def slow_heard_table() -> list[dict[str, str]]:
+    """A row per method at skew 1: what the server took in of slow owners' classes, and what their slowness costs."""
+    every, rows = slow_runs(), []
+    for arm, its in every[every["data.speed_skew"] == 1].groupby("arm", observed=True, sort=False):
+        calm = every[(every["arm"] == arm) & (every["data.speed_skew"] == 0)].set_index("seed")["owned"]
+        lost = 100 * (its.set_index("seed")["owned"] - calm).dropna()
+        updates = (f"{its[f'speed_group_updates {name}'].mean():.1f}" for name in ("fast", "medium", "slow"))
+        shares = {name: its[f"slow_classes {name}"] for name in ("own", "distilled")}
+        rows.append(
+            {"method": method_title(str(arm)), "updates of fast, medium, slow": ", ".join(updates)}
+            | {"held %": f"{100 * its['slow_classes held'].mean():.1f}"}
+            | {f"{name} %": _percent(share) for name, share in shares.items()}
+            | {"taken in %": _percent(shares["own"] + shares["distilled"])}
+            | {"accuracy against skew 0": interval(*confidence_interval(lost), lead=True)}
+        )
+    return rows
+
+
 def faults_table() -> list[dict[str, str]]:
     """A row per arm of the experiment on faults: what it reaches, and how far it is ahead of FedRevive as it is."""
     runs = collect(RECORDS / "faults").records.runs
@@ -293,7 +368,7 @@ def compare_with_committed(directory: Path) -> list[dict[str, str]]:
 
 
 TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each with what makes its rows
-    "tuning": tuning_table,
+    "tuning": functools.partial(tuning_table, TUNING),
     "map": map_table,
     "sceptic": sceptic_table,
     "ablations": ablation_table,
@@ -303,6 +378,10 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "fashion-trials": functools.partial(trials_table, "fashion-tuning", "mean_accuracy"),
     "plus-trials": plus_trials_table,
     "plus": plus_table,
+    "slow": slow_table,
+    "slow-leads": slow_leads_table,
+    "slow-heard": slow_heard_table,
+    "slow-trials": functools.partial(tuning_table, SLOW_TUNING),
     "faults": faults_table,
     "faults-each": faults_each_table,
 }

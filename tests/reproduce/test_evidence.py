@@ -13,9 +13,9 @@ import pytest
 from fedrevive_core.config import flatten
 from fedrevive_core.records import summarise
 from reproduce.evidence import tables as evidence
-from reproduce.evidence.figures import plot_compute, plot_leads, plot_winners
+from reproduce.evidence.figures import plot_compute, plot_leads, plot_slow_owners, plot_winners
 from reproduce.evidence.measured import PLUS, proxy_quality
-from reproduce.evidence.tables import HEADLINE, MAP, PAGE, RECORDS, TRIALS, TUNING
+from reproduce.evidence.tables import HEADLINE, MAP, PAGE, RECORDS, SLOW, SLOW_TUNING, TRIALS, TUNING
 from reproduce.reports.claims import label
 from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
@@ -33,19 +33,20 @@ def test_every_table_has_its_place() -> None:
     assert set(places) == set(evidence.TABLES)
 
 
-def test_the_map_uses_what_tuning_found() -> None:
+@pytest.mark.parametrize(("tuned", "name"), [(TUNING, MAP), (SLOW_TUNING, SLOW)])
+def test_results_use_what_tuning_found(tuned: str, name: str) -> None:
     """Each method has the settings that scored best in each cell, of as many tried as every other method's."""
-    tuning = read_report(TRIALS / TUNING)
+    tuning = read_report(TRIALS / tuned)
     assert tuning.missing == []
     tried = tuning.records.runs.groupby(["method", *tuning.experiment.grid], observed=True).size()
     assert tried.nunique() == 1
-    arms = load_experiment(MAP).arms_at("lab")
+    arms = load_experiment(name).arms_at("lab")
     for point, method, best in evidence.best_settings(tuning):
         (arm,) = (arm for arm in arms.values() if arm.method == method)
         assert {name: best[name] for name in evidence.TUNED if name in best}.items() <= arm.at(point).items()
 
 
-@pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", *evidence.ABLATIONS])
+@pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", SLOW, *evidence.ABLATIONS])
 def test_results_are_of_seeds_that_did_not_tune(name: str) -> None:
     if not (RECORDS / name).exists():
         assert f"`{name}`" in PAGE.read_text(encoding="utf-8").partition("## Does not hold, not tested")[2]
@@ -97,6 +98,21 @@ def test_the_figures_show_every_cell_and_every_arm() -> None:
     work = plot_compute(collect(RECORDS / MAP).records.evaluations, flops).axes[1]
     ends = {line.get_label(): line.get_xdata()[-1] for line in work.lines}
     assert ends["fedrevive"] == pytest.approx(4 * ends["afl-dw"])
+
+
+def test_slow_owners_classes_are_the_same_everywhere() -> None:
+    """Those that the record calls owned at skew 1; their accuracy there is the record's own."""
+    runs = evidence.slow_runs()
+    slow = runs[runs["data.speed_skew"] == 1]
+    assert slow["slow_classes number"].nunique() == 1
+    assert slow["owned"].to_numpy() == pytest.approx(slow["slow_classes mean_accuracy"].to_numpy(float))
+    assert len(evidence.slow_leads_table()) == 9
+    figure = plot_slow_owners(runs)
+    assert [len(axes.containers) for axes in figure.axes] == [4, 4]
+    for axes, score in zip(figure.axes, ("owned", "others"), strict=True):
+        (shown,) = (bars for bars in axes.containers if bars.get_label() == "FedRevive")
+        means = runs[runs["arm"] == "fedrevive"].groupby("data.speed_skew")[score].mean()
+        assert shown.lines[0].get_ydata() == pytest.approx(means.to_numpy())
 
 
 def test_quality_of_a_proxy_of_two_clients() -> None:
