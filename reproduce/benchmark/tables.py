@@ -45,8 +45,8 @@ def bench_table(measured: dict[str, Any]) -> str:
             *lines,
             "",
             f"{shortened}{busy(measured['load'], measured['cores'])} On one thread {reached} GFLOP/s; the whole "
-            f"benchmark took {measured['peak_memory_mib'] / 1024:.1f} GiB of memory at its peak. Once its clients are set up, "
-            f"the timeline makes {arrivals} arrivals a second.",
+            f"benchmark took {measured['peak_memory_mib'] / 1024:.1f} GiB of memory at its peak. Once its clients are "
+            f"set up, the timeline makes {arrivals} arrivals a second.",
         ]
     )
 
