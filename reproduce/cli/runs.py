@@ -231,7 +231,7 @@ def quickstart(
 ) -> None:
     """Run FedBuff, AFL-DW and FedRevive on real digits with the same arrivals, and write a page about what happened.
 
-    It needs no download and no GPU, and takes a few minutes on two cores.
+    It needs no download and no GPU, and takes a minute and a half on two cores.
 
     ```
     fedrevive quickstart
@@ -239,11 +239,11 @@ def quickstart(
     """
     from reproduce.reports.text import comparison_table
     from reproduce.runs.comparison import comparison, run_comparison
-    from reproduce.runs.quickstart import METHODS_SHOWN, PRESET, write_quickstart_page
+    from reproduce.runs.quickstart import METHODS_SHOWN, PRESET, SETTINGS, write_quickstart_page
 
     num_clients = build(PRESET, "fedrevive").federation.num_clients
     console.print(f"Three methods on preset '{PRESET}': real digits, {num_clients} clients, one timeline of arrivals.")
-    experiment = comparison(PRESET, METHODS_SHOWN, [seed], "default", {})
+    experiment = comparison(PRESET, METHODS_SHOWN, [seed], "default", SETTINGS)
     records = run_comparison(experiment, out, None, allow_other_code)
     print_table("Quickstart: one seed; `compare` gives intervals over several", comparison_table(records))
     page = write_quickstart_page(records, out / "index.html", command_line())

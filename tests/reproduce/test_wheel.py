@@ -27,7 +27,7 @@ TAKEN = ("fedrevive_core", "reproduce", "notebooks", "docs", "setup.py", "pyproj
 MOST_BYTES = 5_000_000
 SETTINGS = [part for name, value in SMALL.items() if value is not None for part in ("--set", f"{name}={value}")]
 QUICKSTART = (  # a twentieth of what it usually runs
-    "import sys; from fedrevive_core.config import PRESETS; PRESETS['lab-digits'].sim_time['default'] = 1.0; "
+    "import sys; from reproduce.runs import quickstart; quickstart.SETTINGS['federation.max_sim_time'] = 1.0; "
     "sys.argv[0] = 'fedrevive'; from reproduce.cli.door import main; main()"
 )
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
