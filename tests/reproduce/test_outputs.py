@@ -150,7 +150,8 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr("reproduce.reports.report.plot_curves", lambda *_: Figure())
     monkeypatch.setattr("reproduce.runs.quickstart.METHODS_SHOWN", ("fedrevive",))
     monkeypatch.setattr("reproduce.doctor.examine", lambda: [{"what": "nothing"}])
-    for name in ("plot_winners", "plot_leads", "plot_curves", "plot_compute"):
+    monkeypatch.setattr(tables, "slow_runs", MagicMock())
+    for name in ("plot_winners", "plot_leads", "plot_curves", "plot_compute", "plot_slow_owners"):
         monkeypatch.setattr(tables, name, lambda *_: Figure())
     monkeypatch.setattr(tables, "PAGE", tmp_path / "parent" / "out" / "RESULTS.md")
     monkeypatch.setattr(tables, "MEASURED", tmp_path / "parent" / "out" / "measured.json")
