@@ -15,7 +15,7 @@ import numpy as np
 from fedrevive_core.config import FederationConfig
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.seeding import stream
-from fedrevive_core.timeline.traces import Trace, load_trace
+from fedrevive_core.timeline.traces import DeviceTrace, load_trace
 
 MOST_PERIODS = 2**32
 
@@ -29,7 +29,7 @@ class Presence:
     client is free and `come` shall report it.
     """
 
-    def __init__(self, trace: Trace, devices: np.ndarray, work: np.ndarray, unit: float, lost: bool) -> None:
+    def __init__(self, trace: DeviceTrace, devices: np.ndarray, work: np.ndarray, unit: float, lost: bool) -> None:
         """devices (N,): which of the trace's each client is. work (N,): seconds. unit: seconds of a unit of time."""
         parts = [np.arange(trace.first[device], trace.first[device + 1]) for device in devices]
         rows, self._lost, self._period = np.concatenate(parts), lost, trace.period / unit

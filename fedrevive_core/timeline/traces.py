@@ -32,7 +32,7 @@ CLASSES = {"fast": (0.25, 1.0, 4e6, 1e6), "medium": (0.5, 3.0, 1.5e6, 4e5), "slo
 
 
 @dataclass(frozen=True)
-class Trace:
+class DeviceTrace:
     """The intervals of D devices, in order of device and time, without gaps of length 0 between them.
 
     first (D + 1,): device d has the intervals first[d] to first[d + 1] - 1. start, end: of the I intervals, in seconds.
@@ -55,12 +55,12 @@ class Trace:
         return until[self.first[1:]] - until[self.first[:-1]]
 
 
-def load_trace(source: str) -> Trace:
+def load_trace(source: str) -> DeviceTrace:
     """The trace in the directory `source`, or the 'synthetic' one. Raises ConfigError as `read_trace` does."""
     return synthetic_trace() if source == "synthetic" else read_trace(Path(source))
 
 
-def read_trace(directory: Path) -> Trace:
+def read_trace(directory: Path) -> DeviceTrace:
     """The trace in the two tables of a directory. Raises ConfigError naming file and line of what cannot be."""
     setting = "federation.devices.trace"
     if not directory.is_dir():
@@ -81,7 +81,7 @@ def read_trace(directory: Path) -> Trace:
     first, start, end = _intervals(rows["client"], rows["from"], rows["to"], len(client), place)
     if not len(start):
         raise ConfigError(f"{setting} = '{directory}': no client is ever there: the table of availability has no rows")
-    return Trace(first, start, end, float(end.max()), *(speed[name][order] for name in SPEED if name != "client"))
+    return DeviceTrace(first, start, end, float(end.max()), *(speed[name][order] for name in SPEED if name != "client"))
 
 
 def _table(directory: Path, name: str) -> Path:
@@ -95,7 +95,7 @@ def _table(directory: Path, name: str) -> Path:
 def _intervals(
     client: np.ndarray, start: np.ndarray, end: np.ndarray, num_clients: int, place: Place
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`first`, `start` and `end` as in `Trace`; intervals that touch become one. Raises ConfigError with the place."""
+    """`first`, `start` and `end` as in `DeviceTrace`; intervals that touch become one. Raises ConfigError with the place."""
     start, end = start.astype(float), end.astype(float)
     refuse(place, (client < 0) | (client >= num_clients), lambda row: f"client = {client[row]} is unknown: the table "
            f"of speeds has clients from 0 to {num_clients - 1}")  # fmt: skip
@@ -114,7 +114,7 @@ def _intervals(
 
 
 @lru_cache(1)
-def synthetic_trace() -> Trace:
+def synthetic_trace() -> DeviceTrace:
     """1,000 devices over a week, always the same: drawn from published figures and from choices of ours (see above).
 
     The shares of time are exact quantiles of a lognormal distribution, in random order. Lengths of intervals are
@@ -143,11 +143,11 @@ def synthetic_trace() -> Trace:
     order = np.lexsort((start, device))
     first = np.searchsorted(device[order], np.arange(DEVICES + 1))
     # Rounded, so that it is the same on every processor.
-    return Trace(first, start[order].round(3), end[order].round(3), WEEK, *draw_speeds(draws, DEVICES))
+    return DeviceTrace(first, start[order].round(3), end[order].round(3), WEEK, *draw_speeds(draws, DEVICES))
 
 
 def draw_speeds(draws: np.random.Generator, num_devices: int) -> tuple[np.ndarray, ...]:
-    """`seconds_per_step`, `down` and `up` as in `Trace`, of devices in the three classes, in random order."""
+    """`seconds_per_step`, `down` and `up` as in `DeviceTrace`, of devices in the three classes, in random order."""
     shares = np.cumsum([share for share, *_ in CLASSES.values()])
     of_class = np.searchsorted(shares, (draws.permutation(num_devices) + 0.5) / num_devices)
     return tuple(np.array([values[column] for values in CLASSES.values()])[of_class] for column in (1, 2, 3))

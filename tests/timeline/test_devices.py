@@ -21,7 +21,7 @@ from fedrevive_core.seeding import stream
 from fedrevive_core.timeline.event_loop import play, simulate_timeline
 from fedrevive_core.timeline.presence import Presence, presence_of
 from fedrevive_core.timeline.timeline import Timeline
-from fedrevive_core.timeline.traces import Trace, read_trace, synthetic_trace
+from fedrevive_core.timeline.traces import DeviceTrace, read_trace, synthetic_trace
 
 # Client 0 is there from 0 to 10 and from 40 to 50; client 1 from 5 to 25; client 2 never. A period has 50 seconds.
 AVAILABILITY = "client,from,to\n1,5,25\n0,40,50\n0,0,10\n"
@@ -127,7 +127,7 @@ def test_a_synchronous_round_waits_until_all_its_jobs_are_given_out() -> None:
 
 
 @st.composite
-def traces(draw: st.DrawFn) -> Trace:
+def traces(draw: st.DrawFn) -> DeviceTrace:
     """Up to five devices in a period of 40 seconds, with ends on whole seconds; the first is always there once."""
     first, start, end = [0], [], []
     for device in range(draw(st.integers(1, 5))):
@@ -137,7 +137,7 @@ def traces(draw: st.DrawFn) -> Trace:
         first.append(len(start))
     speeds = [draw(st.lists(st.integers(1, 9), min_size=len(first) - 1, max_size=len(first) - 1)) for _ in range(3)]
     arrays = (np.array(values, dtype=float) for values in (start, end))
-    return Trace(np.array(first), *arrays, 40.0, *(np.array(values, dtype=float) for values in speeds))
+    return DeviceTrace(np.array(first), *arrays, 40.0, *(np.array(values, dtype=float) for values in speeds))
 
 
 @st.composite
@@ -152,7 +152,7 @@ def federations(draw: st.DrawFn, num_clients: int) -> FederationConfig:
     )  # fmt: skip
 
 
-def there_between(trace: Trace, device: int, start: float, end: float) -> float:
+def there_between(trace: DeviceTrace, device: int, start: float, end: float) -> float:
     """Seconds in which the device is there from `start` to `end`, interval by interval."""
     total = 0.0
     for period in range(int(start // trace.period), int(end // trace.period) + 1):
@@ -162,14 +162,14 @@ def there_between(trace: Trace, device: int, start: float, end: float) -> float:
     return total
 
 
-def is_there(trace: Trace, device: int, now: float) -> bool:
+def is_there(trace: DeviceTrace, device: int, now: float) -> bool:
     rows = slice(trace.first[device], trace.first[device + 1])
     return bool(((trace.start[rows] <= now % trace.period) & (now % trace.period < trace.end[rows])).any())
 
 
 @given(data=st.data(), trace=traces(), seed=st.integers(0, 99))
 @settings(max_examples=120, deadline=None)
-def test_properties_of_every_timeline(data: st.DataObject, trace: Trace, seed: int) -> None:
+def test_properties_of_every_timeline(data: st.DataObject, trace: DeviceTrace, seed: int) -> None:
     usable = np.flatnonzero(np.diff(trace.first))
     config = data.draw(federations(data.draw(st.integers(1, len(usable)))))
     with pytest.MonkeyPatch.context() as patch:
