@@ -95,7 +95,7 @@ def _table(directory: Path, name: str) -> Path:
 def _intervals(
     client: np.ndarray, start: np.ndarray, end: np.ndarray, num_clients: int, place: Place
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`first`, `start` and `end` as in `DeviceTrace`; intervals that touch become one. Raises ConfigError with the place."""
+    """The first three arrays of a `DeviceTrace`; intervals that touch become one. Raises ConfigError with the place."""
     start, end = start.astype(float), end.astype(float)
     refuse(place, (client < 0) | (client >= num_clients), lambda row: f"client = {client[row]} is unknown: the table "
            f"of speeds has clients from 0 to {num_clients - 1}")  # fmt: skip
