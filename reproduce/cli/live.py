@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -17,8 +17,11 @@ from reproduce.cli.options import (
     SeedOption,
     SetOption,
     directory,
+    one_of,
     parse_settings,
 )
+
+TRANSPORTS = ("processes", "flower")
 
 
 def live(
@@ -32,8 +35,8 @@ def live(
         typer.Option("--slowdown", metavar="X,...", help="How many times as long as necessary clients take, in turn."),
     ] = "1",
     transport: Annotated[
-        Literal["processes", "flower"],
-        typer.Option("--transport", help="Clients are processes of this machine, or Flower's SuperNodes."),
+        str,
+        one_of("--transport", TRANSPORTS, "Clients: `processes` of this machine, or Flower's SuperNodes (`flower`)."),
     ] = "processes",
     superlink: Annotated[
         str,
@@ -66,12 +69,15 @@ def live(
     fedrevive live --transport flower --clients 3 --out runs/flower
     ```
     """
+    from fedrevive_core.config import choices
     from fedrevive_core.errors import ConfigError
     from reproduce.live.embedded import run_processes
     from reproduce.live.flower import check_flower, run_flower
     from reproduce.live.settings import live_config, parse_slowdowns
     from reproduce.runs.output import OutputDirectory, finish
 
+    if transport not in TRANSPORTS:
+        raise ConfigError(f"--transport {transport}: {choices(transport, TRANSPORTS)}")
     if superlink and (transport != "flower" or slowdown != "1"):
         raise ConfigError(
             f"--superlink {superlink} is for --transport flower, without --slowdown: every node says its own"

@@ -283,6 +283,7 @@ def test_a_trainer_says_that_it_cannot_take_part():
     [
         (("--superlink", "lab"), "--superlink lab is for --transport flower, without --slowdown"),
         (("--superlink", "lab", "--transport", "flower", "--slowdown", "2"), "every node says its own"),
+        (("--transport", "pigeons"), "--transport pigeons: "),
         (("--transport", "flower"), "Flower 1.41.0 is not supported: install flwr>=1.42,<2"),
     ],
 )
