@@ -52,7 +52,7 @@ class FederatedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all samples and of the shards, whoever holds them."""
+        """SHA-256 of all samples and of the shards; which client holds a shard does not matter."""
         digest = hashlib.sha256()
         for part in (self.clients, self.held_back, self.validation, self.test):
             digest.update(part.inputs.cpu().numpy().tobytes() + part.labels.cpu().numpy().tobytes())

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch.nn import functional as F
@@ -16,15 +17,18 @@ CALLS = 3
 
 
 @contextmanager
-def float32() -> Iterator[None]:
-    """Products and convolutions on a GPU in float32 inside; PyTorch's choice for convolutions is TF32."""
+def tf32(*, allowed: bool = True) -> Iterator[None]:
+    """Products and convolutions on a GPU in TF32 inside, or in float32; PyTorch's choice for convolutions is TF32."""
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = allowed
     try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=allowed):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+float32 = partial(tf32, allowed=False)
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:

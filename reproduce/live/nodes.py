@@ -102,7 +102,7 @@ class Nodes:
                 if time.monotonic() >= latest:
                     return []
                 time.sleep(POLL)
-        return [self.events.pop(0)]  # one by one: who is told of it may send a job before the next
+        return [self.events.pop(0)]  # one by one: who gets it may send a job before the next
 
     def drop(self, client: int, why: str) -> None:
         """See `Transport`."""

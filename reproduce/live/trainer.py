@@ -33,7 +33,7 @@ class Trainer:
         return hello(self.client, self.config, self.data)
 
     def warm_up(self) -> None:
-        """Train once for nothing: the first job of a process takes seconds longer."""
+        """Train once and drop the result: the first job of a process takes seconds longer."""
         with num_threads(self.config.num_threads):
             self.trainer.train([Job(0, self.client, self.layout.pack(self.network))])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from fedrevive_core.revival import Distiller, SamplePool
 from fedrevive_core.seeding import stream
 from fedrevive_core.training import Job, LocalTrainer
 from fedrevive_core.transforms import Preparation, TextPreparation, channels_last
-from reproduce.benchmark.limit import float32, flops_of, seconds
+from reproduce.benchmark.limit import float32, flops_of, seconds, tf32
 
 TEACHERS = 8
 
@@ -152,18 +151,6 @@ def _timed(
         return {"apart": None, "problem": str(error).splitlines()[0][:200]}
     memory = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
     return {"apart": distance, "rate": rate, "memory_mib": memory, "problem": ""}
-
-
-@contextmanager
-def tf32() -> Iterator[None]:
-    """TF32 allowed in products and convolutions inside."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def probe_numbers(workload: Workload, has_time: Callable[[], bool]) -> Iterator[dict[str, Any]]:
