@@ -57,7 +57,7 @@ class Answers:
         self.settings: list[Any] = []
 
     def answer(self, message: bytes, *, warm: bool = False) -> bytes:
-        """The answer to `message`. warm: train once before, and drop the result, so that the first job does not last longer."""
+        """The answer to `message`. warm: train once before, so that the first job does not last longer."""
         from fedrevive_core.errors import ConfigError
         from reproduce.live.messages import package
         from reproduce.live.trainer import Trainer
