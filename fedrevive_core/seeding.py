@@ -22,6 +22,7 @@ Purpose = Literal[
     "selection",  # which client gets the next job, in order of dispatch
     "initialisation",  # first global model (index 0) and generator (index 1)
     "batches",  # sample order and augmentation of one job
+    "client noise",  # on what a client sends of one job
     "probing",  # Gaussian inputs of the class-proportion proxy, one stream an arrival
     "noise pool",  # samples and labels of revival.source = "noise"
     "synthesis",  # labels, noise and augmentation, one stream an arrival

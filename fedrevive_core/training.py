@@ -74,11 +74,28 @@ class LocalTrainer:
                 self._beside(number),
             ):
                 states = self._train_stack([jobs[index] for index in indices])
-                # Copies, so that the stack is freed although its jobs arrive at different times.
-                returned.update(zip(indices, (state.clone() for state in states), strict=True))
+                sent = (self._sent(jobs[index], state) for index, state in zip(indices, states, strict=True))
+                returned.update(zip(indices, sent, strict=True))
         for other in self.streams:
             torch.cuda.current_stream(self.device).wait_stream(other)
         return [returned[index] for index in range(len(jobs))]
+
+    def _sent(self, job: Job, state: Tensor) -> Tensor:
+        """What the client of `job` sends of its trained `state` (size,): a copy, clipped and noisy if it is to be."""
+        if self.config.clip_norm is None:
+            return state.clone()  # so that the stack is freed although its jobs arrive at different times
+        update, count = state - job.start, self.layout.num_parameters
+        for part in (update[:count], update[count:]):  # parameters; statistics, which reveal as much
+            part.mul_((self.config.clip_norm / torch.linalg.vector_norm(part)).clamp(max=1.0))
+        if self.config.noise > 0:
+            rng = stream(self.seed, "client noise", job.number)
+            noise = to_device(rng.standard_normal(len(update), dtype=np.float32), self.device)
+            update.add_(noise, alpha=self.config.noise * self.config.clip_norm)
+        sent = update.add_(job.start)
+        for name, values in self.layout.views(sent).items():
+            if name.endswith("running_var"):
+                values.clamp_(min=0.0)
+        return sent
 
     def _divided(self, stacks: Iterable[list[int]]) -> Iterator[list[int]]:
         """The stacks in parts of at most the executor's width; without one, of LARGEST_STACK on a CPU."""

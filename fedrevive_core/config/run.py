@@ -32,6 +32,22 @@ class TrainingConfig(Section):
     steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
     batch_size: PositiveInt = Field(32, description="samples per step, fewer at the end of a pass [authors]")
     lr: PositiveFloat = Field(description="Adam learning rate [authors]")
+    clip_norm: PositiveFloat | None = Field(
+        None,
+        description="largest norm that a client sends of its update, of parameters and of statistics each; unset: no "
+        "clipping [arXiv 1710.06963]",
+    )
+    noise: NonNegativeFloat = Field(
+        0.0,
+        description="standard deviation of the Gaussian noise on each number that a client sends, in multiples of "
+        "clip_norm; no privacy budget is computed [arXiv 1710.06963]",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingConfig:
+        if self.noise > 0 and self.clip_norm is None:
+            raise ValueError(f"noise = {self.noise} is a multiple of clip_norm: set clip_norm, too")
+        return self
 
 
 class ServerConfig(Section):

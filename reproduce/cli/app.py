@@ -14,7 +14,7 @@ from reproduce.cli.live import live, node
 from reproduce.cli.notebooks import book, lab, notebook
 from reproduce.cli.runs import branch, compare, presets, quickstart, run, timeline
 from reproduce.cli.sweeps import evidence, pack, report, sweep
-from reproduce.cli.tools import bench, convert_trace, doctor, gpu, seed_texts, verify
+from reproduce.cli.tools import bench, convert_trace, doctor, gpu, privacy, seed_texts, verify
 
 __all__ = ["COMMANDS", "app", "main"]  # an installed `fedrevive` of the last release looks for main here
 
@@ -31,6 +31,7 @@ COMMANDS = {
         report,
         pack,
         evidence,
+        privacy,
         branch,
         seed_texts,
         convert_trace,

@@ -12,7 +12,18 @@ import typer
 from fedrevive_core.config import choices
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_file, check_file, check_free, writing
-from reproduce.cli.options import DEVICES, DeviceOption, JsonOption, directory, listed, one_of
+from reproduce.cli.options import (
+    DEVICES,
+    DeviceOption,
+    JsonOption,
+    SeedsOption,
+    SetOption,
+    directory,
+    listed,
+    one_of,
+    parse_seeds,
+    parse_settings,
+)
 from reproduce.console import command_line, print_table, save_figure
 from reproduce.seed_texts import TEXT_PRESETS, check_new, class_names, write_seeds
 
@@ -107,6 +118,32 @@ def gpu(
         measurement.save()
         page = write_gpu_page(measurement.found, measurement.winners(), out / "index.html", command_line())
         print(f"Written: {page}")
+
+
+def privacy(
+    out: Annotated[Path, directory("Directory for privacy.json, privacy.png, and the units they are made of.")],
+    seeds: SeedsOption = "0,1,2,3,4",
+    settings: SetOption = None,
+) -> None:
+    """Measure on lab-digits what the server learns about clients, and what clipping and noise do to it and to accuracy.
+
+    Attacks: class proportions from models, membership from updates and from the pool. A quarter of an hour on one core
+    with five seeds. If it was interrupted, the same command resumes it.
+
+    ```
+    fedrevive privacy --out runs/privacy --seeds 0,1,2,3,4
+    ```
+    """
+    from reproduce.evidence.privacy import accuracy_table, attack_table, label_table, plot_privacy
+    from reproduce.runs.privacy import measure
+
+    found = {"command": command_line(), **measure(out, parse_seeds(seeds), parse_settings(settings))}
+    _write_json(found, out / "privacy.json")
+    save_figure(plot_privacy(found), out / "privacy.png")
+    print_table("Membership inference: area under the ROC curve, 0.5 is a guess", attack_table(found))
+    print_table("Class proportions of a client: total variation from the truth; KL divergence", label_table(found))
+    print_table("Accuracy", accuracy_table(found))
+    print(f"Written: {out / 'privacy.json'}, {out / 'privacy.png'}")
 
 
 def _write_json(values: dict[str, Any], out: Path) -> None:
