@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,6 +34,8 @@ from fedrevive_notebooks.lessons.exercise import (
     with_gradient,
     wrong,
 )
+from reproduce.evidence.privacy import attack_table, committed, label_table
+from reproduce.reports.text import markdown
 
 ABLATIONS: dict[str, Switches] = {
     "all three": (True, True, True),
@@ -339,6 +342,17 @@ def privacy_in_words(near: Neighbours) -> str:
         f"{near.p_value:.1%} of the cases: {verdict}. If {COPIED:.0%} of the images were copies of training images, "
         f"this would be {near.p_copied:.1%}. Real held-out images are {near.yardstick.mean():.3f} from their nearest "
         f"training image; synthetic images are {near.to_train.mean() / near.yardstick.mean():.1f} times as far."
+    )
+
+
+def measured_privacy() -> Markdown:
+    """Return what `python -m reproduce privacy` found: attacks, and the server's belief about class proportions."""
+    measured = committed()
+    seeds = f"mean and 95% interval over {len(measured['seeds'])} seeds"
+    return Markdown(
+        f"Area under the ROC curve, {seeds}:\n\n{markdown(attack_table(measured))}\n"
+        f"Distance of believed class proportions from the true ones (total variation; KL divergence):\n\n"
+        f"{markdown(label_table(measured))}"
     )
 
 

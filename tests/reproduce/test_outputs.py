@@ -48,6 +48,7 @@ COMMANDS = {
     "report": ("OUT",),
     "pack": ("SWEEP", "--out", "OUT"),
     "evidence": (),
+    "privacy": ("--out", "OUT", "--seeds", "0", *SETTINGS),
     "branch": ("KEPT", "--out", "OUT"),
     "seed-texts": ("--model", "none", "--out", "OUT/seeds.jsonl"),
     "convert-trace": ("TRACE", "--out", "OUT"),
@@ -61,6 +62,11 @@ COMMANDS = {
     "classroom bundle": ("--out", "OUT"),
     "classroom release": ("--out", "OUT"),
     "classroom collect": ("HANDED_IN", "--out", "OUT/table.csv"),
+}
+VALUES = [f"accuracy {method}, {when}" for method in ("fedrevive", "afl-dw") for when in ("end", "run")]
+UNIT = {
+    "values": dict.fromkeys(["updates, found", *VALUES], 0.5),
+    "pool": {"distance": [0.1, 0.2], "label": [0, 0], "held": [True, False]},
 }
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
 ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
@@ -149,6 +155,8 @@ def quick(monkeypatch, tmp_path):
         monkeypatch.setattr(f"fedrevive_core.plots.plot_{name}", lambda *_: Figure())
     monkeypatch.setattr("reproduce.reports.report.plot_curves", lambda *_: Figure())
     monkeypatch.setattr("reproduce.runs.quickstart.METHODS_SHOWN", ("fedrevive",))
+    monkeypatch.setattr("reproduce.runs.privacy.measure_unit", lambda *_: UNIT)
+    monkeypatch.setattr("reproduce.evidence.privacy.plot_privacy", lambda _: Figure())
     monkeypatch.setattr("reproduce.doctor.examine", lambda: [{"what": "nothing"}])
     monkeypatch.setattr(tables, "slow_runs", MagicMock())
     for name in ("plot_winners", "plot_leads", "plot_curves", "plot_compute", "plot_slow_owners"):

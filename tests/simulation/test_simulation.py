@@ -193,6 +193,38 @@ def test_jobs_of_one_client_see_different_batches():
     assert not torch.allclose(first, other, atol=1e-4)
 
 
+def test_a_client_clips_its_update_and_adds_noise():
+    """Parameters and statistics end at the length; noise is the job's own, whatever it is trained with."""
+    private = {"training__clip_norm": 0.5, "training__noise": 0.1}
+    plain, clipped, noisy = (
+        Simulation(small("fedbuff", **changes)).trainer for changes in ({}, {"training__clip_norm": 0.5}, private)
+    )
+    start, count = Simulation(small("fedbuff")).server.state, plain.layout.num_parameters
+    jobs = [Job(number, number, start) for number in range(3)]
+    before = [state - start for state in plain.train(jobs)]
+    sent = [state - start for state in clipped.train(jobs)]
+    for update, short in zip(before, sent, strict=True):
+        for part in (slice(None, count), slice(count, None)):
+            length = float(torch.linalg.vector_norm(update[part]))
+            torch.testing.assert_close(short[part], update[part] * min(1, 0.5 / length), atol=1e-6, rtol=1e-4)
+    assert float(torch.linalg.vector_norm(before[0][:count])) > 0.5
+    together = torch.stack(noisy.train(jobs)) - start
+    alone = torch.stack([noisy.train([job])[0] for job in jobs]) - start
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
+    noise = (together - torch.stack(sent))[:, :count]
+    assert float(noise.std()) == pytest.approx(0.05, rel=0.02)  # 0.1 * 0.5
+    assert float(torch.corrcoef(noise)[0, 1].abs()) < 0.05
+    variances = [values for name, values in plain.layout.views(together + start).items() if name.endswith("var")]
+    assert all((values >= 0).all() for values in variances)
+
+
+def test_a_long_limit_changes_nothing_but_rounding():
+    trainer = Simulation(small("fedbuff", training__clip_norm=1e6)).trainer
+    start = Simulation(small("fedbuff")).server.state
+    plain = Simulation(small("fedbuff")).trainer.train([Job(0, 0, start)])[0]
+    torch.testing.assert_close(trainer.train([Job(0, 0, start)])[0], plain, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["afl-dw", "fedrevive", "dd-fedrevive"])
 def test_beta_zero_is_the_plain_asynchronous_baseline_bit_for_bit(method):
     same = {"server__lr": 0.1, "federation__buffer_size": 1}
