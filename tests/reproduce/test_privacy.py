@@ -16,6 +16,7 @@ from helpers import SMALL, small
 from fedrevive_core.data.federated import FederatedData
 from fedrevive_core.simulation.simulation import Simulation
 from fedrevive_core.training import Job, LocalTrainer
+from reproduce.evidence import privacy as evidence
 from reproduce.runs import attacks, privacy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -139,3 +140,21 @@ def test_what_is_measured_is_kept_and_resumed(call: Any, tmp_path: Path, monkeyp
     unit = next((tmp_path / "out" / "units").iterdir())
     unit.write_text("{", encoding="utf-8")
     assert "remove it, and it is measured again" in call(*command)[2]
+
+
+def test_the_committed_figures_are_whole() -> None:
+    """Every table has its rows and a column for each protection; the figure has three panels with every line."""
+    measured = evidence.committed()
+    protections = list(privacy.PROTECTIONS)
+    assert list(measured["protections"]) == protections
+    assert measured["command"] == evidence.COMMAND
+    for table, rows in (
+        (evidence.attack_table, [*evidence.ATTACKS.values(), "members found at 5% false alarms"]),
+        (evidence.label_table, list(evidence.BELIEFS.values())),
+        (evidence.accuracy_table, None),
+    ):
+        made = table(measured)
+        assert all(list(row)[1:] == protections for row in made)
+        assert rows is None or [next(iter(row.values())) for row in made] == rows
+    lines = [len(axes.get_legend_handles_labels()[0]) for axes in evidence.plot_privacy(measured).axes]
+    assert lines == [5, 4, 2]
