@@ -16,6 +16,7 @@ from reproduce.reports.text import interval
 from reproduce.sweeps.figures import lead
 from reproduce.sweeps.grid import points
 
+MAP = "staleness-vs-heterogeneity"  # the sweep that other studies are paired with
 RECORDS = Path(__file__).parents[1] / "results" / "records"
 TRIALS = Path(__file__).parents[1] / "results" / "tuning"  # packed sweeps, too
 SCORES = {"final_accuracy": "at the end", "mean_accuracy": "over the run"}

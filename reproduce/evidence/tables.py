@@ -20,7 +20,17 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence.common import RECORDS, SCORES, TRIALS, TUNED, cell_columns, lead_over, percent, tuning_table
+from reproduce.evidence.common import (
+    MAP,
+    RECORDS,
+    SCORES,
+    TRIALS,
+    TUNED,
+    cell_columns,
+    lead_over,
+    percent,
+    tuning_table,
+)
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_slow_owners, plot_winners
 from reproduce.evidence.measured import PLUS, measure
 from reproduce.reports.claims import label
@@ -32,7 +42,7 @@ from reproduce.sweeps.results import collect
 
 MEASURED = Path(__file__).parents[1] / "results" / "measured.json"  # see `measure`
 PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"
-MAP, TUNING, HEADLINE = "staleness-vs-heterogeneity", "map-tuning", "lab-headline"
+TUNING, HEADLINE = "map-tuning", "lab-headline"
 SLOW, SLOW_TUNING, SKEWS = "slow-owners", "slow-owners-tuning", {"data.speed_skew": [0.0, 0.5, 1.0]}
 ABLATIONS = (
     "ablation-synthesis", "ablation-t_gen", "ablation-teachers", "ablation-distillation", "proxy-vs-true", "beta-rules",

@@ -13,10 +13,10 @@ import pytest
 from fedrevive_core.config import flatten
 from fedrevive_core.records import summarise
 from reproduce.evidence import tables as evidence
-from reproduce.evidence.common import RECORDS, TRIALS, TUNED, best_settings
+from reproduce.evidence.common import MAP, RECORDS, TRIALS, TUNED, best_settings
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_slow_owners, plot_winners
 from reproduce.evidence.measured import PLUS, proxy_quality
-from reproduce.evidence.tables import HEADLINE, MAP, PAGE, SLOW, SLOW_TUNING, TUNING
+from reproduce.evidence.tables import HEADLINE, PAGE, SLOW, SLOW_TUNING, TUNING
 from reproduce.reports.claims import label
 from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
