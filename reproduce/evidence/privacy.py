@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, TITLE_COLOURS, Plot
 from fedrevive_core.records import confidence_interval
+from reproduce.reports.text import interval
 
 MEASURED = Path(__file__).parents[1] / "results" / "privacy.json"
 COMMAND = "python -m reproduce privacy --out runs/privacy --seeds 0,1,2,3,4"
@@ -24,6 +25,7 @@ ATTACKS = {
     "pool, nearness": "on the pool: nearness",
     "pool, shadows": "on the pool: nearness, shadow pools",
 }
+METHODS = ("fedrevive", "afl-dw")
 BELIEFS = {
     "one upload": "the server, after one upload",
     "two uploads": "the server, after two uploads",
@@ -69,15 +71,23 @@ def label_table(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def accuracy_table(measured: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A row per method: accuracy in percent at the end and over the run, under each protection."""
+def accuracy_change(measured: Mapping[str, Any], key: str, protection: str) -> tuple[float, float]:
+    """Mean and half width of what `protection` adds to an accuracy, in points, paired by seed."""
     found = measured["protections"]
+    return confidence_interval(100 * (np.array(found[protection][key]) - np.array(found["nothing"][key])))
+
+
+def accuracy_table(measured: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row per method and time: accuracy in percent, and what each protection adds to it in points."""
     rows = []
-    for method in ("fedrevive", "afl-dw"):
+    for method in METHODS:
         for when, said in (("end", "at the end"), ("run", "over the run")):
-            row = {"accuracy, %": f"{method_title(method)}, {said}"}
-            for name, values in found.items():
-                row[name] = _said([100 * value for value in values[f"accuracy {method}, {when}"]], 1)
+            row, key = {"accuracy": f"{method_title(method)}, {said}"}, f"accuracy {method}, {when}"
+            for name, values in measured["protections"].items():
+                if name == "nothing":
+                    row[name] = _said([100 * value for value in values[key]], 1) + " %"
+                else:
+                    row[name] = interval(*accuracy_change(measured, key, name), lead=True)
             rows.append(row)
     return rows
 
@@ -89,26 +99,17 @@ def plot_privacy(measured: Mapping[str, Any]) -> Figure:
     places = np.arange(len(found))
     figure = Plot(figsize=(13, 4.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    panels = (
-        (
-            left,
-            {key: said for key, said in ATTACKS.items() if key in found["nothing"]},
-            "Is this image a member? (area)",
-        ),
-        (
-            middle,
-            {k: said for key, said in BELIEFS.items() if (k := f"labels tv, {key}") in found["nothing"]},
-            "Error of the class shares",
-        ),
-        (
-            right,
-            {f"accuracy {method}, run": method_title(method) for method in ("fedrevive", "afl-dw")},
-            "Accuracy over the run",
-        ),
-    )
-    for axes, shown, title in panels:
+    attacks = {key: said for key, said in ATTACKS.items() if key in found["nothing"]}
+    beliefs = {k: said for key, said in BELIEFS.items() if (k := f"labels tv, {key}") in found["nothing"]}
+    panels: tuple[tuple[Any, dict[str, str], Callable[[str, str], tuple[float, float]], str], ...] = (
+        (left, attacks, lambda key, name: confidence_interval(found[name][key]), "Is this image a member? Area (0.5: a guess)"),
+        (middle, beliefs, lambda key, name: confidence_interval(found[name][key]), "Class shares believed wrongly (0 to 1)"),
+        (right, {f"accuracy {method}, run": method_title(method) for method in METHODS},
+         lambda key, name: accuracy_change(measured, key, name), "Accuracy over the run: points above nothing"),
+    )  # fmt: skip
+    for axes, shown, value, title in panels:
         for number, ((key, said), colour) in enumerate(zip(shown.items(), TITLE_COLOURS * 2, strict=False)):
-            means, halves = np.array([confidence_interval(values[key]) for values in found.values()]).T
+            means, halves = np.array([value(key, name) for name in found]).T
             shift = 0.07 * (number - (len(shown) - 1) / 2)
             axes.errorbar(places + shift, means, np.nan_to_num(halves), fmt="o-", color=colour, capsize=3, label=said)
         axes.set_xticks(places, [name.replace(", ", ",\n") for name in found])
@@ -117,6 +118,6 @@ def plot_privacy(measured: Mapping[str, Any]) -> Figure:
     left.axhline(0.5, color="#888888", lw=1, ls="--")
     left.set_ylim(0.4, 1)
     middle.set_ylim(0, 1)
-    right.set_ylim(0, None)
-    figure.suptitle("What the server learns, and what clipping and noise change", fontsize=13)
+    right.axhline(0, color="#888888", lw=1, ls="--")
+    figure.suptitle("What the server learns, and what clipping and noise change", fontsize=13, x=0.01, ha="left")
     return figure

@@ -10,6 +10,7 @@ import numpy as np
 from claims import Claims
 from fedrevive_core.records import Trace
 from fedrevive_notebooks.lessons import synthesis as lesson
+from reproduce.evidence.privacy import committed
 
 ALL, WITHOUT_FEAT, WITHOUT_HOT, WITHOUT_ADV = lesson.ABLATIONS.values()
 
@@ -52,7 +53,31 @@ def nearer_than_a_guess(n: Any) -> float:
     return float((lesson.total_variation(estimated, true) < 0.7 * lesson.total_variation(guess, true)).mean())
 
 
+def found(protection: str, key: str) -> float:
+    """The mean over seeds of what `privacy` measured."""
+    return float(np.mean(committed()["protections"][protection][key]))
+
+
 CLAIMS: Claims = {
+    "the plain attack hardly beats a guess, the one with shadow jobs does clearly": lambda n: (
+        found("nothing", "updates, certainty") < 0.55 and found("nothing", "updates, shadows") > 0.7
+    ),
+    "Neither attack on the pool finds anything": lambda n: all(
+        abs(found(name, f"pool, {attack}") - 0.5) < 0.02
+        for name in committed()["protections"]
+        for attack in ("nearness", "shadows")
+    ),
+    "Clipping alone helps against nothing": lambda n: (
+        all(found("clipping", key) > found("nothing", key) - 0.02 for key in ("updates, shadows", "updates, gradient"))
+        and found("clipping", "labels tv, two uploads") < found("nothing", "labels tv, two uploads") + 0.02
+    ),
+    "the larger noise takes most of the members away": lambda n: (
+        found("clipping, noise 0.05", "updates, shadows") < 0.6
+        and found("clipping, noise 0.05", "updates, found") < found("nothing", "updates, found") / 3
+    ),
+    "what the server believes about classes stays much nearer to the truth than a guess": lambda n: (
+        found("clipping, noise 0.05", "labels tv, two uploads") < 0.5 * found("nothing", "labels tv, equal shares")
+    ),
     "how sure the teachers are of the wanted class stays where it began": lambda n: (
         np.abs(sure(n, WITHOUT_HOT) - sure(n, WITHOUT_HOT)[0]).max() < 0.05 < np.ptp(sure(n, ALL))
     ),
