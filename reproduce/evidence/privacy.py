@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -101,12 +102,16 @@ def plot_privacy(measured: Mapping[str, Any]) -> Figure:
     left, middle, right = figure.subplots(1, 3)
     attacks = {key: said for key, said in ATTACKS.items() if key in found["nothing"]}
     beliefs = {k: said for key, said in BELIEFS.items() if (k := f"labels tv, {key}") in found["nothing"]}
+    methods = {f"accuracy {method}, run": method_title(method) for method in METHODS}
+
+    def plain(key: str, name: str) -> tuple[float, float]:
+        return confidence_interval(found[name][key])
+
     panels: tuple[tuple[Any, dict[str, str], Callable[[str, str], tuple[float, float]], str], ...] = (
-        (left, attacks, lambda key, name: confidence_interval(found[name][key]), "Is this image a member? Area (0.5: a guess)"),
-        (middle, beliefs, lambda key, name: confidence_interval(found[name][key]), "Class shares believed wrongly (0 to 1)"),
-        (right, {f"accuracy {method}, run": method_title(method) for method in METHODS},
-         lambda key, name: accuracy_change(measured, key, name), "Accuracy over the run: points above nothing"),
-    )  # fmt: skip
+        (left, attacks, plain, "Is this image a member? Area (0.5: a guess)"),
+        (middle, beliefs, plain, "Class shares believed wrongly (0 to 1)"),
+        (right, methods, functools.partial(accuracy_change, measured), "Accuracy over the run: points above nothing"),
+    )
     for axes, shown, value, title in panels:
         for number, ((key, said), colour) in enumerate(zip(shown.items(), TITLE_COLOURS * 2, strict=False)):
             means, halves = np.array([value(key, name) for name in found]).T
