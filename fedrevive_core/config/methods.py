@@ -102,6 +102,18 @@ METHODS: dict[str, Method] = {
         "arXiv 2106.04159",
         {"staleness": WHOLE_UPDATES, "server": {"memory": "average"}},
     ),
+    "fare-dust": Method(
+        "FARe-DUST",
+        "w + eta * mean of B updates; a job also learns from one of the models returned last",
+        "arXiv 2403.09086",
+        {"staleness": WHOLE_UPDATES, "training": {"lesson": {"teacher": "returned"}}},
+    ),
+    "fedadt": Method(
+        "FedADT",
+        "w + eta * update; a stale model first learns from w on its client's samples",
+        "arXiv 2504.04081",
+        {"staleness": WHOLE_UPDATES, "training": {"lesson": {"teacher": "current", "rise": 100}}},
+    ),
     "dd-fedrevive": Method(
         "DD-FedRevive",
         "w + eta * (0.5 * update + 0.5 * distilled on held-back real data)",

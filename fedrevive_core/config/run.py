@@ -24,14 +24,7 @@ from fedrevive_core.config.base import (
 )
 from fedrevive_core.config.data import TEXT_DATA, TEXT_MODELS, DataConfig
 from fedrevive_core.config.federation import FederationConfig
-
-
-class TrainingConfig(Section):
-    """What a client does with a job."""
-
-    steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
-    batch_size: PositiveInt = Field(32, description="samples per step, fewer at the end of a pass [authors]")
-    lr: PositiveFloat = Field(description="Adam learning rate [authors]")
+from fedrevive_core.config.training import TrainingConfig
 
 
 class ServerConfig(Section):
