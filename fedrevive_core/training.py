@@ -187,7 +187,7 @@ class Lesson:
     temperature: float
 
     def loss(self, taught: Tensor, logits: Tensor) -> Tensor:
-        """Sum over jobs of weight * T^2 * mean KL(teacher || model), from logits of both, (J, b, C), or (b, C) of one."""
+        """Sum over jobs of weight * T^2 * mean KL(teacher || model), from logits (J, b, C) of both, or (b, C)."""
         soft, own = ((answers / self.temperature).log_softmax(dim=-1) for answers in (taught, logits))
         divergence = F.kl_div(own, soft, reduction="none", log_target=True).sum(dim=-1)
         return self.temperature**2 * (self.weights * divergence.view(len(self.weights), -1).mean(dim=1)).sum()

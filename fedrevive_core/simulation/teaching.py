@@ -79,7 +79,7 @@ class Teaching:
         self.users = self._users(num_processed)
 
     def _drawn(self) -> np.ndarray:
-        """(J,) the arrival whose model teaches each job: one of the last before its dispatch, or -1 if there is none."""
+        """(J,) the arrival whose model teaches each job: one of the last before its dispatch; -1: none."""
         teachers = np.full(len(self.timeline.client), -1, dtype=np.int64)
         for job, before in enumerate(self.timeline.dispatched_after.tolist()):
             if before > 0:
