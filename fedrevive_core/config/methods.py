@@ -126,6 +126,12 @@ METHODS: dict[str, Method] = {
         "arXiv 2403.09086",
         {"staleness": WHOLE_UPDATES, "training": {"lesson": {"teacher": "returned"}}},
     ),
+    "feast-msg": Method(
+        "FeAST-on-MSG",
+        "(1 - g) (w + eta * updates in time) + g a, a an auxiliary model that all updates move",
+        "arXiv 2403.09086",
+        {"staleness": WHOLE_UPDATES, "server": {"auxiliary": 0.1}},
+    ),
     "fedadt": Method(
         "FedADT",
         "w + eta * update; a stale model first learns from w on its client's samples",
