@@ -23,7 +23,7 @@ Purpose = Literal[
     "initialisation",  # first global model (index 0) and generator (index 1)
     "batches",  # sample order and augmentation of one job
     "probing",  # Gaussian inputs of the class-proportion proxy, one stream an arrival
-    "noise pool",  # samples and labels of revival.source = "noise"
+    "noise pool",  # samples and labels of revival.source = "noise" or "other"
     "synthesis",  # labels, noise and augmentation, one stream an arrival
     "distillation",  # pool draws and augmentation, one stream an arrival
     "dropout",  # of one job (index 0, job) and of one distillation (index 1, arrival)
