@@ -29,11 +29,10 @@ from fedrevive_core.simulation import Simulation, num_threads
 from fedrevive_core.simulation.build import build_client
 from fedrevive_core.training import Job
 from fedrevive_core.transforms import Preparation
-from reproduce.reports.text import interval
+from reproduce.evidence.common import RECORDS, SCORES, lead_over, percent
 from reproduce.sweeps.figures import lead
 from reproduce.sweeps.results import collect, is_packed
 
-RECORDS = Path(__file__).parents[1] / "results" / "records"
 QUALITY = RECORDS.parent / "image-quality.json"  # see `write_quality`
 EXPERIMENTS = {
     "image-pools-fashion": "Fashion-MNIST, 14x14",
@@ -44,7 +43,11 @@ POOLS = {"fedrevive": "synthesised", "held-back": "held back", "other": "other i
 AGAINST = "afl-dw"  # the same method without a pool
 STEPS = 2000  # of the judge, 32 images each
 SHOWN = 400  # images of a pool that are judged
-SCORES = {"final_accuracy": "at the end %", "mean_accuracy": "over the run %"}
+SHARES = {"agreement": "wanted class %", "confidence": "confidence %"}
+FIRST = {  # changes of the second cell: where the same change is in the first
+    "teachers-1": "ablation-teachers", "s_max-150": "beta-rules", "slower": "ablation-distillation",
+    "untrained-generator": "ablation-synthesis", "steps-5": "ablation-distillation",
+}  # fmt: skip
 MEASURES = ("agreement", "confidence", "entropy", "diversity", "distance")
 
 
@@ -127,7 +130,7 @@ def pool_of(run: Path) -> tuple[Tensor, np.ndarray]:
 
 
 def measure_pools(sweep: Path, steps: int = STEPS) -> tuple[str, list[dict[str, Any]]]:
-    """The experiment of `sweep`, and a row for each run that distils: arm, seed, images, the judge's accuracy, `quality`.
+    """The experiment of `sweep`, and a row per run that distils: arm, seed, images, accuracy of the judge, `quality`.
 
     Raises ConfigError if the sweep is packed, so that its images are gone, or if none of its runs distils on images.
     """
@@ -165,60 +168,58 @@ def write_quality(sweeps: Sequence[Path]) -> Path:
     return QUALITY
 
 
-def pools(name: str) -> pd.DataFrame:
-    """A row per pool of the experiment `name`: arm, title, mean of MEASURES, the judge's accuracy.
-
-    gain and half: points of accuracy over the run above down-weighting, with the 95% interval; against: the same above
-    the synthesised pool, with its own half width.
-    """
-    runs = collect(RECORDS / name).records.runs
-    judged = pd.DataFrame(json.loads(QUALITY.read_text(encoding="utf-8"))[name])
-    rows = []
-    for arm, title in POOLS.items():
-        row: dict[str, Any] = {"arm": arm, "title": title}
-        row |= judged[judged["arm"] == arm][[*MEASURES, "judge"]].mean().to_dict()
-        row |= {score: runs.loc[runs["arm"] == arm, score] for score in ("final_accuracy", "mean_accuracy")}
-        row["gain"], row["half"] = confidence_interval(100 * lead(runs, "mean_accuracy", arm, AGAINST))
-        own = 100 * lead(runs, "mean_accuracy", arm, "fedrevive")
-        row["against"], row["against_half"] = confidence_interval(own) if arm != "fedrevive" else (0.0, 0.0)
-        rows.append(row)
-    return pd.DataFrame(rows)
+def judged(name: str) -> pd.DataFrame:
+    """Means over the runs of the experiment `name` in QUALITY: by arm, MEASURES and the accuracy of the judge."""
+    known = pd.DataFrame(json.loads(QUALITY.read_text(encoding="utf-8"))[name])
+    return known.groupby("arm", sort=False)[[*MEASURES, "judge"]].mean()
 
 
 def pools_table(name: str) -> list[dict[str, str]]:
-    """`pools` to be read; the last row is down-weighting, which has no pool."""
+    """A row per pool of the experiment `name`: what it reaches and gains, and how good its images are."""
+    runs, found = collect(RECORDS / name).records.runs, judged(name)
     rows = []
-    for row in pools(name).to_dict("records"):
-        rows.append(
-            {"pool": row["title"]}
-            | {said: interval(*confidence_interval(100 * row[score])) for score, said in SCORES.items()}
-            | {"above AFL-DW": interval(row["gain"], row["half"], lead=True)}
-            | {
-                "above synthesised": ""
-                if row["arm"] == "fedrevive"
-                else interval(row["against"], row["against_half"], lead=True)
-            }
-            | {"wanted class %": f"{100 * row['agreement']:.0f}", "confidence %": f"{100 * row['confidence']:.0f}"}
-            | {said: f"{row[said]:.2f}" for said in ("entropy", "diversity", "distance")}
-        )
+    for arm, title in POOLS.items():
+        row = {"pool": title}
+        row |= {f"{said} %": percent(runs.loc[runs["arm"] == arm, score]) for score, said in SCORES.items()}
+        for against, said in ((AGAINST, "AFL-DW"), ("fedrevive", "synthesised")):
+            row[f"above {said}, over the run"] = (
+                "" if arm == against else lead_over(runs, "mean_accuracy", arm, against)
+            )
+        row |= {said: f"{100 * found.loc[arm, score]:.0f}" for score, said in SHARES.items()}
+        rows.append(row | {score: f"{found.loc[arm, score]:.2f}" for score in ("entropy", "diversity", "distance")})
+    return rows
+
+
+def second_cell_table() -> list[dict[str, str]]:
+    """A row per change to FedRevive: what it costs in the cell of the ablations, and in a second cell."""
+    second = collect(RECORDS / "ablation-second").records.runs
+    rows = []
+    for arm, first in FIRST.items():
+        known = collect(RECORDS / first).records.runs
+        row = {"change": arm, "K = 80, alpha = 0.1, over the run": lead_over(known, "mean_accuracy", arm, "fedrevive")}
+        for score, said in SCORES.items():
+            row[f"K = 40, alpha = 0.5, {said}"] = lead_over(second, score, arm, "fedrevive")
+        rows.append(row)
     return rows
 
 
 @mpl.rc_context(STYLE)
-def plot_pools(found: dict[str, pd.DataFrame]) -> Figure:
+def plot_pools() -> Figure:
     """What each pool gains against what a classifier of real images makes of it, a panel per experiment.
 
-    found: `pools` by title. Bars are 95% intervals of the gain.
+    Bars are 95% intervals of the gain.
     """
-    figure = Plot(figsize=(4.2 * len(found), 4.0), layout="constrained")
-    panels = figure.subplots(1, len(found), squeeze=False, sharex=True)[0]
-    for axes, (title, rows) in zip(panels, found.items(), strict=True):
-        for row, colour in zip(rows.to_dict("records"), colours(list(rows["title"])).values(), strict=True):
-            style: Any = {"color": colour, "ms": 8, "capsize": 3, "label": row["title"]}
-            axes.errorbar(row["agreement"], row["gain"], yerr=np.nan_to_num(row["half"]), fmt="o", **style)
+    figure = Plot(figsize=(4.2 * len(EXPERIMENTS), 4.0), layout="constrained")
+    panels = figure.subplots(1, len(EXPERIMENTS))
+    for axes, (name, title) in zip(panels, EXPERIMENTS.items(), strict=True):
+        runs, found = collect(RECORDS / name).records.runs, judged(name)
+        for arm, colour in zip(POOLS, colours(list(POOLS)).values(), strict=True):
+            mean, half = confidence_interval(100 * lead(runs, "mean_accuracy", arm, AGAINST))
+            style: Any = {"color": colour, "ms": 8, "capsize": 3, "label": POOLS[arm]}
+            axes.errorbar(found.loc[arm, "agreement"], mean, np.nan_to_num(half), fmt="o", **style)
         axes.axhline(0, color="#888888", lw=1)
         axes.set_title(title, fontsize=11)
-        axes.set(xlim=(0, 1.03), xlabel="images that show the wanted class, to a classifier")
+        axes.set(xlim=(0, 1.03), xlabel="images that show the wanted class")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     panels[0].set_ylabel("accuracy over the run,\npoints above AFL-DW (no pool)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
