@@ -34,6 +34,7 @@ from reproduce.sweeps.figures import lead
 from reproduce.sweeps.results import collect, is_packed
 
 QUALITY = RECORDS.parent / "image-quality.json"  # see `write_quality`
+PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"  # is what the numbers are for
 EXPERIMENTS = {
     "image-pools-fashion": "Fashion-MNIST, 14x14",
     "image-pools-28": "Fashion-MNIST, 28x28",
@@ -158,8 +159,11 @@ def measure_pools(sweep: Path, steps: int = STEPS) -> tuple[str, list[dict[str, 
 def write_quality(sweeps: Sequence[Path]) -> Path:
     """Measure the pools of `sweeps` and keep the rows in QUALITY, in place of older ones of the same experiments.
 
-    Raises ConfigError, before any measurement, if QUALITY cannot be written or a sweep is not as `measure_pools` needs.
+    Raises ConfigError, before any measurement, where there is no page for them, as in an installed copy, or QUALITY
+    cannot be written.
     """
+    if not PAGE.exists():
+        raise ConfigError(f"there is no '{PAGE}': run this command in a checkout of the repository")
     check_file(QUALITY)
     known = json.loads(QUALITY.read_text(encoding="utf-8")) if QUALITY.exists() else {}
     known |= dict(measure_pools(sweep) for sweep in sweeps)

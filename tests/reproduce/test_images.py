@@ -115,6 +115,18 @@ def test_measuring_one_experiment_keeps_the_numbers_of_others(monkeypatch, tmp_p
     assert json.loads((tmp_path / "quality.json").read_text()) == {"one": [{"seed": 2}], "two": [{"seed": 1}]}
 
 
+def test_the_command_measures_sweeps_and_refuses_what_it_cannot(call, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, "QUALITY", tmp_path / "quality.json")
+    assert call("evidence", "--pools", tmp_path / "nowhere")[0] == 2
+    code, _, error = call("evidence", "--pools", tmp_path, "--check", tmp_path)
+    assert (code, "--check and --pools: give one of them" in error) == (2, True)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(images, "measure_pools", lambda _: ("one", []))
+    assert call("evidence", "--pools", tmp_path) == (0, f"Written: {tmp_path / 'quality.json'}\n", "")
+    monkeypatch.setattr(images, "PAGE", tmp_path / "RESULTS.md")
+    assert "run this command in a checkout" in call("evidence", "--pools", tmp_path)[2]
+
+
 def test_the_figure_and_the_table_show_every_pool(monkeypatch, tmp_path: Path) -> None:
     """Made of numbers by hand: accuracy of arm number a at seed s is 0.1 a + 0.01 s, so that leads have no spread."""
     arms = ["afl-dw", *images.POOLS]
