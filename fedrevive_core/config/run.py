@@ -122,8 +122,7 @@ class RevivalConfig(Section):
 
     source: Literal["none", "synthetic", "held_back", "noise", "other"] = Field(
         "none",
-        description="samples for distillation: none, synthetic, real ones held back by the server [paper]; to show "
-        "what synthesis adds: pure noise, or real images of another data set, both with random labels [ours]",
+        description="samples to distil on: none, synthetic, real ones of the server [paper], noise, other data [ours]",
     )
     num_teachers: PositiveInt = Field(8, description="c, number of teachers: the models returned last [paper]")
     one_per_client: Switch = Field(
@@ -282,9 +281,7 @@ class RunConfig(Section):
             allowed = f"one of texts: {', '.join(TEXT_MODELS)}" if texts else "one of images, such as labnet"
             raise ValueError(f"model = '{self.model}' does not fit data.name = '{self.data.name}': choose {allowed}")
         if texts and self.revival.source == "other":
-            raise ValueError(
-                f"revival.source = 'other' is for images, and data.name = '{self.data.name}' has texts: use 'noise'"
-            )
+            raise ValueError(f"revival.source = 'other' is for images, not data.name = '{self.data.name}': use 'noise'")
         if self.model == "encoder" and self.data.tokenizer == "words":
             raise ValueError("model = 'encoder' needs an encoder in data.tokenizer, such as 'minilm' or 't5-small'")
         if texts and self.synthesis.tokens > self.data.max_tokens:

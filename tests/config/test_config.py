@@ -316,7 +316,7 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
         ),
         (
             {"data__name": "docstrings", "model": "labtext", "revival__source": "other"},
-            ["revival.source = 'other' is for images", "data.name = 'docstrings' has texts", "use 'noise'"],
+            ["revival.source = 'other' is for images", "not data.name = 'docstrings'", "use 'noise'"],
         ),
         ({"device": "gpu"}, ["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]),
         # Numbers that do not go together.
