@@ -24,30 +24,7 @@ from fedrevive_core.config.base import (
 )
 from fedrevive_core.config.data import TEXT_DATA, TEXT_MODELS, DataConfig
 from fedrevive_core.config.federation import FederationConfig
-
-
-class TrainingConfig(Section):
-    """What a client does with a job."""
-
-    steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
-    batch_size: PositiveInt = Field(32, description="samples per step, fewer at the end of a pass [authors]")
-    lr: PositiveFloat = Field(description="Adam learning rate [authors]")
-    clip_norm: PositiveFloat | None = Field(
-        None,
-        description="largest norm that a client sends of its update, of parameters and of statistics each; unset: no "
-        "clipping [arXiv 1710.06963]",
-    )
-    noise: NonNegativeFloat = Field(
-        0.0,
-        description="standard deviation of the Gaussian noise on each number that a client sends, in multiples of "
-        "clip_norm; no privacy budget is computed [arXiv 1710.06963]",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> TrainingConfig:
-        if self.noise > 0 and self.clip_norm is None:
-            raise ValueError(f"noise = {self.noise} is a multiple of clip_norm: set clip_norm, too")
-        return self
+from fedrevive_core.config.training import TrainingConfig
 
 
 class ServerConfig(Section):
@@ -85,8 +62,22 @@ class ServerConfig(Section):
         description="tau_c: if an update in the buffer is staler, lr is at most 1 / staleness [arXiv 2407.18365]",
     )
 
+    auxiliary: Fraction = Field(
+        0.0,
+        description="share of a new version that is taken from an auxiliary model, which every update moves, while a "
+        "straggler's moves it alone; 0: no such model [arXiv 2403.09086, as we understand it]",
+    )
+    straggler: PositiveFloat = Field(
+        1.0, description="an update is a straggler's if it is staler than this times K / B versions [ours]"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> ServerConfig:
+        others = self.memory != "none" or self.optimiser != "sgd" or self.delay_threshold is not None
+        if self.auxiliary > 0 and (others or self.update_from == "current"):
+            raise ValueError(
+                f"auxiliary = {self.auxiliary}: it does not go with memory, optimiser, delay_threshold or update_from"
+            )
         if self.update_from == "current" and (self.memory != "none" or self.optimiser != "sgd"):
             raise ValueError(
                 "update_from = 'current' mixes models: it cannot be combined with server.memory or server.optimiser"
@@ -129,10 +120,9 @@ class StalenessConfig(Section):
 class RevivalConfig(Section):
     """What replaces the share beta that a client's update loses through staleness."""
 
-    source: Literal["none", "synthetic", "held_back", "noise"] = Field(
+    source: Literal["none", "synthetic", "held_back", "noise", "other"] = Field(
         "none",
-        description="samples for distillation: none, synthetic, real ones held back by the server [paper], or pure "
-        "noise, to show what synthesis adds [ours]",
+        description="samples to distil on: none, synthetic, real ones of the server [paper], noise, other data [ours]",
     )
     num_teachers: PositiveInt = Field(8, description="c, number of teachers: the models returned last [paper]")
     one_per_client: Switch = Field(
@@ -290,6 +280,8 @@ class RunConfig(Section):
         if texts != (self.model in TEXT_MODELS):
             allowed = f"one of texts: {', '.join(TEXT_MODELS)}" if texts else "one of images, such as labnet"
             raise ValueError(f"model = '{self.model}' does not fit data.name = '{self.data.name}': choose {allowed}")
+        if texts and self.revival.source == "other":
+            raise ValueError(f"revival.source = 'other' is for images, not data.name = '{self.data.name}': use 'noise'")
         if self.model == "encoder" and self.data.tokenizer == "words":
             raise ValueError("model = 'encoder' needs an encoder in data.tokenizer, such as 'minilm' or 't5-small'")
         if texts and self.synthesis.tokens > self.data.max_tokens:

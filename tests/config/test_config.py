@@ -303,6 +303,11 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
     [
         # Unknown fields and names.
         ({"server__learning_rate": 1}, ["server.learning_rate is unknown", "allowed: lr, clip_norm, update_from"]),
+        ({"training__noise": 0.1}, ["training: noise = 0.1 is a multiple of clip_norm: set clip_norm, too"]),
+        (
+            {"training__clip_norm": 1.0, "training__lesson__teacher": "current"},
+            ["training: clip_norm = 1.0 does not cover the second answer of a client that is corrected"],
+        ),
         ({"federation__num_client": 1}, ["federation.num_client is unknown", "did you mean 'num_clients'?"]),
         ({"data__augmentation__flips": 1}, ["data.augmentation.flips is unknown", "did you mean 'flip'?"]),
         ({"trainig__lr": 1}, ["trainig is unknown", "did you mean 'training'?"]),
@@ -310,7 +315,14 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
         ({"data__name": "cifar"}, ["data.name = 'cifar'", "'digits', 'fashion_mnist', 'cifar10', 'cifar100'"]),
         ({"model": "resnet"}, ["model = 'resnet'", "'resnet18'"]),
         ({"staleness__rule": "cos"}, ["staleness.rule = 'cos'", "'cosine'"]),
-        ({"revival__source": "real"}, ["revival.source = 'real'", "'none', 'synthetic', 'held_back' or 'noise'"]),
+        (
+            {"revival__source": "real"},
+            ["revival.source = 'real'", "'none', 'synthetic', 'held_back', 'noise' or 'other'"],
+        ),
+        (
+            {"data__name": "docstrings", "model": "labtext", "revival__source": "other"},
+            ["revival.source = 'other' is for images", "not data.name = 'docstrings'", "use 'noise'"],
+        ),
         ({"device": "gpu"}, ["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]),
         # Numbers that do not go together.
         ({"federation__concurrency": 151}, ["concurrency = 151", "at most num_clients = 150"]),
