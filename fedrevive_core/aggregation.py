@@ -35,7 +35,8 @@ class Entry:
 class Aggregator:
     """Makes new versions and keeps what lasts between them.
 
-    latest: parameters (P,) of each client's latest update, if `config.memory` keeps them; total (P,): their sum.
+    latest: parameters (P,) of each client's latest update, if `config.memory` keeps them; total (P,): their sum; ages:
+    versions since the jobs behind them began.
     first, second, largest: the optimiser's moments (P,), zero before the first step.
 
     Raises ConfigError if the memory would take more than MEMORY_SHARE of what is free on `device`.
@@ -44,6 +45,7 @@ class Aggregator:
     def __init__(self, layout: StateLayout, config: ServerConfig, num_clients: int, device: torch.device) -> None:
         self.layout, self.config, self.num_clients = layout, config, num_clients
         self.latest: dict[int, Tensor] = {}
+        self.ages: dict[int, int] = {}
         self.total, self.first, self.second, self.largest = torch.zeros(
             4, layout.num_parameters, device=device
         ).unbind()
@@ -77,6 +79,7 @@ class Aggregator:
         state: dict[str, Any] = {}
         if self.config.memory != "none":
             state |= {"latest": {str(client): update for client, update in self.latest.items()}, "total": self.total}
+            state["ages"] = {str(client): age for client, age in self.ages.items()}
         if self.config.optimiser != "sgd":
             state |= {name: getattr(self, name) for name in MOMENTS}
         return state
@@ -92,6 +95,7 @@ class Aggregator:
             if tensor.shape != (self.layout.num_parameters,):
                 raise ValueError(f"an update has {self.layout.num_parameters} parameters, not {tuple(tensor.shape)}")
         self.latest.update((client, update.to(self.total.device)) for client, update in latest.items())
+        self.ages = {client: int(state.get("ages", {}).get(str(client), 0)) for client in latest}
         for name, tensor in kept.items():
             setattr(self, name, tensor.to(self.total.device))
 
@@ -99,8 +103,8 @@ class Aggregator:
         """Where the server steps to, (P,): a mean over the buffer, helped by what is remembered of other clients.
 
         calibrate (CA2FL): mean over all N clients of their latest updates (zero before the first), plus the mean over
-        the buffer of each update's difference from the latest of its client. average (MIFA): mean of the latest updates
-        over all clients seen so far.
+        the buffer of each update's difference from the latest of its client. average (MIFA, ACE): mean of the latest
+        updates over all clients seen so far; with a horizon (ACED) those of older jobs are forgotten first.
         """
         updates = [self.layout.parameters(entry.update) for entry in buffer]
         if self.config.memory == "none":
@@ -111,11 +115,21 @@ class Aggregator:
                 before = self.latest.get(entry.client)
                 change += update if before is None else update - before
                 self.latest[entry.client] = update.clone()
+                self.ages[entry.client] = entry.staleness
+        for client in self._forgotten():
+            change -= self.latest.pop(client)
         before_change = self.total
         self.total = self.total + change
         if self.config.memory == "calibrate":
             return before_change / self.num_clients + change / len(buffer)
         return self.total / max(len(self.latest), 1)
+
+    def _forgotten(self) -> list[int]:
+        """Clients whose latest job began too long ago; all that stay grow older by the version that is made now."""
+        horizon = self.config.memory_horizon
+        forgotten = [client for client, age in self.ages.items() if horizon is not None and age > horizon]
+        self.ages = {client: age + 1 for client, age in self.ages.items() if client not in forgotten}
+        return forgotten
 
     def _step(self, direction: Tensor, max_staleness: int) -> Tensor:
         """What is added to the parameters (P,), moments updated: no bias correction, as in arXiv 2003.00295."""

@@ -19,7 +19,7 @@ from fedrevive_core.aggregation import Aggregator, Entry
 from fedrevive_core.config import FederationConfig, ServerConfig, StalenessConfig
 from fedrevive_core.models import StateLayout
 from fedrevive_core.revival import Revival, Reviver, Teacher
-from fedrevive_core.staleness import beta
+from fedrevive_core.staleness import MEASURING, Measured, beta
 
 # No number of the model or of an update may be larger, so that no sum of them overflows: float32 ends at 3.4e38.
 LARGEST = 1e38
@@ -102,8 +102,8 @@ class Server:
         of zero, so that versions keep the timeline's pace. So is a distilled update that is not finite or too large.
         The global model stays finite whatever is uploaded. Nothing passed in is modified.
         """
-        tau = upload.staleness
-        weight = self.weights[tau] if self.weights is not None else beta(tau, self.staleness, self.federation)
+        measures = self.weights is None and self.staleness.rule in MEASURING
+        weight = 0.0 if measures else self._weight(upload.staleness)
         start = self.state if self.config.update_from == "current" else upload.downloaded
         revival, rejected = Revival(), self._unreadable(upload)
         update = client_update = torch.zeros_like(self.state) if rejected else upload.returned - start
@@ -116,10 +116,12 @@ class Server:
             if self.reviver is not None:
                 teacher = Teacher(upload.client, returned)
                 revival = self.reviver.revive(
-                    self.num_received, teacher, client_update, weight, self.version, self.state
+                    self.num_received, teacher, client_update, measures or weight != 0, self.version, self.state
                 )
             if revival.update is not None and (fault := self._unusable(revival.update)):
                 rejected, revival.update = f"distilled update {fault}", None
+            if measures:
+                weight = self._weight(upload.staleness, self._measured(upload.downloaded, client_update, revival))
             update = self._blend(update, revival.update, weight)
         if upload.job is not None:
             self.jobs.add(upload.job)
@@ -158,6 +160,21 @@ class Server:
         self.aggregator.load_state_dict(state["aggregator"])
         if self.reviver is not None:
             self.reviver.load_state_dict(state["reviver"])
+
+    def _weight(self, tau: int, measured: Measured | None = None) -> float:
+        """beta of an arrival of staleness `tau`, by the given rule or that of the configuration."""
+        return self.weights[tau] if self.weights is not None else beta(tau, self.staleness, self.federation, measured)
+
+    def _measured(self, downloaded: Tensor, client_update: Tensor, revival: Revival) -> Measured:
+        """What rules that do not count versions look at; the host waits for it."""
+        client = self.layout.parameters(client_update).double()
+        norm = torch.linalg.vector_norm(client)
+        found = {"distance": torch.linalg.vector_norm(self.layout.parameters(self.state - downloaded)) / norm}
+        if revival.update is not None:
+            distilled = self.layout.parameters(revival.update).double()
+            found["length"] = norm / torch.linalg.vector_norm(distilled)
+            found["disagreement"] = 1 - torch.nn.functional.cosine_similarity(client, distilled, dim=0)
+        return Measured(coverage=revival.coverage, **{name: float(value) for name, value in found.items()})
 
     def _unreadable(self, upload: Upload) -> str:
         """Why `upload` is rejected without looking at its numbers; '' if it is not."""

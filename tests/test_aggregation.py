@@ -67,6 +67,24 @@ def test_mifa() -> None:
     assert made == [[2.0, 0.0], [3.0, 2.0], [3.0, 4.0]]
 
 
+def test_aced() -> None:
+    """MIFA's numbers with a horizon of one version. 3. client 0's job began two versions ago and is forgotten.
+
+    1. Client 0: (4, 0), state (2, 0). 2. Client 1, started at version 0: mean of (4, 0), (0, 8), state (3, 2).
+    3. Client 2: clients 0 and 1 are gone, (2, 2) alone, state (4, 3). 4. Client 3 is stale by two and does not count
+    itself; (2, 2) still does, state (5, 4).
+    """
+    buffers = [entry(0, 4, 0)], [entry(1, 0, 8, staleness=1)], [entry(2, 2, 2)], [entry(3, 8, 8, staleness=2)]
+    made_by = aggregator(memory="average", memory_horizon=1)
+    assert versions(made_by, *buffers) == [[2.0, 0.0], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0]]
+    assert made_by.latest.keys() == made_by.ages.keys() == {2}
+    again = aggregator(memory="average", memory_horizon=1)
+    again.load_state_dict(made_by.state_dict())
+    assert versions(again, [entry(3, 8, 8, staleness=2)]) == versions(made_by, [entry(3, 8, 8, staleness=2)])
+    with pytest.raises(ConfigError, match=r"memory_horizon is only for memory = 'average'"):
+        small("fedbuff", server__memory_horizon=1)
+
+
 @pytest.mark.parametrize("memory", ["calibrate", "average"])
 def test_a_rejected_upload_leaves_the_memory_as_it_is(memory: str) -> None:
     made_by = aggregator(memory=memory)

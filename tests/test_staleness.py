@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrevive_core.config.run import StalenessConfig
-from fedrevive_core.staleness import RULES, beta
+from fedrevive_core.errors import ConfigError
+from fedrevive_core.staleness import MEASURING, RULES, Measured, beta
 
 K100 = federation(1000, 100, max_versions=1)
 
@@ -67,7 +68,18 @@ def test_hinge_is_one_minus_the_factor_of_fedasync() -> None:
 
 
 def test_every_rule_that_can_be_configured_exists() -> None:
-    assert set(RULES) == set(get_args(StalenessConfig.model_fields["rule"].annotation))
+    assert {*RULES, *MEASURING} == set(get_args(StalenessConfig.model_fields["rule"].annotation))
+
+
+@pytest.mark.parametrize("rule", MEASURING)
+def test_rules_that_measure(rule: str) -> None:
+    """x / (x + half), from 0 for nothing or nothing known to 1 for an update without length."""
+    config = StalenessConfig(rule=rule, half=2.0)
+    values = (0.0, math.nan, 2.0, 6.0, math.inf)
+    made = [beta(0, config, K100, Measured(**{rule: value})) for value in values]
+    assert made == [0, 0, 0.5, 0.75, 1]
+    with pytest.raises(ConfigError, match=rf"'{rule}' measures each arrival .* there is no beta\(tau\)"):
+        beta(0, config, K100)
 
 
 parameter = st.floats(0.001, 1000)

@@ -102,6 +102,24 @@ METHODS: dict[str, Method] = {
         "arXiv 2106.04159",
         {"staleness": WHOLE_UPDATES, "server": {"memory": "average"}},
     ),
+    "ace": Method(
+        "ACE",
+        "w + eta * mean of the latest updates of all clients seen, at every arrival",
+        "arXiv 2511.19066",
+        {"staleness": WHOLE_UPDATES, "server": {"memory": "average"}},
+    ),
+    "aced": Method(
+        "ACED",
+        "as ACE, but only over clients whose latest job began at most tau_algo versions ago",
+        "arXiv 2511.19066",
+        {"staleness": WHOLE_UPDATES, "server": {"memory": "average", "memory_horizon": 100}},
+    ),
+    "asyncfeded": Method(
+        "AsyncFedED",
+        "w + eta * update / (1 + gamma / eps), gamma = |w - downloaded| / |update|",
+        "arXiv 2205.13797",
+        {"staleness": {"rule": "distance", "half": 5.0}},
+    ),
     "dd-fedrevive": Method(
         "DD-FedRevive",
         "w + eta * (0.5 * update + 0.5 * distilled on held-back real data)",

@@ -51,6 +51,11 @@ class ServerConfig(Section):
         description="use of the latest update of every client: to calibrate the mean, or averaged "
         "[OpenReview 4aywmeb97I; arXiv 2106.04159]",
     )
+    memory_horizon: NonNegativeInt | None = Field(
+        None,
+        description="a latest update is forgotten when its job began more than this many versions ago; unset: never "
+        "[arXiv 2511.19066]",
+    )
     optimiser: Literal["sgd", "momentum", "adam", "amsgrad"] = Field(
         "sgd", description="how the mean becomes a step; all except sgd keep moments [arXiv 2003.00295; 2407.18365]"
     )
@@ -70,15 +75,26 @@ class ServerConfig(Section):
             raise ValueError(
                 "update_from = 'current' mixes models: it cannot be combined with server.memory or server.optimiser"
             )
+        if self.memory_horizon is not None and self.memory != "average":
+            raise ValueError("memory_horizon is only for memory = 'average'")
         return self
 
 
 class StalenessConfig(Section):
-    """beta(tau), the weight taken from a client's update of staleness tau. Each parameter belongs to one rule."""
+    """beta, the weight taken from a client's update. Each parameter belongs to one rule, but `half` to four.
 
-    rule: Literal["constant", "cosine", "linear", "exponential", "stepwise", "polynomial", "hinge"] = Field(
-        description="shape of beta(tau) [paper; polynomial and hinge: arXiv 1903.03934]"
-    )
+    These do not count versions. They measure a number x >= 0 at the arrival, and beta = x / (x + half).
+    """
+
+    rule: Literal[
+        "constant", "cosine", "linear", "exponential", "stepwise", "polynomial", "hinge",
+        "distance", "length", "disagreement", "coverage",
+    ] = Field(
+        description="shape of beta(tau) [paper; polynomial and hinge: arXiv 1903.03934], or what is measured: distance "
+        "of the current from the downloaded model, by the length of the update [arXiv 2205.13797]; length of the "
+        "update, by that of the distilled one; disagreement, 1 - their cosine; coverage, the share of classes that "
+        "the teachers know [ours]"
+    )  # fmt: skip
     constant: Fraction = Field(0.5, description="constant: b; 0 counts every update in full [paper]")
     s_max: PositiveFloat = Field(75.0, description="cosine: half of the staleness at which beta reaches 1 [paper]")
     slope: PositiveFloat = Field(0.005, description="linear: gamma [paper]")
@@ -88,6 +104,9 @@ class StalenessConfig(Section):
     hinge_slope: PositiveFloat = Field(10.0, description="hinge: a in 1 / (a (tau - b) + 1) [arXiv 1903.03934]")
     hinge_start: NonNegativeFloat = Field(
         4.0, description="hinge: b, largest staleness without a cost [arXiv 1903.03934]"
+    )
+    half: PositiveFloat = Field(
+        1.0, description="distance, length, disagreement, coverage: the value at which beta is one half [ours]"
     )
 
 
@@ -100,6 +119,9 @@ class RevivalConfig(Section):
         "noise, to show what synthesis adds [ours]",
     )
     num_teachers: PositiveInt = Field(8, description="c, number of teachers: the models returned last [paper]")
+    one_per_client: Switch = Field(
+        False, description="a client's next model takes the place of its last one among the teachers [ours]"
+    )
     proportions: Literal["proxy", "true"] = Field(
         "proxy", description="class proportions of a client: estimated from its models, or its true histogram [paper]"
     )
@@ -243,6 +265,11 @@ class RunConfig(Section):
     def _check(self) -> RunConfig:
         if self.revival.source != "none" and self.server.update_from == "current":
             raise ValueError("server.update_from = 'current' mixes models and cannot be combined with revival.source")
+        if self.revival.source == "none" and self.staleness.rule in ("length", "disagreement", "coverage"):
+            raise ValueError(
+                f"staleness.rule = '{self.staleness.rule}' looks at the distilled update or its teachers: set "
+                "revival.source, or take another rule, such as 'distance'"
+            )
         texts = self.data.name in TEXT_DATA
         if texts != (self.model in TEXT_MODELS):
             allowed = f"one of texts: {', '.join(TEXT_MODELS)}" if texts else "one of images, such as labnet"

@@ -34,9 +34,18 @@ METHOD_COLOURS = {
     "fedavg": "#000000", "fedbuff": "#0072B2", "afl-dw": "#009E73", "dd-fedrevive": "#CC79A7", "fedrevive": "#D55E00",
     "fedasync-constant": "#56B4E9", "fedasync-poly": "#E69F00", "fedasync-hinge": "#8A7F00",
     "fedbuff-momentum": "#332288", "fedbuff-adam": "#AA4499", "fadas": "#882255", "ca2fl": "#117733", "mifa": "#6699CC",
+    "ace": "#44AA99", "aced": "#999933", "asyncfeded": "#CC6677",
 }  # fmt: skip
 # A second cue beside the colour, by how a method's title begins.
-_DASHES = {"FedAsync": "--", "FedBuff +": ":", "FADAS": ":", "CA2FL": "-.", "MIFA": "-."}
+_DASHES = {
+    "FedAsync": "--",
+    "FedBuff +": ":",
+    "FADAS": ":",
+    "CA2FL": "-.",
+    "MIFA": "-.",
+    "ACE": "--",
+    "AsyncFedED": ":",
+}
 UNKNOWN_COLOUR = "#777777"
 TITLE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 

@@ -6,6 +6,7 @@ baseline is handed a pool of the server's held-back real samples and no synthesi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from fedrevive_core.revival.distillation import Distiller
 from fedrevive_core.revival.pool import SamplePool
 from fedrevive_core.revival.synthesis import Synthesizer
 from fedrevive_core.revival.teacher_guard import TeacherGuard
-from fedrevive_core.revival.teachers import ClassProportions, Teacher, TeacherBuffer, teacher_weights
+from fedrevive_core.revival.teachers import ClassProportions, Teacher, TeacherBuffer, class_coverage, teacher_weights
 from fedrevive_core.seeding import stream
 
 
@@ -29,11 +30,12 @@ class Revival:
     """What revival gives for one arrival.
 
     update (size,) or None if the client's update stays whole; refused: why the client's model does not teach, '' if it
-    does; metrics: 0-d tensors on the device, by name.
+    does; coverage: of the classes by the teachers, see `Measured`; metrics: 0-d tensors on the device, by name.
     """
 
     update: Tensor | None = None
     refused: str = ""
+    coverage: float = math.nan
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -53,7 +55,7 @@ class Reviver:
         self.config, self.synthesis, self.seed = config, synthesis, seed
         self.proportions, self.pool = proportions, pool
         self.synthesizer, self.distiller = synthesizer, distiller
-        self.buffer = TeacherBuffer(config.num_teachers)
+        self.buffer = TeacherBuffer(config.num_teachers, config.one_per_client)
         self.guard = TeacherGuard(distiller.layout, distiller.prepare, config) if config.guards_teachers else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -82,13 +84,13 @@ class Reviver:
             self.guard.load_state_dict(state["teacher_guard"])
 
     def revive(
-        self, arrival: int, teacher: Teacher, update: Tensor, beta: float, version: int, global_state: Tensor
+        self, arrival: int, teacher: Teacher, update: Tensor, wanted: bool, version: int, global_state: Tensor
     ) -> Revival:
         """Take the model in unless the guard refuses it; where the schedule says so, synthesise and distil.
 
         Args:
             arrival: its number, which names the random streams. update: (size,) of the client, before clipping.
-            beta: weight in [0, 1] of the wanted update. version: current version, whose state is `global_state`
+            wanted: whether a distilled update would count. version: current version, whose state is `global_state`
             (size,).
         """
         revival = Revival()
@@ -98,11 +100,12 @@ class Reviver:
         if not revival.refused:
             self.buffer.add(teacher)
             self.proportions.observe(arrival, teacher)
-        if beta == 0 or version < self.config.freeze or len(self.buffer) == 0:
+        if not wanted or version < self.config.freeze or len(self.buffer) == 0:
             return revival
         # Newest first. A client's newest estimate also serves for its older models in the buffer.
         states = [teacher.state for teacher in self.buffer]
         shares = np.stack([self.proportions.of(teacher.client) for teacher in self.buffer])  # (M, C)
+        revival.coverage = class_coverage(shares)
         if self.synthesizer is not None and version % self.synthesis.every == 0:
             self._synthesise(self.synthesizer, arrival, states, shares, version, global_state, revival)
         distils = self.config.warmup is None or version > self.config.warmup

@@ -85,13 +85,17 @@ class ClassProportions:
 
 
 class TeacherBuffer:
-    """The `capacity` most recently returned models, newest first."""
+    """The `capacity` most recently returned models, newest first; with `one_per_client` only the newest of a client."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, one_per_client: bool = False) -> None:
         self.teachers: deque[Teacher] = deque(maxlen=capacity)
+        self.one_per_client = one_per_client
 
     def add(self, teacher: Teacher) -> None:
         """Put `teacher` first; the oldest leaves when the buffer is full."""
+        if self.one_per_client:
+            others = [other for other in self.teachers if other.client != teacher.client]
+            self.teachers = deque(others, maxlen=self.teachers.maxlen)
         self.teachers.appendleft(teacher)
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,3 +123,10 @@ def teacher_weights(proportions: np.ndarray) -> np.ndarray:
     A class that no teacher has (sum under 1e-8) gets weight ~0 everywhere, as in the authors' code.
     """
     return proportions / np.maximum(proportions.sum(axis=0, keepdims=True), 1e-8)
+
+
+def class_coverage(proportions: np.ndarray) -> float:
+    """exp(entropy of the mean of class proportions (M, C)) / C, in (0, 1]: 1 if the teachers know all classes alike."""
+    mean = proportions.mean(axis=0)
+    known = mean[mean > 0]
+    return float(np.exp(-(known * np.log(known)).sum()) / len(mean))

@@ -15,31 +15,38 @@ from typing import Any
 
 import pandas as pd
 
-from fedrevive_core.config import METHODS, method_title
+from fedrevive_core.config import method_title
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
+from reproduce.evidence.common import (
+    MAP,
+    RECORDS,
+    SCORES,
+    TRIALS,
+    TUNED,
+    cell_columns,
+    lead_over,
+    percent,
+    tuning_table,
+)
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_slow_owners, plot_winners
 from reproduce.evidence.measured import PLUS, measure
 from reproduce.reports.claims import label
-from reproduce.reports.report import Report, read_report, time_to
+from reproduce.reports.report import read_report, time_to
 from reproduce.reports.text import interval, markdown
 from reproduce.sweeps.figures import lead
 from reproduce.sweeps.grid import points
 from reproduce.sweeps.results import collect
 
-RECORDS = Path(__file__).parents[1] / "results" / "records"
-TRIALS = Path(__file__).parents[1] / "results" / "tuning"  # packed sweeps, too
 MEASURED = Path(__file__).parents[1] / "results" / "measured.json"  # see `measure`
 PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"
-MAP, TUNING, HEADLINE = "staleness-vs-heterogeneity", "map-tuning", "lab-headline"
+TUNING, HEADLINE = "map-tuning", "lab-headline"
 SLOW, SLOW_TUNING, SKEWS = "slow-owners", "slow-owners-tuning", {"data.speed_skew": [0.0, 0.5, 1.0]}
 ABLATIONS = (
     "ablation-synthesis", "ablation-t_gen", "ablation-teachers", "ablation-distillation", "proxy-vs-true", "beta-rules",
 )  # fmt: skip
-TUNED = {"server.lr": "eta", "distillation.lr": "lr_kd"}  # what map-tuning varies
-SCORES = {"final_accuracy": "at the end", "mean_accuracy": "over the run"}
 NOT_DRAWN = ("fedbuff-momentum", "fedbuff-adam", "fadas", "ca2fl", "mifa")  # neither the paper's nor FedAsync
 TOLERANCE = 0.02  # least tolerance of a mean over seeds on another kind of machine; on the same kind bits are equal
 
@@ -79,48 +86,10 @@ def filled(page: str) -> str:
     return tables.sub(lambda table: table[1] + markdown(TABLES[table[2]]()), page)
 
 
-NAMED = {"federation.concurrency": "K", "data.alpha": "alpha", "data.speed_skew": "skew"}
-
-
-def _cell(point: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that name a point of the grid."""
-    return {NAMED[field]: str(value) for field, value in point.items()}
-
-
-def _percent(accuracies: pd.Series) -> str:
-    return interval(*confidence_interval(100 * accuracies))
-
-
-def _lead(runs: pd.DataFrame, score: str, arm: str, against: str) -> str:
-    """How far `arm` is ahead, in points paired by seed."""
-    return interval(*confidence_interval(100 * lead(runs, score, arm, against)), lead=True)
-
-
 def _judged(verdict: Mapping[str, Any]) -> str:
     """The lead over the better baseline, and which one that is."""
     bound = f"{verdict['bound']} " if verdict["bound"] else ""
     return f"{bound}{interval(verdict['ours'], verdict['ours'] - verdict['low'], lead=True)} ({verdict['against']})"
-
-
-def best_settings(tuning: Report) -> list[tuple[dict[str, Any], str, dict[str, float]]]:
-    """(point of the grid, method, settings) with the highest accuracy over the run, and that as 'score'."""
-    best = []
-    for point, runs in points(tuning.records.runs, tuning.grid):
-        for method, trials in runs.groupby("method", observed=True, sort=False):
-            row = trials.loc[trials["mean_accuracy"].idxmax()]
-            revives = METHODS[str(method)].settings.get("revival") is not None
-            varied = {name: float(row[name]) for name in TUNED if name != "distillation.lr" or revives}
-            best.append((point, str(method), varied | {"score": float(row["mean_accuracy"])}))
-    return best
-
-
-def tuning_table(name: str) -> list[dict[str, str]]:
-    """A row per point of the tuning sweep `name`: the settings that each method got."""
-    rows: dict[str, dict[str, str]] = {}
-    for point, method, best in best_settings(read_report(TRIALS / name)):
-        said = ", ".join(f"{TUNED[name]} {best[name]:g}" for name in TUNED if name in best)
-        rows.setdefault(label(point), _cell(point))[method_title(method)] = f"{said} ({100 * best['score']:.1f})"
-    return list(rows.values())
 
 
 def map_table() -> list[dict[str, str]]:
@@ -131,9 +100,9 @@ def map_table() -> list[dict[str, str]]:
     for point, runs in points(report.records.runs, report.grid):
         revived = runs[runs["arm"] == "fedrevive"]
         staleness = f"{revived['mean_staleness'].mean():.0f}"
-        row = {"mean staleness": staleness, "FedRevive, end %": _percent(revived["final_accuracy"])}
+        row = {"mean staleness": staleness, "FedRevive, end %": percent(revived["final_accuracy"])}
         verdicts = report.verdicts[report.verdicts["at"] == label(point)].to_dict("records")
-        rows.append(_cell(point) | row | {headings[verdict["metric"]]: _judged(verdict) for verdict in verdicts})
+        rows.append(cell_columns(point) | row | {headings[verdict["metric"]]: _judged(verdict) for verdict in verdicts})
     return rows
 
 
@@ -177,7 +146,7 @@ def methods_table(name: str) -> list[dict[str, str]]:
             shown[f"{said} %"] = interval(100 * row[score], 100 * row[f"{score}_half"])
         shown["time to 60%"] = reached[arm, 0.6]
         for score, said in SCORES.items():
-            ahead = "" if arm == "fedrevive" else _lead(report.records.runs, score, "fedrevive", arm)
+            ahead = "" if arm == "fedrevive" else lead_over(report.records.runs, score, "fedrevive", arm)
             shown[f"FedRevive's lead {said}"] = ahead
         rows.append(shown)
     return rows
@@ -201,12 +170,12 @@ def plus_table() -> list[dict[str, str]]:
     runs = pd.concat([collect(RECORDS / MAP).records.runs, plus.records.runs])
     rows = []
     for point, cell in points(runs, plus.grid):
-        row = _cell(point) | {"at the end %": _percent(cell[cell["arm"] == PLUS]["final_accuracy"])}
+        row = cell_columns(point) | {"at the end %": percent(cell[cell["arm"] == PLUS]["final_accuracy"])}
         means = cell.groupby("arm", observed=True)[list(SCORES)].mean()
         for score, said in SCORES.items():
             better = str(means.loc[["whole-updates", "afl-dw"], score].idxmax())
             for against, name in (("fedrevive", "FedRevive"), (better, "the better baseline")):
-                row[f"above {name} {said}"] = _lead(cell, score, PLUS, against)
+                row[f"above {name} {said}"] = lead_over(cell, score, PLUS, against)
         rows.append(row)
     return rows
 
@@ -237,9 +206,9 @@ SLOW_SCORES = {score: f"all, {said}" for score, said in SCORES.items()} | {
 def slow_table() -> list[dict[str, str]]:
     """A row per skew and method: accuracy on all classes, on slow owners' and on the others."""
     return [
-        _cell(point)
+        cell_columns(point)
         | {"method": method_title(str(arm))}
-        | {f"{said} %": _percent(its[score]) for score, said in SLOW_SCORES.items()}
+        | {f"{said} %": percent(its[score]) for score, said in SLOW_SCORES.items()}
         for point, runs in points(slow_runs(), SKEWS)
         for arm, its in runs.groupby("arm", observed=True, sort=False)
     ]
@@ -254,9 +223,9 @@ def slow_leads_table() -> list[dict[str, str]]:
         "gap": "more on slow owners'",
     }
     return [
-        _cell(point)
+        cell_columns(point)
         | {"over": method_title(str(arm))}
-        | {said: _lead(runs, score, "fedrevive", str(arm)) for score, said in scores.items()}
+        | {said: lead_over(runs, score, "fedrevive", str(arm)) for score, said in scores.items()}
         for point, runs in points(slow_runs(), SKEWS)
         for arm in dict.fromkeys(runs["arm"])
         if arm != "fedrevive"
@@ -274,8 +243,8 @@ def slow_heard_table() -> list[dict[str, str]]:
         rows.append(
             {"method": method_title(str(arm)), "updates of fast, medium, slow": ", ".join(updates)}
             | {"held %": f"{100 * its['slow_classes held'].mean():.1f}"}
-            | {f"{name} %": _percent(share) for name, share in shares.items()}
-            | {"taken in %": _percent(shares["own"] + shares["distilled"])}
+            | {f"{name} %": percent(share) for name, share in shares.items()}
+            | {"taken in %": percent(shares["own"] + shares["distilled"])}
             | {"accuracy against skew 0": interval(*confidence_interval(lost), lead=True)}
         )
     return rows
@@ -287,9 +256,9 @@ def faults_table() -> list[dict[str, str]]:
     rows = []
     for arm, its in runs.groupby("arm", observed=True, sort=False):
         row = {"arm": str(arm), "seeds": str(len(its))}
-        row |= {f"{said} %": _percent(its[score]) for score, said in SCORES.items()}
+        row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
         for score, said in SCORES.items():
-            row[f"above FedRevive {said}"] = "" if arm == "fedrevive" else _lead(runs, score, str(arm), "fedrevive")
+            row[f"above FedRevive {said}"] = "" if arm == "fedrevive" else lead_over(runs, score, str(arm), "fedrevive")
         rows.append(row)
     return rows
 
@@ -301,10 +270,10 @@ def faults_each_table() -> list[dict[str, str]]:
     for arm, its in runs.groupby("arm", observed=True, sort=False):
         fault, method = str(arm).split("-", 1)
         row = {"fault": fault, "method": method, "seeds": str(len(its))}
-        row |= {f"{said} %": _percent(its[score]) for score, said in SCORES.items()}
+        row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
         for against, name in ((f"none-{method}", "itself without faults"), (f"{fault}-fedrevive", "FedRevive")):
             row[f"above {name}, over the run"] = (
-                "" if arm == against else _lead(runs, "mean_accuracy", str(arm), against)
+                "" if arm == against else lead_over(runs, "mean_accuracy", str(arm), against)
             )
         rows.append(row)
     return rows

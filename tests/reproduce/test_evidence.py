@@ -13,9 +13,10 @@ import pytest
 from fedrevive_core.config import flatten
 from fedrevive_core.records import summarise
 from reproduce.evidence import tables as evidence
+from reproduce.evidence.common import MAP, RECORDS, TRIALS, TUNED, best_settings
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_slow_owners, plot_winners
 from reproduce.evidence.measured import PLUS, proxy_quality
-from reproduce.evidence.tables import HEADLINE, MAP, PAGE, RECORDS, SLOW, SLOW_TUNING, TRIALS, TUNING
+from reproduce.evidence.tables import HEADLINE, PAGE, SLOW, SLOW_TUNING, TUNING
 from reproduce.reports.claims import label
 from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
@@ -41,9 +42,9 @@ def test_results_use_what_tuning_found(tuned: str, name: str) -> None:
     tried = tuning.records.runs.groupby(["method", *tuning.experiment.grid], observed=True).size()
     assert tried.nunique() == 1
     arms = load_experiment(name).arms_at("lab")
-    for point, method, best in evidence.best_settings(tuning):
+    for point, method, best in best_settings(tuning):
         (arm,) = (arm for arm in arms.values() if arm.method == method)
-        assert {name: best[name] for name in evidence.TUNED if name in best}.items() <= arm.at(point).items()
+        assert {name: best[name] for name in TUNED if name in best}.items() <= arm.at(point).items()
 
 
 @pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", SLOW, *evidence.ABLATIONS])

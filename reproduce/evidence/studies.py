@@ -1,0 +1,291 @@
+"""Tables and figures of the questions that the map raised: rivals, weights, teachers, the end of a run, tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from fedrevive_core.config import method_title
+from fedrevive_core.plots import STYLE, Plot, colours
+from fedrevive_core.records import confidence_interval
+from reproduce.evidence.common import MAP, RECORDS, SCORES, cell_columns, lead_over, percent
+from reproduce.reports.claims import label
+from reproduce.reports.text import interval
+from reproduce.sweeps.figures import lead, plot_map
+from reproduce.sweeps.grid import points
+from reproduce.sweeps.results import collect
+
+CELL = {"federation.concurrency": 80, "data.alpha": 0.1}  # where FedRevive leads most
+CELLS = ((80, 0.1), (40, 0.5))  # jobs in flight, alpha: the two of most studies
+ENDS = {"end": "over the last tenth", "gained": "gained in it", "mean_accuracy": "over the run"}
+
+
+def of_cell(runs: pd.DataFrame, cell: Mapping[str, Any]) -> pd.DataFrame:
+    """The runs at one point of a grid, without those columns."""
+    kept = runs
+    for field, value in cell.items():
+        kept = kept[kept[field] == value]
+    return kept
+
+
+def better(runs: pd.DataFrame, score: str, arms: list[str]) -> str:
+    """The one of `arms` with the highest mean `score`."""
+    return str(runs[runs["arm"].isin(arms)].groupby("arm", observed=True)[score].mean().idxmax())
+
+
+def rival_runs() -> tuple[pd.DataFrame, list[str], dict[str, list[Any]]]:
+    """Runs of the map and of its rivals in the cells that both have; the rivals' arms; these cells' grid."""
+    rivals, known = collect(RECORDS / "rivals"), collect(RECORDS / MAP).records.runs
+    grid = rivals.grid
+    inside = np.logical_and.reduce([known[field].isin(values) for field, values in grid.items()])
+    arms = list(dict.fromkeys(rivals.records.runs["arm"]))
+    return pd.concat([known[inside], rivals.records.runs]), arms, grid
+
+
+def rivals_table(score: str) -> list[dict[str, str]]:
+    """A row per cell: FedRevive's lead in `score` over each rival, and over the best of all baselines."""
+    runs, arms, grid = rival_runs()
+    rows = []
+    for point, cell in points(runs, grid):
+        best = better(cell, score, ["whole-updates", "afl-dw", *arms])
+        row = cell_columns(point) | {"FedRevive %": percent(cell.loc[cell["arm"] == "fedrevive", score])}
+        row["over the best of all"] = f"{lead_over(cell, score, 'fedrevive', best)} ({method_title(best)})"
+        rows.append(row | {f"over {method_title(arm)}": lead_over(cell, score, "fedrevive", arm) for arm in arms})
+    return rows
+
+
+def plot_rivals() -> Figure:
+    """FedRevive's lead over every baseline in every cell, over the run."""
+    runs, arms, grid = rival_runs()
+    x, y = "cell", "against"
+    rows = []
+    for point, cell in points(runs, grid):
+        for arm in [*reversed(arms), "afl-dw", "whole-updates"]:
+            mean, half = confidence_interval(100 * lead(cell, "mean_accuracy", "fedrevive", arm))
+            at = label(point).replace("concurrency", "K").replace(", ", "\n")
+            rows.append({x: at, y: method_title(arm), "panel": "", "mean": mean, "half": half})
+    table = pd.DataFrame(rows)
+    for column in (x, y):  # as they come, not by the alphabet
+        table[column] = pd.Categorical(table[column], list(dict.fromkeys(table[column])), ordered=True)
+    return plot_map(table, x, y, "FedRevive's lead over the run, in points (bold: the 95% interval excludes zero)")
+
+
+def weights_table() -> list[dict[str, str]]:
+    """A row per cell and rule of beta: what it reaches, and its lead over the best constant and the cosine."""
+    results = collect(RECORDS / "weights")
+    rows = []
+    for point, cell in points(results.records.runs, results.grid):
+        constant = better(cell, "mean_accuracy", ["constant", "constant-half"])
+        for arm, its in cell.groupby("arm", observed=True, sort=False):
+            row = {"K": str(point["federation.concurrency"]), "rule": str(arm)}
+            row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
+            for against, name in ((constant, "the better constant"), ("cosine", "the cosine")):
+                row[f"above {name}, over the run"] = (
+                    "" if arm == against else lead_over(cell, "mean_accuracy", str(arm), against)
+                )
+            rows.append(row)
+    return rows
+
+
+@mpl.rc_context(STYLE)
+def plot_weights() -> Figure:
+    """Each rule's lead over the better constant, over the run, in both cells."""
+    results = collect(RECORDS / "weights")
+    cells = points(results.records.runs, results.grid)
+    figure = Plot(figsize=(10, 3.8), layout="constrained")
+    for axes, (point, cell), (_, alpha) in zip(figure.subplots(1, 2, sharey=True), cells, CELLS, strict=True):
+        constant = better(cell, "mean_accuracy", ["constant", "constant-half"])
+        arms = [arm for arm in reversed(list(dict.fromkeys(cell["arm"]))) if not str(arm).startswith("constant")]
+        for height, arm in enumerate(arms):
+            mean, half = confidence_interval(100 * lead(cell, "mean_accuracy", str(arm), constant))
+            colour = "#888888" if abs(mean) <= half else "#0072B2" if mean < 0 else "#D55E00"
+            axes.errorbar(mean, height, xerr=half, fmt="o", ms=8, capsize=4, color=colour)
+        axes.axvline(0, color="#444444", lw=1)
+        axes.set_yticks(range(len(arms)), [str(arm) for arm in arms])
+        axes.set(xlabel="points above the better constant, over the run", ylim=(-0.6, len(arms) - 0.4))
+        axes.set_title(f"K = {point['federation.concurrency']}, alpha = {alpha:g}", fontsize=11)
+    figure.suptitle("Rules of beta against a constant (grey: the 95% interval includes zero)", fontsize=13)
+    return figure
+
+
+def teacher_runs() -> pd.DataFrame:
+    """Runs with more and more teachers; and of ACE, AFL-DW and whole updates in the same cell and timelines."""
+    more = collect(RECORDS / "teachers-without-end").records.runs
+    others = pd.concat([collect(RECORDS / name).records.runs for name in (MAP, "rivals")])
+    beside = of_cell(others, CELL)
+    return pd.concat([more, beside[beside["arm"].isin(["ace", "aced", "afl-dw", "whole-updates"])]])
+
+
+def teachers_table() -> list[dict[str, str]]:
+    """A row per number of teachers, and for ACE and the map's baselines: accuracy, memory and the server's time."""
+    runs = teacher_runs()
+    seconds = runs.groupby("arm", observed=True)["server_seconds"].median()
+    rows = []
+    for arm, its in runs.groupby("arm", observed=True, sort=False):
+        row = {"teachers": str(arm).removeprefix("teachers-") if "teachers" in str(arm) else method_title(str(arm))}
+        row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
+        for score, said in SCORES.items():
+            row[f"above 8 teachers {said}"] = (
+                "" if arm == "teachers-8" else lead_over(runs, score, str(arm), "teachers-8")
+            )
+        kept = _models_kept(its)
+        row["models or updates kept, MiB"] = f"{kept} ({4 * kept * its['num_parameters'].iloc[0] / 2**20:.1f})"
+        rows.append(row | {"server time": f"{seconds[arm] / seconds['teachers-8']:.2g} x"})
+    return rows
+
+
+def _models_kept(its: pd.DataFrame) -> int:
+    first = its.iloc[0]
+    if first.get("revival.num_teachers") == first.get("revival.num_teachers") and "teachers" in str(first["arm"]):
+        return int(first["revival.num_teachers"])
+    return 150 if str(first["arm"]).startswith("ace") else 0
+
+
+@mpl.rc_context(STYLE)
+def plot_teachers() -> Figure:
+    """Accuracy against the number of teachers, with the levels of methods that have none."""
+    runs = teacher_runs()
+    figure = Plot(figsize=(10, 4), layout="constrained")
+    for axes, (score, said) in zip(figure.subplots(1, 2), SCORES.items(), strict=True):
+        teachers = [arm for arm in dict.fromkeys(runs["arm"]) if str(arm).startswith("teachers-")]
+        found = [confidence_interval(100 * runs.loc[runs["arm"] == arm, score]) for arm in teachers]
+        means, halves = np.array(found).T
+        axes.errorbar(
+            range(len(teachers)), means, halves, fmt="o-", ms=8, capsize=4, color=colours(["fedrevive"])["fedrevive"]
+        )
+        others = [arm for arm in dict.fromkeys(runs["arm"]) if not str(arm).startswith("teachers-")]
+        for arm, colour in colours([str(arm) for arm in others]).items():
+            axes.axhline(
+                100 * runs.loc[runs["arm"] == arm, score].mean(), color=colour, ls="--", label=method_title(arm)
+            )
+        axes.set_xticks(range(len(teachers)), [str(arm).removeprefix("teachers-") for arm in teachers])
+        axes.set(xlabel="teachers", ylabel=f"accuracy {said}, %", ylim=(0, None))
+    axes.legend(loc="lower right")
+    figure.suptitle(
+        "More teachers at the same number of samples, K = 80, alpha = 0.1 (dashed: without distillation)", fontsize=13
+    )
+    return figure
+
+
+def end_runs() -> pd.DataFrame:
+    """Runs until no method improves: end, the mean over the last tenth; gained, that less the tenth before it."""
+    results = collect(RECORDS / "end-of-run")
+    curves = results.records.evaluations
+    share = curves["version"] / curves.groupby("run", observed=True)["version"].transform("max")
+    last = curves[share > 0.9].groupby("run", observed=True)["accuracy"].mean()
+    before = curves[(share > 0.8) & (share <= 0.9)].groupby("run", observed=True)["accuracy"].mean()
+    runs = results.records.runs.set_index("run")
+    return runs.assign(end=last, gained=last - before).reset_index()
+
+
+def end_table() -> list[dict[str, str]]:
+    """A row per cell and arm: where it ends, whether it still gains, and FedRevive's lead over it."""
+    rows = []
+    for concurrency, alpha in CELLS:
+        cell = of_cell(end_runs(), {"federation.concurrency": concurrency})
+        best = better(cell, "end", ["fedrevive", "fedrevive-half"])
+        for arm, its in cell.groupby("arm", observed=True, sort=False):
+            row = {
+                "K": str(concurrency),
+                "alpha": f"{alpha:g}",
+                "arm": str(arm),
+                "eta": f"{its['server.lr'].iloc[0]:g}",
+            }
+            row |= {f"{ENDS['end']} %": percent(its["end"])}
+            row |= {ENDS["gained"]: interval(*confidence_interval(100 * its["gained"]), lead=True)}
+            row[f"{best}'s lead"] = "" if arm == best else lead_over(cell, "end", best, str(arm))
+            rows.append(row)
+    names = {name for row in rows for name in row if name.endswith("'s lead")}
+    return [
+        {name: value for name, value in row.items() if name not in names}
+        | {"lead of FedRevive's better rate": next(row[name] for name in names if name in row)}
+        for row in rows
+    ]
+
+
+@mpl.rc_context(STYLE)
+def plot_end() -> Figure:
+    """Accuracy against updates until the end, mean of the seeds, each method at the better of its two rates."""
+    runs, curves = end_runs(), collect(RECORDS / "end-of-run").records.evaluations
+    figure = Plot(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, (concurrency, alpha) in zip(panels, CELLS, strict=True):
+        cell = of_cell(runs, {"federation.concurrency": concurrency})
+        arms = dict.fromkeys(str(arm).removesuffix("-half") for arm in cell["arm"])
+        for name, colour in colours(list(arms)).items():
+            arm = better(cell, "end", [name, f"{name}-half"])
+            its = curves[(curves["federation.concurrency"] == concurrency) & (curves["arm"] == arm)]
+            mean = its.groupby("version")["accuracy"].mean()
+            axes.plot(mean.index, mean, color=colour, lw=1.3, label=f"{method_title(name)}, {_rate(cell, arm)}")
+        axes.set(xlabel="updates", ylim=(0, 1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_title(f"K = {concurrency}, alpha = {alpha:g}", fontsize=11)
+        axes.legend(loc="lower right")
+    panels[0].set_ylabel("test accuracy, mean of the seeds")
+    figure.suptitle("Until no method improves any more, each at the better of two rates", fontsize=13)
+    return figure
+
+
+def _rate(runs: pd.DataFrame, arm: str) -> str:
+    return f"eta {runs.loc[runs['arm'] == arm, 'server.lr'].iloc[0]:g}"
+
+
+def tuning_effect() -> list[dict[str, Any]]:
+    """FedRevive's lead over the better baseline in each cell, with three ways to choose rates, as data."""
+    paper, known = collect(RECORDS / "paper-rates"), collect(RECORDS / MAP).records.runs
+    twice = collect(RECORDS / "sceptic").records.runs
+    rows: list[dict[str, Any]] = []
+    for point, theirs in points(paper.records.runs, paper.grid):
+        tuned = of_cell(known, point)
+        ways = {"the paper's": theirs, "tuned alike": tuned}
+        if point == CELL:
+            ways["baselines tuned twice as much"] = pd.concat(
+                [twice, tuned[tuned["arm"] == "fedrevive"]]
+            ).drop_duplicates(["arm", "seed"])
+        for way, runs in ways.items():
+            baselines = [arm for arm in dict.fromkeys(runs["arm"]) if arm != "fedrevive"]
+            for score in SCORES:
+                best = better(runs, score, baselines)
+                mean, half = confidence_interval(100 * lead(runs, score, "fedrevive", best))
+                rows.append({"point": point, "rates": way, "score": score, "mean": mean, "half": half, "best": best})
+    return rows
+
+
+def tuning_effect_table() -> list[dict[str, str]]:
+    """A row per cell and way to choose rates: FedRevive's lead over the better baseline."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for found in tuning_effect():
+        row = rows.setdefault(
+            (label(found["point"]), found["rates"]), cell_columns(found["point"]) | {"server rates": found["rates"]}
+        )
+        said = interval(found["mean"], found["half"], lead=True)
+        row[f"lead {SCORES[found['score']]}"] = f"{said} ({method_title(found['best'])})"
+    return list(rows.values())
+
+
+@mpl.rc_context(STYLE)
+def plot_tuning_effect() -> Figure:
+    """The same leads with three ways to choose the rates."""
+    table = pd.DataFrame(tuning_effect())
+    table["cell"] = [label(point).replace("concurrency", "K") for point in table["point"]]
+    cells, ways = list(dict.fromkeys(table["cell"])), list(dict.fromkeys(table["rates"]))
+    figure = Plot(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    shades = dict(zip(ways, ("#888888", "#D55E00", "#0072B2"), strict=True))
+    for axes, (score, said) in zip(panels, SCORES.items(), strict=True):
+        for number, way in enumerate(ways):
+            its = table[(table["score"] == score) & (table["rates"] == way)]
+            places = [cells.index(cell) + 0.2 * (number - 1) for cell in its["cell"]]
+            axes.errorbar(places, its["mean"], its["half"], fmt="o", ms=8, capsize=4, color=shades[way], label=way)
+        axes.axhline(0, color="#444444", lw=1)
+        axes.set_xticks(range(len(cells)), [cell.replace(", ", "\n") for cell in cells])
+        axes.set_ylabel(f"FedRevive's lead {said}, points")
+    panels[0].legend(title="server rates")
+    figure.suptitle("What tuning does to the lead over the better baseline", fontsize=13)
+    return figure
