@@ -26,7 +26,7 @@ MEASURES = {"sim_time": "simulated time", "num_arrivals": "uploads"}  # what a g
 
 
 def inflight_evaluations() -> pd.DataFrame:
-    """Every evaluation of whole updates and FedRevive at alpha = 0.1, by K: of the map, and of smaller K if they ran."""
+    """Every evaluation of whole updates and FedRevive at alpha = 0.1: of the map, and of smaller K if they ran."""
     known = [collect(RECORDS / name).records.evaluations for name in (MAP, INFLIGHT) if (RECORDS / name).exists()]
     every = pd.concat(known, ignore_index=True)
     chosen = every["arm"].isin(ARMS) & (every.get("data.alpha", ALPHA).fillna(ALPHA) == ALPHA)
