@@ -37,9 +37,18 @@ def percent(accuracies: pd.Series) -> str:
     return interval(*confidence_interval(100 * accuracies))
 
 
-def lead_over(runs: pd.DataFrame, score: str, arm: str, against: str) -> str:
-    """How far `arm` is ahead, in points paired by seed."""
-    return interval(*confidence_interval(100 * lead(runs, score, arm, against)), lead=True)
+def lead_over(runs: pd.DataFrame, score: str, arm: str, against: str, family: int = 1) -> str:
+    """How far `arm` is ahead, in points paired by seed.
+
+    family: number of comparisons that the table makes; a dagger if zero is outside the interval that is as wide as
+    their family-wise error of 5% asks for (Bonferroni).
+    """
+    from scipy.special import stdtrit
+
+    sample = 100 * lead(runs, score, arm, against)
+    mean, half = confidence_interval(sample)
+    wider = stdtrit(len(sample) - 1, 1 - 0.025 / family) / stdtrit(len(sample) - 1, 0.975)
+    return interval(mean, half, lead=True) + ("†" if family > 1 and abs(mean) > half * wider else "")
 
 
 def best_settings(tuning: Report, by: str = "method") -> list[tuple[dict[str, Any], str, dict[str, float]]]:

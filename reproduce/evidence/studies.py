@@ -51,12 +51,15 @@ def rival_runs() -> tuple[pd.DataFrame, list[str], dict[str, list[Any]]]:
 def rivals_table(score: str) -> list[dict[str, str]]:
     """A row per cell: FedRevive's lead in `score` over each rival, and over the best of all baselines."""
     runs, arms, grid = rival_runs()
-    rows = []
-    for point, cell in points(runs, grid):
+    cells = points(runs, grid)
+    family, rows = len(cells) * (len(arms) + 1), []
+    for point, cell in cells:
         best = better(cell, score, ["whole-updates", "afl-dw", *arms])
         row = cell_columns(point) | {"FedRevive %": percent(cell.loc[cell["arm"] == "fedrevive", score])}
-        row["over the best of all"] = f"{lead_over(cell, score, 'fedrevive', best)} ({method_title(best)})"
-        rows.append(row | {f"over {method_title(arm)}": lead_over(cell, score, "fedrevive", arm) for arm in arms})
+        row["over the best of all"] = f"{lead_over(cell, score, 'fedrevive', best, family)} ({method_title(best)})"
+        rows.append(
+            row | {f"over {method_title(arm)}": lead_over(cell, score, "fedrevive", arm, family) for arm in arms}
+        )
     return rows
 
 
@@ -79,7 +82,7 @@ def plot_rivals() -> Figure:
 def weights_table() -> list[dict[str, str]]:
     """A row per cell and rule of beta: what it reaches, and its lead over the best constant and the cosine."""
     results = collect(RECORDS / "weights")
-    rows = []
+    family, rows = 2 * len(results.records.runs.groupby(["federation.concurrency", "arm"], observed=True)) - 4, []
     for point, cell in points(results.records.runs, results.grid):
         constant = better(cell, "mean_accuracy", ["constant", "constant-half"])
         for arm, its in cell.groupby("arm", observed=True, sort=False):
@@ -87,7 +90,7 @@ def weights_table() -> list[dict[str, str]]:
             row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
             for against, name in ((constant, "the better constant"), ("cosine", "the cosine")):
                 row[f"above {name}, over the run"] = (
-                    "" if arm == against else lead_over(cell, "mean_accuracy", str(arm), against)
+                    "" if arm == against else lead_over(cell, "mean_accuracy", str(arm), against, family)
                 )
             rows.append(row)
     return rows
@@ -126,13 +129,13 @@ def teachers_table() -> list[dict[str, str]]:
     """A row per number of teachers, and for ACE and the map's baselines: accuracy, memory and the server's time."""
     runs = teacher_runs()
     seconds = runs.groupby("arm", observed=True)["server_seconds"].median()
-    rows = []
+    family, rows = 2 * (len(seconds) - 1), []
     for arm, its in runs.groupby("arm", observed=True, sort=False):
         row = {"teachers": str(arm).removeprefix("teachers-") if "teachers" in str(arm) else method_title(str(arm))}
         row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
         for score, said in SCORES.items():
             row[f"above 8 teachers {said}"] = (
-                "" if arm == "teachers-8" else lead_over(runs, score, str(arm), "teachers-8")
+                "" if arm == "teachers-8" else lead_over(runs, score, str(arm), "teachers-8", family)
             )
         kept = _models_kept(its)
         row["models or updates kept, MiB"] = f"{kept} ({4 * kept * its['num_parameters'].iloc[0] / 2**20:.1f})"
