@@ -47,7 +47,7 @@ CLAIMS: Claims = {
     "but whole updates (FedBuff with $B = 1$) need far more": lambda n: (
         costs(n, "whole-updates") > costs(n, "fedrevive") + 0.4
     ),
-    "where the line of the speed bends upwards": lambda n: (
+    "the line of the speed bends upwards": lambda n: (
         (line := n.in_flight.plot_choice(n.curves, 80, 1, "1 client in 10 slower").axes[0].lines[0].get_ydata())[-1]
         > 1.3 * line[0] * 150
     ),
