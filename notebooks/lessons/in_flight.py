@@ -110,7 +110,7 @@ def check_times_sooner(answer: float, evaluations: pd.DataFrame) -> Verdict:
         "This compares the uploads alone. How long does each run take to get them?": [work, 1 / work],
         f"This is the other way round: how many times as long does K = {MANY} take?": 1 / expected,
         "More uploads to come take longer: divide by their ratio.": jobs * work,
-        "This is the share of time saved. Give the ratio of the two times.": [100 - 100 / expected, 1 - 1 / expected],
+        "This is the time saved, in percent. Give the ratio of the two times.": 100 - 100 / expected,
     }
     praise = (
         f"Measured: {time[FEW]:.1f} and {time[MANY]:.1f} units of time, {time[FEW] / time[MANY]:.2f} times. With K = "
