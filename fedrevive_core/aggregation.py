@@ -38,12 +38,18 @@ class Aggregator:
     latest: parameters (P,) of each client's latest update, if `config.memory` keeps them; total (P,): their sum; ages:
     versions since the jobs behind them began.
     first, second, largest: the optimiser's moments (P,), zero before the first step.
+    auxiliary: parameters (P,) of the model that stragglers move, if `config.auxiliary` asks for one, after a version.
 
-    Raises ConfigError if the memory would take more than MEMORY_SHARE of what is free on `device`.
+    usual: K / B, about the mean staleness. Raises ConfigError if the memory would take more than MEMORY_SHARE of what
+    is free on `device`.
     """
 
-    def __init__(self, layout: StateLayout, config: ServerConfig, num_clients: int, device: torch.device) -> None:
+    def __init__(
+        self, layout: StateLayout, config: ServerConfig, num_clients: int, device: torch.device, usual: float = 1.0
+    ) -> None:
         self.layout, self.config, self.num_clients = layout, config, num_clients
+        self.late_after = config.straggler * usual
+        self.auxiliary: Tensor | None = None
         self.latest: dict[int, Tensor] = {}
         self.ages: dict[int, int] = {}
         self.total, self.first, self.second, self.largest = torch.zeros(
@@ -62,7 +68,8 @@ class Aggregator:
     def is_plain(self) -> bool:
         """Whether a new version is state + lr * mean of the updates and nothing else."""
         config = self.config
-        return config.memory == "none" and config.optimiser == "sgd" and config.delay_threshold is None
+        plain = config.memory == "none" and config.optimiser == "sgd" and config.delay_threshold is None
+        return plain and config.auxiliary == 0
 
     def new_version(self, state: Tensor, buffer: Sequence[Entry]) -> Tensor:
         """The next state (size,) after `state` from the `buffer`; neither is modified."""
@@ -70,9 +77,24 @@ class Aggregator:
         version = new_version(self.layout, state, [entry.update for entry in buffer], self.config.lr)
         if self.is_plain:
             return version
+        parameters = self.layout.parameters(state)
+        if self.config.auxiliary > 0:
+            self.layout.parameters(version).copy_(self._with_auxiliary(parameters, buffer))
+            return version
         step = self._step(self._direction(buffer), max(entry.staleness for entry in buffer))
-        torch.add(self.layout.parameters(state), step, out=self.layout.parameters(version))
+        torch.add(parameters, step, out=self.layout.parameters(version))
         return version
+
+    def _with_auxiliary(self, parameters: Tensor, buffer: Sequence[Entry]) -> Tensor:
+        """The next `parameters` (P,), FeAST-on-MSG's: a share of them is taken from the auxiliary model.
+
+        Every update moves the auxiliary model, although it began from another; those that are not late move the model.
+        """
+        updates = torch.stack([self.layout.parameters(entry.update) for entry in buffer])
+        in_time = torch.stack([u * (e.staleness <= self.late_after) for u, e in zip(updates, buffer, strict=True)])
+        before = parameters if self.auxiliary is None else self.auxiliary
+        self.auxiliary = before + self.config.lr * updates.mean(dim=0)
+        return torch.lerp(parameters + self.config.lr * in_time.mean(dim=0), self.auxiliary, self.config.auxiliary)
 
     def state_dict(self) -> dict[str, Any]:
         """What lasts between versions; the tensors are shared, and replaced, never changed, by later versions."""
@@ -82,6 +104,8 @@ class Aggregator:
             state["ages"] = {str(client): age for client, age in self.ages.items()}
         if self.config.optimiser != "sgd":
             state |= {name: getattr(self, name) for name in MOMENTS}
+        if self.auxiliary is not None:
+            state["auxiliary"] = self.auxiliary
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -90,7 +114,7 @@ class Aggregator:
         Raises ValueError if a shape does not match.
         """
         latest = {int(client): update for client, update in state.get("latest", {}).items()}
-        kept = {name: state[name] for name in ("total", *MOMENTS) if name in state}
+        kept = {name: state[name] for name in ("total", "auxiliary", *MOMENTS) if name in state}
         for tensor in (*latest.values(), *kept.values()):
             if tensor.shape != (self.layout.num_parameters,):
                 raise ValueError(f"an update has {self.layout.num_parameters} parameters, not {tuple(tensor.shape)}")

@@ -22,11 +22,13 @@ Purpose = Literal[
     "selection",  # which client gets the next job, in order of dispatch
     "initialisation",  # first global model (index 0) and generator (index 1)
     "batches",  # sample order and augmentation of one job
+    "teachers",  # which returned model teaches one job
+    "corrections",  # sample order and augmentation of the steps by which one job's model is corrected
     "probing",  # Gaussian inputs of the class-proportion proxy, one stream an arrival
     "noise pool",  # samples and labels of revival.source = "noise"
     "synthesis",  # labels, noise and augmentation, one stream an arrival
     "distillation",  # pool draws and augmentation, one stream an arrival
-    "dropout",  # of one job (index 0, job) and of one distillation (index 1, arrival)
+    "dropout",  # of one job (index 0, job), one distillation (index 1, arrival) and one correction (index 2, job)
 ]
 
 

@@ -91,7 +91,8 @@ class Server:
         self.state = layout.reset_statistics_(state.clone())
         self.version = 0
         self.num_received = 0
-        self.aggregator = Aggregator(layout, server, federation.num_clients, state.device)
+        usual = federation.concurrency / federation.buffer_size
+        self.aggregator = Aggregator(layout, server, federation.num_clients, state.device, usual)
         self.jobs: set[int] = set()  # numbers of those received
         self.buffer: list[Entry] = []
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,24 +24,32 @@ from fedrevive_core.models import Captured, Checked, Executor, StateLayout, call
 from fedrevive_core.seeding import stream
 from fedrevive_core.transforms import Preparation, channels_last
 
+DROPOUT = {"batches": 0, "corrections": 2}  # first index of the stream "dropout"
 LARGEST_STACK = 24  # jobs trained together on a CPU: more gain little there, and each takes memory
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work: `number` names its random stream, `client` its shard, `start` (size,) what it downloads."""
+    """One piece of work: `number` names its random stream, `client` its shard, `start` (size,) what it downloads.
+
+    teacher: state (size,) whose answers weigh `weight` in the loss; None has no such part.
+    """
 
     number: int
     client: int
     start: Tensor
+    teacher: Tensor | None = None
+    weight: float = 0.0
 
 
 class LocalTrainer:
     """Trains jobs on their clients' shards: `config.steps` Adam steps on cross-entropy, fresh optimiser for each job.
 
+    Where a job has a teacher, its loss is cross-entropy + weight * T^2 KL(teacher || model) at temperature T.
+
     Args:
         layout: the model. data: shards. prepare: of clients' samples. seed: of the batches. executor: how jobs are
-            trained; by default small models side by side, others one after the other.
+            trained; by default small models side by side, others one after the other. draws: what names the batches.
     """
 
     def __init__(
@@ -52,7 +60,9 @@ class LocalTrainer:
         config: TrainingConfig,
         seed: int,
         executor: Executor | None = None,
+        draws: Literal["batches", "corrections"] = "batches",
     ) -> None:
+        self.draws: Literal["batches", "corrections"] = draws
         self.layout, self.data, self.prepare, self.config, self.seed = layout, data, prepare, config, seed
         self.device = data.clients.labels.device
         self.executor = executor or Executor("stacked" if layout.stacks else "single")
@@ -62,15 +72,14 @@ class LocalTrainer:
     def train(self, jobs: Sequence[Job]) -> list[Tensor]:
         """Returned state (size,) of each job, in order. The downloaded states are not modified."""
         # Jobs of one stack take batches of the same sizes, which depend on the size of the shard alone.
-        stacks: dict[int, list[int]] = {}
+        stacks: dict[tuple[int, bool], list[int]] = {}
         for index, job in enumerate(jobs):
-            stacks.setdefault(len(self.data.shards[job.client]) if self.executor.stacks else -1 - index, []).append(
-                index
-            )
+            alike = len(self.data.shards[job.client]) if self.executor.stacks else -1 - index
+            stacks.setdefault((alike, job.teacher is None), []).append(index)
         returned: dict[int, Tensor] = {}
         for number, indices in enumerate(self._divided(stacks.values())):
             with (
-                seeded(stream(self.seed, "dropout", 0, jobs[indices[0]].number), self.device),
+                seeded(stream(self.seed, "dropout", DROPOUT[self.draws], jobs[indices[0]].number), self.device),
                 self._beside(number),
             ):
                 states = self._train_stack([jobs[index] for index in indices])
@@ -105,6 +114,11 @@ class LocalTrainer:
         sizes = batch_sizes(len(self.data.shards[jobs[0].client]), self.config.steps, self.config.batch_size)
         numbers, draws = (to_device(np.stack(part), self.device) for part in zip(*map(self._draw, jobs), strict=True))
         start = torch.stack([job.start for job in jobs])
+        teachers = [job.teacher for job in jobs if job.teacher is not None]  # all or none
+        if teachers:
+            weights = to_device(np.array([job.weight for job in jobs], dtype=np.float32), self.device)
+            lesson = Lesson(self.layout.views(torch.stack(teachers)), weights, self.config.lesson.temperature)
+            return _Stack(self, start, lesson).train(sizes, numbers, draws)
         if self.executor.kind != "captured":
             return self._train_plain(start, sizes, numbers, draws)
         # A recording is of one shape: a stack that is not full is filled with copies of its last job.
@@ -127,27 +141,31 @@ class LocalTrainer:
 
     def step(
         self, parameters: Tensor, buffers: Mapping[str, Tensor], optimiser: torch.optim.Adam, numbers: Tensor,
-        draws: Tensor,
+        draws: Tensor, lesson: Lesson | None = None,
     ) -> None:  # fmt: skip
         """One step of J jobs on the samples with these `numbers` (J, b), changed by `draws` (J, b, ...), in place."""
         inputs, labels = self._batch(numbers, draws)
-        tensors = self.layout.parameter_views(parameters) | dict(buffers)
-        if len(numbers) == 1:
-            # Indexing loses the memory format of one-channel images.
-            logits = self._logits({name: t[0] for name, t in tensors.items()}, channels_last(inputs[0]))
-        else:
-            logits = call_stacked(self._logits, tensors, inputs)
+        logits = self._answers(self.layout.parameter_views(parameters) | dict(buffers), inputs, training=True)
         # The sum over jobs has, for each job's own parameters, the gradient of that job's loss.
         loss = F.cross_entropy(logits.view(labels.numel(), -1), labels.view(-1), reduction="sum") / numbers.shape[1]
+        if lesson is not None:
+            with torch.no_grad():
+                taught = self._answers(lesson.teachers, inputs, training=False)
+            loss = loss + lesson.loss(taught, logits.view_as(taught))
         parameters.grad = torch.autograd.grad(loss, parameters)[0]
         optimiser.step()
 
-    def _logits(self, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        return self.layout.call(tensors, inputs, training=True)
+    def _answers(self, tensors: Mapping[str, Tensor], inputs: Tensor, *, training: bool) -> Tensor:
+        """Logits (J, b, C) of J models, or (b, C) of one, on inputs (J, b, ...)."""
+        call = partial(self.layout.call, training=training)
+        if len(inputs) == 1:
+            # Indexing loses the memory format of one-channel images.
+            return call({name: tensor[0] for name, tensor in tensors.items()}, channels_last(inputs[0]))
+        return call_stacked(call, tensors, inputs)
 
     def _draw(self, job: Job) -> tuple[np.ndarray, np.ndarray]:
         """Sample numbers (n,) and augmentation draws (n, ...) of all n = sum(batch_sizes) samples a job sees."""
-        rng = stream(self.seed, "batches", job.number)
+        rng = stream(self.seed, self.draws, job.number)
         shard = self.data.shards[job.client]
         total = sum(batch_sizes(len(shard), self.config.steps, self.config.batch_size))
         passes = [rng.permutation(shard) for _ in range(-(-total // len(shard)))]
@@ -160,11 +178,26 @@ class LocalTrainer:
         return inputs.unflatten(0, numbers.shape), source.labels[numbers]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What J jobs are taught: named tensors (J, *shape) of their teachers, `weights` (J,) >= 0, `temperature` > 0."""
+
+    teachers: Mapping[str, Tensor]
+    weights: Tensor
+    temperature: float
+
+    def loss(self, taught: Tensor, logits: Tensor) -> Tensor:
+        """Sum over jobs of weight * T^2 * mean KL(teacher || model), from logits (J, b, C) of both, or (b, C)."""
+        soft, own = ((answers / self.temperature).log_softmax(dim=-1) for answers in (taught, logits))
+        divergence = F.kl_div(own, soft, reduction="none", log_target=True).sum(dim=-1)
+        return self.temperature**2 * (self.weights * divergence.view(len(self.weights), -1).mean(dim=1)).sum()
+
+
 class _Stack:
     """What J jobs train, from their states `start` (J, size): parameters, buffers, and an optimiser of them."""
 
-    def __init__(self, trainer: LocalTrainer, start: Tensor) -> None:
-        self.trainer = trainer
+    def __init__(self, trainer: LocalTrainer, start: Tensor, lesson: Lesson | None = None) -> None:
+        self.trainer, self.lesson = trainer, lesson
         self.parameters = trainer.layout.parameters(start).clone().requires_grad_()
         self.buffers = trainer.layout.buffers(start)
         self.optimiser = torch.optim.Adam([self.parameters], lr=trainer.config.lr, fused=True, capturable=start.is_cuda)
@@ -181,7 +214,7 @@ class _Stack:
 
     def step(self, numbers: Tensor, draws: Tensor) -> None:
         """One step in place on samples (J, b)."""
-        self.trainer.step(self.parameters, self.buffers, self.optimiser, numbers, draws)
+        self.trainer.step(self.parameters, self.buffers, self.optimiser, numbers, draws, self.lesson)
 
 
 class _CapturedStack(_Stack):

@@ -176,3 +176,39 @@ def test_limits_that_are_fedbuff(settings: dict[str, Any]) -> None:
     expected = run(Simulation(small("fedbuff", **plain)))
     apart = run(Simulation(small("fedbuff", **settings))) - expected
     assert apart.norm() < 1e-6 * expected.norm()  # rounding, summed in another order
+
+
+def with_auxiliary(**settings: Any) -> Aggregator:
+    """K / B = 2, so an update of staleness 3 is late, and one of 2 is not; eta = 0.5."""
+    layout = StateLayout(nn.Linear(2, 1, bias=False))
+    return Aggregator(layout, ServerConfig(**{"lr": 0.5, "auxiliary": 0.25, **settings}), 4, CPU, usual=2.0)
+
+
+def test_feast_on_msg() -> None:
+    """w = a = 0. 1. late (8, 0): a = (4, 0), w stays, so 0.25 a = (1, 0). 2. in time (0, 4): a = (4, 2), w + (0, 2) =
+    (1, 2), and 0.75 of it + 0.25 a = (1.75, 2). 3. both (0, 0) and late (4, 0): a = (5, 2), w unmoved: (2.5625, 2).
+    """
+    made = versions(
+        with_auxiliary(),
+        [entry(0, 8, 0, staleness=3)],
+        [entry(1, 0, 4, staleness=2)],
+        [entry(2, 0, 0), entry(3, 4, 0, staleness=9)],
+    )
+    assert made == [[1.0, 0.0], [1.75, 2.0], [2.5625, 2.0]]
+
+
+def test_an_auxiliary_model_without_stragglers_is_the_plain_mean() -> None:
+    """And with a share of 1 the model is the auxiliary one, which takes every update whole."""
+    buffers = [[entry(0, 8, 0, staleness=3)], [entry(1, 0, 4, staleness=5), entry(2, 2, 2)], [entry(0, 4, 0)]]
+    plain = versions(aggregator(), *buffers)
+    assert versions(with_auxiliary(straggler=9.0), *buffers) == plain
+    assert versions(with_auxiliary(auxiliary=1.0), *buffers) == plain
+    assert versions(with_auxiliary(), *buffers) != plain
+
+
+@pytest.mark.parametrize(
+    "other", [{"memory": "average"}, {"optimiser": "adam"}, {"delay_threshold": 1}, {"update_from": "current"}]
+)
+def test_an_auxiliary_model_stands_alone(other: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"auxiliary = 0\.1: it does not go with memory, optimiser"):
+        small("feast-msg", **{f"server__{name}": value for name, value in other.items()})

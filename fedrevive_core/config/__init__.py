@@ -32,8 +32,8 @@ from fedrevive_core.config.run import (
     ServerConfig,
     StalenessConfig,
     SynthesisConfig,
-    TrainingConfig,
 )
+from fedrevive_core.config.training import LessonConfig, TrainingConfig
 
 __all__ = [
     "CRASH",
@@ -52,6 +52,7 @@ __all__ = [
     "FederationConfig",
     "Finite",
     "Fraction",
+    "LessonConfig",
     "Method",
     "NonNegativeFloat",
     "NonNegativeInt",

@@ -120,6 +120,24 @@ METHODS: dict[str, Method] = {
         "arXiv 2205.13797",
         {"staleness": {"rule": "distance", "half": 5.0}},
     ),
+    "fare-dust": Method(
+        "FARe-DUST",
+        "w + eta * mean of B updates; a job also learns from one of the models returned last",
+        "arXiv 2403.09086",
+        {"staleness": WHOLE_UPDATES, "training": {"lesson": {"teacher": "returned"}}},
+    ),
+    "feast-msg": Method(
+        "FeAST-on-MSG",
+        "(1 - g) (w + eta * updates in time) + g a, a an auxiliary model that all updates move",
+        "arXiv 2403.09086",
+        {"staleness": WHOLE_UPDATES, "server": {"auxiliary": 0.1}},
+    ),
+    "fedadt": Method(
+        "FedADT",
+        "w + eta * update; a stale model first learns from w on its client's samples",
+        "arXiv 2504.04081",
+        {"staleness": WHOLE_UPDATES, "training": {"lesson": {"teacher": "current", "rise": 100}}},
+    ),
     "dd-fedrevive": Method(
         "DD-FedRevive",
         "w + eta * (0.5 * update + 0.5 * distilled on held-back real data)",

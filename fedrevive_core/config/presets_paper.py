@@ -30,7 +30,7 @@ def _rates(**rates: float) -> dict[str, dict[str, Any]]:
     return method_settings(
         fedasync_constant=0.1, fedasync_poly=0.1, fedasync_hinge=0.1,
         fedbuff_momentum=0.01, fedbuff_adam=1e-3, fadas=1e-3, ca2fl=0.05, mifa=0.05,
-        ace=0.05, aced=0.05, asyncfeded=0.1, **rates,
+        ace=0.05, aced=0.05, asyncfeded=0.1, fare_dust=0.05, feast_msg=0.05, fedadt=0.05, **rates,
     )  # fmt: skip
 
 

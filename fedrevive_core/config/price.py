@@ -125,6 +125,7 @@ def price(config: RunConfig, known_jobs: int | None = None) -> dict[str, float]:
     jobs = num_jobs(federation) if known_jobs is None else float(known_jobs)
     versions = min(jobs / federation.buffer_size, float(federation.max_versions or inf))
     samples, channels, side, classes = DATA[data.name]
+    lesson = config.training.lesson
     texts = data.name in ("newsgroups", "docstrings")
     side = data.image_size or side
     places = data.max_tokens if texts else side**2  # of one sample: pixels or tokens
@@ -141,9 +142,11 @@ def price(config: RunConfig, known_jobs: int | None = None) -> dict[str, float]:
         "jobs": 75 * jobs + (250 + classes) * evaluations,
         "states": size * (2 * federation.concurrency + federation.buffer_size + 20),
         "memory": size * (federation.num_clients if config.server.memory != "none" else 0),
+        "teachers of jobs": size * (lesson.kept + federation.concurrency if lesson.source == "returned" else 0),
         "training": batch * together * kept,
     }
-    work = jobs * config.training.steps * batch * 3 * forward + evaluations * samples * forward
+    taught = {"returned": config.training.steps, "current": 4 * lesson.steps}.get(lesson.source, 0)
+    work = jobs * (3 * config.training.steps + taught) * batch * forward + evaluations * samples * forward
     if revival.source != "none":
         teachers, distillation, wide = revival.num_teachers, config.distillation, synthesis.width
         shown = (synthesis.tokens * 512 if texts else channels * places) + 1

@@ -24,14 +24,7 @@ from fedrevive_core.config.base import (
 )
 from fedrevive_core.config.data import TEXT_DATA, TEXT_MODELS, DataConfig
 from fedrevive_core.config.federation import FederationConfig
-
-
-class TrainingConfig(Section):
-    """What a client does with a job."""
-
-    steps: PositiveInt = Field(25, description="Q, optimiser steps of a job [authors]")
-    batch_size: PositiveInt = Field(32, description="samples per step, fewer at the end of a pass [authors]")
-    lr: PositiveFloat = Field(description="Adam learning rate [authors]")
+from fedrevive_core.config.training import TrainingConfig
 
 
 class ServerConfig(Section):
@@ -69,8 +62,22 @@ class ServerConfig(Section):
         description="tau_c: if an update in the buffer is staler, lr is at most 1 / staleness [arXiv 2407.18365]",
     )
 
+    auxiliary: Fraction = Field(
+        0.0,
+        description="share of a new version that is taken from an auxiliary model, which every update moves, while a "
+        "straggler's moves it alone; 0: no such model [arXiv 2403.09086, as we understand it]",
+    )
+    straggler: PositiveFloat = Field(
+        1.0, description="an update is a straggler's if it is staler than this times K / B versions [ours]"
+    )
+
     @model_validator(mode="after")
     def _check(self) -> ServerConfig:
+        others = self.memory != "none" or self.optimiser != "sgd" or self.delay_threshold is not None
+        if self.auxiliary > 0 and (others or self.update_from == "current"):
+            raise ValueError(
+                f"auxiliary = {self.auxiliary}: it does not go with memory, optimiser, delay_threshold or update_from"
+            )
         if self.update_from == "current" and (self.memory != "none" or self.optimiser != "sgd"):
             raise ValueError(
                 "update_from = 'current' mixes models: it cannot be combined with server.memory or server.optimiser"

@@ -35,6 +35,7 @@ METHOD_COLOURS = {
     "fedasync-constant": "#56B4E9", "fedasync-poly": "#E69F00", "fedasync-hinge": "#8A7F00",
     "fedbuff-momentum": "#332288", "fedbuff-adam": "#AA4499", "fadas": "#882255", "ca2fl": "#117733", "mifa": "#6699CC",
     "ace": "#44AA99", "aced": "#999933", "asyncfeded": "#CC6677",
+    "fare-dust": "#661100", "feast-msg": "#999999", "fedadt": "#DDAA33",
 }  # fmt: skip
 # A second cue beside the colour, by how a method's title begins.
 _DASHES = {
@@ -45,6 +46,9 @@ _DASHES = {
     "MIFA": "-.",
     "ACE": "--",
     "AsyncFedED": ":",
+    "FARe-DUST": "-.",
+    "FeAST": ":",
+    "FedADT": "--",
 }
 UNKNOWN_COLOUR = "#777777"
 TITLE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

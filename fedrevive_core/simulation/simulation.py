@@ -24,8 +24,9 @@ from fedrevive_core.simulation.build import build_components, num_threads
 from fedrevive_core.simulation.progress import Progress, Timer
 from fedrevive_core.simulation.resumable import identity_differences
 from fedrevive_core.simulation.state_store import StateStore
+from fedrevive_core.simulation.teaching import Teaching
 from fedrevive_core.timeline import Timeline
-from fedrevive_core.training import Job, apply_fault
+from fedrevive_core.training import apply_fault
 
 
 def run(
@@ -85,6 +86,7 @@ class Simulation:
         # models trained and not yet arrived: at most K states each.
         self.snapshots, self.returned = (StateStore(self.layout, offload=config.offload) for _ in range(2))
         self.snapshots[0] = self.server.state
+        self.teaching = Teaching(config, self.timeline, self.trainer, self.timer)
         self.users = self._users(0)
         self.num_processed = self.num_resumed = self.first_arrival = 0  # the last: of the present part of the run
         self.branches: list[dict[str, Any]] = []  # where it was branched from others, oldest first
@@ -155,6 +157,7 @@ class Simulation:
         downloaded, returned = self.snapshots.fetch(base), self.returned.fetch(job)
         if not timeline.is_copy[number + 1 : number + 2].any():
             del self.returned[job]
+        returned = self.teaching.corrected(number, returned, self.server.state, self.version)
         fault = FAULTS[timeline.arrival_fault[number]]
         upload = Upload(
             client=int(timeline.client[job]),
@@ -168,6 +171,7 @@ class Simulation:
             del self.snapshots[base]
         with num_threads(self.config.num_threads), self.timer("server"):
             receipt = self.server.receive(upload)
+        self.teaching.keep(number, upload.returned, receipt.rejected)
         self.recorder.keep_receipt(receipt)
         self.num_processed = number + 1
         if self.version not in self.snapshots and self.users[self.version] > 0:
@@ -175,11 +179,7 @@ class Simulation:
 
     def train_group(self, number: int) -> None:
         """Train the jobs that the timeline groups before arrival `number`."""
-        timeline = self.timeline
-        jobs = [
-            Job(job, int(timeline.client[job]), self.snapshots.fetch(int(timeline.base_version[job])))
-            for job in timeline.training_groups[number].tolist()
-        ]
+        jobs = [self.teaching.job(job, self.snapshots) for job in self.timeline.training_groups[number].tolist()]
         with num_threads(self.config.num_threads), self.timer("training", len(jobs)):
             returned = self.trainer.train(jobs)
         for job, state in zip(jobs, returned, strict=True):
@@ -256,6 +256,7 @@ class Simulation:
             "server": self.server.state_dict(),
             "snapshots": self.snapshots.state_dict(),
             "returned": self.returned.state_dict(),
+            "teaching": self.teaching.state_dict(),
             "recorder": self.recorder.state_dict(),
             "timer": self.timer.state_dict(),
         }
@@ -272,6 +273,7 @@ class Simulation:
         self.server.load_state_dict(state["server"])
         self.snapshots.load_state_dict(state["snapshots"])
         self.returned.load_state_dict(state["returned"])
+        self.teaching.load_state_dict(state.get("teaching", {}), self.num_processed)  # an older version had none
         self.timer.load_state_dict(state["timer"])
         self.users = self._users(self.num_processed)
 

@@ -35,8 +35,8 @@ def of_cell(runs: pd.DataFrame, cell: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def better(runs: pd.DataFrame, score: str, arms: list[str]) -> str:
-    """The one of `arms` with the highest mean `score`."""
-    return str(runs[runs["arm"].isin(arms)].groupby("arm", observed=True)[score].mean().idxmax())
+    """The one of `arms` with the highest mean `score`; the first of several."""
+    return max(arms, key=lambda arm: runs.loc[runs["arm"] == arm, score].mean())
 
 
 def rival_runs() -> tuple[pd.DataFrame, list[str], dict[str, list[Any]]]:
@@ -252,7 +252,7 @@ def tuning_effect() -> list[dict[str, Any]]:
                 [twice, tuned[tuned["arm"] == "fedrevive"]]
             ).drop_duplicates(["arm", "seed"])
         for way, runs in ways.items():
-            baselines = [arm for arm in dict.fromkeys(runs["arm"]) if arm != "fedrevive"]
+            baselines = sorted({str(arm) for arm in runs["arm"]} - {"fedrevive"}, reverse=True)
             for score in SCORES:
                 best = better(runs, score, baselines)
                 mean, half = confidence_interval(100 * lead(runs, score, "fedrevive", best))

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from fedrevive_core.config import method_title
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
+from reproduce.evidence import studies
 from reproduce.evidence.common import (
     MAP,
     RECORDS,
@@ -64,20 +66,12 @@ def write_results() -> list[Path]:
     with writing(MEASURED), atomic_file(MEASURED) as path:
         path.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     figures = PAGE.parent / "figures"
-    curves = collect(RECORDS / HEADLINE).records.evaluations
-    drawn = {
-        "results-map.png": plot_winners(read_report(RECORDS / MAP), SCORES),
-        "results-ablations.png": plot_leads(ablation_leads()),
-        "results-slow-owners.png": plot_slow_owners(slow_runs()),
-        "lab-digits.png": plot_curves(curves[~curves["arm"].isin(NOT_DRAWN)]),
-        "results-compute.png": plot_compute(collect(RECORDS / MAP).records.evaluations, measured["flops"]),
-    }
     with writing(PAGE), atomic_directory(PAGE.parent, last=PAGE.name) as work:
         (work / figures.name).mkdir()
-        for name, figure in drawn.items():
-            (work / figures.name / name).write_bytes(png_bytes(figure))
+        for name, drawn in FIGURES.items():
+            (work / figures.name / name).write_bytes(png_bytes(drawn()))
         (work / PAGE.name).write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    return [PAGE, MEASURED, *(figures / name for name in drawn)]
+    return [PAGE, MEASURED, *(figures / name for name in FIGURES)]
 
 
 def filled(page: str) -> str:
@@ -340,6 +334,8 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "tuning": functools.partial(tuning_table, TUNING),
     "map": map_table,
     "sceptic": sceptic_table,
+    "tuning-effect": studies.tuning_effect_table,
+    "teachers": studies.teachers_table,
     "ablations": ablation_table,
     "methods": functools.partial(methods_table, HEADLINE),
     "baselines": functools.partial(trials_table, "baselines-tuning", "final_accuracy"),
@@ -353,4 +349,26 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "slow-trials": functools.partial(tuning_table, SLOW_TUNING),
     "faults": faults_table,
     "faults-each": faults_each_table,
+}
+
+
+def _headline() -> Figure:
+    """Curves of the paper's methods and of FedAsync on lab-digits."""
+    curves = collect(RECORDS / HEADLINE).records.evaluations
+    return plot_curves(curves[~curves["arm"].isin(NOT_DRAWN)])
+
+
+def _compute() -> Figure:
+    flops = json.loads(MEASURED.read_text(encoding="utf-8"))["flops"]
+    return plot_compute(collect(RECORDS / MAP).records.evaluations, flops)
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {  # of the page, each with what draws it
+    "results-map.png": lambda: plot_winners(read_report(RECORDS / MAP), SCORES),
+    "results-tuning.png": studies.plot_tuning_effect,
+    "results-teachers.png": studies.plot_teachers,
+    "results-ablations.png": lambda: plot_leads(ablation_leads()),
+    "results-slow-owners.png": lambda: plot_slow_owners(slow_runs()),
+    "lab-digits.png": _headline,
+    "results-compute.png": _compute,
 }

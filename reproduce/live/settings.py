@@ -41,7 +41,13 @@ def live_config(
         "num_threads": 1,
         **settings,
     }
-    federation = build(preset, method, seed=seed, overrides=chosen).federation
+    asked = build(preset, method, seed=seed, overrides=chosen)
+    federation, teacher = asked.federation, asked.training.lesson.source
+    if teacher != "none":
+        raise ConfigError(
+            f"training.lesson.teacher = '{teacher}': real clients are sent one model, so nobody can teach them: choose "
+            "another method, or set it to none"
+        )
     if any(federation.faults.probabilities):
         raise ConfigError("federation.faults are for simulated clients: leave them out, and end a process instead")
     versions = arrivals // federation.buffer_size

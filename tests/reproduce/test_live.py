@@ -44,7 +44,17 @@ def assert_repeated(record: Record, out: Path) -> None:
     Record.load(out)
 
 
-@pytest.mark.parametrize("method", METHODS)
+TAUGHT = {"fare-dust": "returned", "fedadt": "current"}
+
+
+@pytest.mark.parametrize("method", TAUGHT)
+def test_real_clients_have_no_teacher(tmp_path, method):
+    with pytest.raises(ConfigError, match=rf"^training.lesson.teacher = '{TAUGHT[method]}': real clients are sent one"):
+        config_for(tmp_path / "out", method)
+    assert config_for(tmp_path / "out", method, training__lesson__weight=0).method == method
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in TAUGHT])
 def test_a_live_run_is_repeated_to_the_bit(tmp_path, method):
     """Five clients, four of them at work; two are gone in the middle and come back."""
     config = config_for(tmp_path / "out", method, federation__concurrency=4)

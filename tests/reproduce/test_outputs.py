@@ -141,18 +141,14 @@ def quick(monkeypatch, tmp_path):
     writer.AutoTokenizer.from_pretrained.return_value.batch_decode.return_value = ["a text"] * 2000
     monkeypatch.setitem(sys.modules, "transformers", writer)
     monkeypatch.setattr("reproduce.cli.tools.class_names", lambda _: ["one"])
-    for name in ("measure", "collect", "read_report", "ablation_leads"):
-        monkeypatch.setattr(tables, name, MagicMock(return_value=MagicMock()))
     monkeypatch.setattr(tables, "measure", lambda: {"flops": {}})
+    monkeypatch.setattr(tables, "FIGURES", {"results-map.png": Figure})
     for name in ("accuracy", "samples", "staleness", "staleness_weights", "timeline"):
         monkeypatch.setattr(f"reproduce.runs.quickstart.plot_{name}", lambda *_: Figure())
         monkeypatch.setattr(f"fedrevive_core.plots.plot_{name}", lambda *_: Figure())
     monkeypatch.setattr("reproduce.reports.report.plot_curves", lambda *_: Figure())
     monkeypatch.setattr("reproduce.runs.quickstart.METHODS_SHOWN", ("fedrevive",))
     monkeypatch.setattr("reproduce.doctor.examine", lambda: [{"what": "nothing"}])
-    monkeypatch.setattr(tables, "slow_runs", MagicMock())
-    for name in ("plot_winners", "plot_leads", "plot_curves", "plot_compute", "plot_slow_owners"):
-        monkeypatch.setattr(tables, name, lambda *_: Figure())
     monkeypatch.setattr(tables, "PAGE", tmp_path / "parent" / "out" / "RESULTS.md")
     monkeypatch.setattr(tables, "MEASURED", tmp_path / "parent" / "out" / "measured.json")
 
