@@ -25,7 +25,7 @@ Purpose = Literal[
     "teachers",  # which returned model teaches one job
     "corrections",  # sample order and augmentation of the steps by which one job's model is corrected
     "probing",  # Gaussian inputs of the class-proportion proxy, one stream an arrival
-    "noise pool",  # samples and labels of revival.source = "noise"
+    "noise pool",  # samples and labels of revival.source = "noise" or "other"
     "synthesis",  # labels, noise and augmentation, one stream an arrival
     "distillation",  # pool draws and augmentation, one stream an arrival
     "dropout",  # of one job (index 0, job), one distillation (index 1, arrival) and one correction (index 2, job)

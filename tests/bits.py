@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "federation.faults.sign_flip": 0.05, "federation.faults.non_finite": 0.05, "server.clip_norm": 2.0,
     },
     "noise": {"revival.source": "noise"},
+    "other": {"revival.source": "other"},
     "uniform labels, true proportions": {"synthesis.labels": "uniform", "revival.proportions": "true"},
     "augmented": {"data.augmentation": {"crop_padding": 1, "flip": True, "rotation": 10.0}},
     "every version, two teachers": {"synthesis.every": 1, "revival.num_teachers": 2},

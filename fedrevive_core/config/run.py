@@ -120,10 +120,9 @@ class StalenessConfig(Section):
 class RevivalConfig(Section):
     """What replaces the share beta that a client's update loses through staleness."""
 
-    source: Literal["none", "synthetic", "held_back", "noise"] = Field(
+    source: Literal["none", "synthetic", "held_back", "noise", "other"] = Field(
         "none",
-        description="samples for distillation: none, synthetic, real ones held back by the server [paper], or pure "
-        "noise, to show what synthesis adds [ours]",
+        description="samples to distil on: none, synthetic, real ones of the server [paper], noise, other data [ours]",
     )
     num_teachers: PositiveInt = Field(8, description="c, number of teachers: the models returned last [paper]")
     one_per_client: Switch = Field(
@@ -281,6 +280,8 @@ class RunConfig(Section):
         if texts != (self.model in TEXT_MODELS):
             allowed = f"one of texts: {', '.join(TEXT_MODELS)}" if texts else "one of images, such as labnet"
             raise ValueError(f"model = '{self.model}' does not fit data.name = '{self.data.name}': choose {allowed}")
+        if texts and self.revival.source == "other":
+            raise ValueError(f"revival.source = 'other' is for images, not data.name = '{self.data.name}': use 'noise'")
         if self.model == "encoder" and self.data.tokenizer == "words":
             raise ValueError("model = 'encoder' needs an encoder in data.tokenizer, such as 'minilm' or 't5-small'")
         if texts and self.synthesis.tokens > self.data.max_tokens:

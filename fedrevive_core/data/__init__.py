@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedrevive_core.data.cache import data_directory
 from fedrevive_core.data.federated import FederatedData, federate, load_federated, match_to_speed
-from fedrevive_core.data.images import load_images
+from fedrevive_core.data.images import load_images, other_images
 from fedrevive_core.data.samples import ImageData, Images, Texts
 from fedrevive_core.data.tokenizers import Tokenizer, encoder_path
 
@@ -20,4 +20,5 @@ __all__ = [
     "load_federated",
     "load_images",
     "match_to_speed",
+    "other_images",
 ]

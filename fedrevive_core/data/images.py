@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from fedrevive_core.data.cache import cache_file, data_directory, reason
@@ -32,6 +33,27 @@ def load_images(name: str, image_size: int | None = None, *, download: bool = Tr
     Raises ConfigError saying where it looked and how to get the data, or which directory holds a damaged file.
     """
     return _load(name, image_size, download, data_directory())
+
+
+def other_images(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Real images (n, *shape) that show nothing of data set `name`: digits for Fashion-MNIST, Fashion-MNIST for others.
+
+    Nothing is downloaded. Raises ConfigError if `shape` has colours, which neither has, or Fashion-MNIST is not here.
+    """
+    if shape[0] != 1:
+        raise ConfigError(
+            f"revival.source = 'other' knows only grey images, and those of data.name = '{name}' have {shape[0]} "
+            "channels: use 'noise'"
+        )
+    if name == "fashion_mnist":
+        return load_images("digits", shape[-1]).train.images
+    try:
+        return load_images("fashion_mnist", shape[-1], download=False).train.images
+    except ConfigError as error:
+        raise ConfigError(
+            "revival.source = 'other' distils on Fashion-MNIST, which cannot be read here: see what a run with "
+            f"data.name = 'fashion_mnist' says, or use 'noise' ({reason(error)})"
+        ) from None
 
 
 @lru_cache(maxsize=2)  # compare and notebooks load the same data run after run

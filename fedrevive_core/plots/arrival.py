@@ -190,6 +190,7 @@ def _pool(axes: Axes, record: Record, version: int) -> None:
             "none": "no pool:\nthis method does not distil",
             "held_back": "pool of real images\nthat the server holds",
             "noise": "pool of noise images",
+            "other": "pool of real images\nof another data set",
         }
         axes.set_title("Pool", fontsize=11, pad=4)
         _empty(axes, why.get(record.config.revival.source, "no images were kept yet"))

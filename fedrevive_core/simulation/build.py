@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedrevive_core.config import RunConfig, check_price
-from fedrevive_core.data import FederatedData, encoder_path, load_federated, match_to_speed
+from fedrevive_core.data import FederatedData, encoder_path, load_federated, match_to_speed, other_images
 from fedrevive_core.errors import ConfigError
 from fedrevive_core.models import Executor, StateLayout, build_model, build_text_model, check_model, seeded
 from fedrevive_core.records import table_sha256
@@ -195,22 +195,33 @@ def _reviver(
         return None
     true = data.class_proportions if revival.proportions == "true" else None
     proportions = ClassProportions(layout, modality.probe, revival, config.seed, true)
-    synthesizer, prepare = None, modality.prepare_synthetic
-    if revival.source == "held_back":
-        real, prepare = data.held_back, modality.prepare
-        pool = SamplePool(len(real.labels), data.sample_shape, data.num_classes, device, real.inputs.dtype)
-        pool.add(real.inputs, real.labels.cpu().numpy())
-    else:
-        count = config.synthesis.pool_size
-        pool = SamplePool(count, modality.synthetic_shape, data.num_classes, device)
-        if revival.source == "noise":
-            rng = stream(config.seed, "noise pool")
-            noise = torch.from_numpy(modality.noise(rng, count)).to(device)
-            pool.add(noise, rng.integers(data.num_classes, size=count))
-        else:
-            with seeded(stream(config.seed, "initialisation", 1)):
-                generator = modality.generator()
-            synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
+    synthesizer, pool = None, _pool(config, data, modality, device)
+    prepare = modality.prepare if revival.source in ("held_back", "other") else modality.prepare_synthetic
+    if revival.source == "synthetic":
+        with seeded(stream(config.seed, "initialisation", 1)):
+            generator = modality.generator()
+        synthesizer = Synthesizer(layout, prepare, generator.to(device), config.synthesis, guard=revival.guard)
     captured = executor.kind == "captured"
     distiller = Distiller(layout, prepare, config.distillation, device, guard=revival.guard, captured=captured)
     return Reviver(revival, config.synthesis, proportions, pool, synthesizer, distiller, config.seed)
+
+
+def _pool(config: RunConfig, data: FederatedData, modality: Modality, device: torch.device) -> SamplePool:
+    """What a run distils on, as it is before the first arrival: full, or empty if its samples are synthesised."""
+    source, count, num_classes = config.revival.source, config.synthesis.pool_size, data.num_classes
+    if source == "held_back":
+        real = data.held_back
+        pool = SamplePool(len(real.labels), data.sample_shape, num_classes, device, real.inputs.dtype)
+        pool.add(real.inputs, real.labels.cpu().numpy())
+        return pool
+    if source == "synthetic":
+        return SamplePool(count, modality.synthetic_shape, num_classes, device)
+    rng = stream(config.seed, "noise pool")
+    if source == "noise":
+        samples = torch.from_numpy(modality.noise(rng, count))
+    else:
+        others = other_images(config.data.name, data.sample_shape)
+        samples = others[torch.from_numpy(rng.permutation(len(others))[:count])]
+    pool = SamplePool(len(samples), modality.synthetic_shape, num_classes, device)
+    pool.add(samples.to(device), rng.integers(num_classes, size=len(samples)))
+    return pool

@@ -216,17 +216,30 @@ def evidence(
             "--check", metavar="DIR", help="Sweep that was run again; repeat the option to check several of them."
         ),
     ] = None,
+    pools: Annotated[
+        list[Path] | None,
+        typer.Option("--pools", metavar="DIR", help="Sweep whose pools of images are measured; repeat the option."),
+    ] = None,
 ) -> None:
     """Make the tables and figures of docs/RESULTS.md from the committed runs.
 
     With `--check`, compare runs that were made again with the committed ones. Nothing is written then, and the exit
-    code is 1 if the mean of an arm has changed.
+    code is 1 if the mean of an arm has changed. With `--pools`, measure the images that the runs of a sweep distilled
+    on, which a packed sweep no longer has, and keep the numbers for these tables.
 
     ```
     fedrevive evidence
     fedrevive evidence --check runs/evidence-quick/map
+    fedrevive evidence --pools runs/sweeps/image-pools-fashion
     ```
     """
+    if check and pools:
+        raise ConfigError("--check and --pools: give one of them, as the first writes nothing")
+    if pools:
+        from reproduce.evidence.images import write_quality
+
+        print(f"Written: {write_quality(pools)}")
+        return
     from reproduce.evidence import tables as results
     from reproduce.reports.text import markdown
 

@@ -17,7 +17,7 @@ from fedrevive_core.records import confidence_interval
 from reproduce.evidence.common import MAP, RECORDS, SCORES, cell_columns, lead_over, percent
 from reproduce.reports.claims import label
 from reproduce.reports.text import interval
-from reproduce.sweeps.figures import lead, plot_map
+from reproduce.sweeps.figures import lead
 from reproduce.sweeps.grid import points
 from reproduce.sweeps.results import collect
 
@@ -39,44 +39,61 @@ def better(runs: pd.DataFrame, score: str, arms: list[str]) -> str:
     return max(arms, key=lambda arm: runs.loc[runs["arm"] == arm, score].mean())
 
 
-def rival_runs() -> tuple[pd.DataFrame, list[str], dict[str, list[Any]]]:
-    """Runs of the map and of its rivals in the cells that both have; the rivals' arms; these cells' grid."""
-    rivals, known = collect(RECORDS / "rivals"), collect(RECORDS / MAP).records.runs
-    grid = rivals.grid
-    inside = np.logical_and.reduce([known[field].isin(values) for field, values in grid.items()])
-    arms = list(dict.fromkeys(rivals.records.runs["arm"]))
-    return pd.concat([known[inside], rivals.records.runs]), arms, grid
+def rival_runs() -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """For each of CELLS, the runs of the map and of its rivals there."""
+    rivals, known = collect(RECORDS / "rivals").records.runs, collect(RECORDS / MAP).records.runs
+    found = []
+    for concurrency, alpha in CELLS:
+        point = {"federation.concurrency": concurrency, "data.alpha": alpha}
+        theirs = of_cell(rivals, {"federation.concurrency": concurrency})
+        found.append((point, pd.concat([of_cell(known, point), theirs])))
+    return found
 
 
-def rivals_table(score: str) -> list[dict[str, str]]:
-    """A row per cell: FedRevive's lead in `score` over each rival, and over the best of all baselines."""
-    runs, arms, grid = rival_runs()
-    cells = points(runs, grid)
-    family, rows = len(cells) * (len(arms) + 1), []
+def rivals_table() -> list[dict[str, str]]:
+    """A row per cell and baseline: what it reaches, and FedRevive's lead over it."""
+    cells = rival_runs()
+    family, rows = 2 * sum(cell["arm"].nunique() - 1 for _, cell in cells), []
     for point, cell in cells:
-        best = better(cell, score, ["whole-updates", "afl-dw", *arms])
-        row = cell_columns(point) | {"FedRevive %": percent(cell.loc[cell["arm"] == "fedrevive", score])}
-        row["over the best of all"] = f"{lead_over(cell, score, 'fedrevive', best, family)} ({method_title(best)})"
-        rows.append(
-            row | {f"over {method_title(arm)}": lead_over(cell, score, "fedrevive", arm, family) for arm in arms}
-        )
+        for arm, its in cell.groupby("arm", observed=True, sort=False):
+            row = cell_columns(point) | {"method": method_title(str(arm))}
+            row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
+            for score, said in SCORES.items():
+                ahead = "" if arm == "fedrevive" else lead_over(cell, score, "fedrevive", str(arm), family)
+                row[f"FedRevive's lead {said}"] = ahead
+            rows.append(row)
     return rows
 
 
+@mpl.rc_context(STYLE)
 def plot_rivals() -> Figure:
-    """FedRevive's lead over every baseline in every cell, over the run."""
-    runs, arms, grid = rival_runs()
-    x, y = "cell", "against"
-    rows = []
-    for point, cell in points(runs, grid):
-        for arm in [*reversed(arms), "afl-dw", "whole-updates"]:
-            mean, half = confidence_interval(100 * lead(cell, "mean_accuracy", "fedrevive", arm))
-            at = label(point).replace("concurrency", "K").replace(", ", "\n")
-            rows.append({x: at, y: method_title(arm), "panel": "", "mean": mean, "half": half})
-    table = pd.DataFrame(rows)
-    for column in (x, y):  # as they come, not by the alphabet
-        table[column] = pd.Categorical(table[column], list(dict.fromkeys(table[column])), ordered=True)
-    return plot_map(table, x, y, "FedRevive's lead over the run, in points (bold: the 95% interval excludes zero)")
+    """FedRevive's lead over every baseline in each of CELLS, over the run."""
+    cells = rival_runs()
+    figure = Plot(figsize=(11, 4.4), layout="constrained")
+    for axes, (point, cell) in zip(figure.subplots(1, 2, sharey=True), cells, strict=True):
+        arms = [str(arm) for arm in dict.fromkeys(cell["arm"]) if arm != "fedrevive"]
+        _plot_leads(
+            axes, [lead(cell, "mean_accuracy", "fedrevive", arm) for arm in arms], list(map(method_title, arms))
+        )
+        axes.set_xlabel("FedRevive's lead over the run, points")
+        axes.set_title(_title(point), fontsize=11)
+    figure.suptitle("FedRevive against its rivals (grey: the 95% interval includes zero)", fontsize=13)
+    return figure
+
+
+def _plot_leads(axes: Any, samples: list[np.ndarray], names: list[str]) -> None:
+    """A row per sample of leads (seeds,), from the top: mean and 95% interval, in points."""
+    for height, sample in enumerate(reversed(samples)):
+        mean, half = confidence_interval(100 * sample)
+        colour = "#888888" if abs(mean) <= half else "#0072B2" if mean < 0 else "#D55E00"
+        axes.errorbar(mean, height, xerr=half, fmt="o", ms=8, capsize=4, color=colour)
+    axes.axvline(0, color="#444444", lw=1)
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+
+
+def _title(point: Mapping[str, Any]) -> str:
+    return label(point).replace("concurrency", "K").replace("=", " = ")
 
 
 def weights_table() -> list[dict[str, str]]:
@@ -104,15 +121,10 @@ def plot_weights() -> Figure:
     figure = Plot(figsize=(10, 3.8), layout="constrained")
     for axes, (point, cell), (_, alpha) in zip(figure.subplots(1, 2, sharey=True), cells, CELLS, strict=True):
         constant = better(cell, "mean_accuracy", ["constant", "constant-half"])
-        arms = [arm for arm in reversed(list(dict.fromkeys(cell["arm"]))) if not str(arm).startswith("constant")]
-        for height, arm in enumerate(arms):
-            mean, half = confidence_interval(100 * lead(cell, "mean_accuracy", str(arm), constant))
-            colour = "#888888" if abs(mean) <= half else "#0072B2" if mean < 0 else "#D55E00"
-            axes.errorbar(mean, height, xerr=half, fmt="o", ms=8, capsize=4, color=colour)
-        axes.axvline(0, color="#444444", lw=1)
-        axes.set_yticks(range(len(arms)), [str(arm) for arm in arms])
-        axes.set(xlabel="points above the better constant, over the run", ylim=(-0.6, len(arms) - 0.4))
-        axes.set_title(f"K = {point['federation.concurrency']}, alpha = {alpha:g}", fontsize=11)
+        arms = [str(arm) for arm in dict.fromkeys(cell["arm"]) if not str(arm).startswith("constant")]
+        _plot_leads(axes, [lead(cell, "mean_accuracy", arm, constant) for arm in arms], arms)
+        axes.set_xlabel("points above the better constant, over the run")
+        axes.set_title(_title({**point, "data.alpha": alpha}), fontsize=11)
     figure.suptitle("Rules of beta against a constant (grey: the 95% interval includes zero)", fontsize=13)
     return figure
 
@@ -120,8 +132,7 @@ def plot_weights() -> Figure:
 def teacher_runs() -> pd.DataFrame:
     """Runs with more and more teachers; and of ACE, AFL-DW and whole updates in the same cell and timelines."""
     more = collect(RECORDS / "teachers-without-end").records.runs
-    others = pd.concat([collect(RECORDS / name).records.runs for name in (MAP, "rivals")])
-    beside = of_cell(others, CELL)
+    beside = rival_runs()[0][1]
     return pd.concat([more, beside[beside["arm"].isin(["ace", "aced", "afl-dw", "whole-updates"])]])
 
 
@@ -144,8 +155,9 @@ def teachers_table() -> list[dict[str, str]]:
 
 
 def _models_kept(its: pd.DataFrame) -> int:
+    """Teachers, or updates of the 150 clients."""
     first = its.iloc[0]
-    if first.get("revival.num_teachers") == first.get("revival.num_teachers") and "teachers" in str(first["arm"]):
+    if str(first["arm"]).startswith("teachers"):
         return int(first["revival.num_teachers"])
     return 150 if str(first["arm"]).startswith("ace") else 0
 

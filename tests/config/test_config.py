@@ -310,7 +310,14 @@ def test_unknown_names_suggest_the_nearest_and_list_the_allowed() -> None:
         ({"data__name": "cifar"}, ["data.name = 'cifar'", "'digits', 'fashion_mnist', 'cifar10', 'cifar100'"]),
         ({"model": "resnet"}, ["model = 'resnet'", "'resnet18'"]),
         ({"staleness__rule": "cos"}, ["staleness.rule = 'cos'", "'cosine'"]),
-        ({"revival__source": "real"}, ["revival.source = 'real'", "'none', 'synthetic', 'held_back' or 'noise'"]),
+        (
+            {"revival__source": "real"},
+            ["revival.source = 'real'", "'none', 'synthetic', 'held_back', 'noise' or 'other'"],
+        ),
+        (
+            {"data__name": "docstrings", "model": "labtext", "revival__source": "other"},
+            ["revival.source = 'other' is for images", "not data.name = 'docstrings'", "use 'noise'"],
+        ),
         ({"device": "gpu"}, ["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]),
         # Numbers that do not go together.
         ({"federation__concurrency": 151}, ["concurrency = 151", "at most num_clients = 150"]),

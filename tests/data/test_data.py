@@ -24,7 +24,7 @@ from fedrevive_core.config.data import DataConfig
 from fedrevive_core.data import images as images_module
 from fedrevive_core.data.cache import data_directory
 from fedrevive_core.data.federated import FederatedData, load_federated
-from fedrevive_core.data.images import DEBIAN_FASHION_MNIST, load_images
+from fedrevive_core.data.images import DEBIAN_FASHION_MNIST, load_images, other_images
 from fedrevive_core.data.partition import Dealer, class_counts, dirichlet_shards, iid_shards, portions
 from fedrevive_core.errors import ConfigError
 
@@ -385,6 +385,18 @@ def test_a_download_that_failed_does_not_hide_debians_package(home: Path) -> Non
     files = fashion_files()
     write_debian(home, files)
     check_fashion(files)
+
+
+def test_other_images_than_those_of_a_data_set(home: Path) -> None:
+    """Digits for Fashion-MNIST; Fashion-MNIST for all else, and only where it is."""
+    digits = other_images("fashion_mnist", (1, 14, 14))
+    assert torch.equal(digits, load_images("digits", 14).train.images)
+    with pytest.raises(ConfigError, match=r"revival\.source = 'other' distils on Fashion-MNIST.*download is off"):
+        other_images("digits", (1, 8, 8))
+    write_raw(home, fashion_files())
+    assert torch.equal(other_images("digits", (1, 8, 8)), load_images("fashion_mnist", 8).train.images)
+    with pytest.raises(ConfigError, match=r"revival\.source = 'other'.*'cifar10' have 3 channels: use 'noise'"):
+        other_images("cifar10", (3, 32, 32))
 
 
 def cifar_entry(rng: np.random.Generator, count: int, num_classes: int) -> tuple[np.ndarray, list[int]]:

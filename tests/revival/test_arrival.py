@@ -19,6 +19,7 @@ from fedrevive_core.config.presets import build
 from fedrevive_core.models.convnets import LabNet
 from fedrevive_core.seeding import stream
 from fedrevive_core.server import METRICS, Upload
+from fedrevive_core.simulation import build as build_module
 from fedrevive_core.simulation.simulation import Simulation
 
 TINY = {
@@ -224,3 +225,31 @@ def test_a_pool_of_noise_is_full_from_the_start_and_stays_as_it_is(one_thread) -
     assert record.arrivals["revived"].any()
     assert torch.equal(pool.samples, before)
     assert len(record.samples["images"]) == 0
+
+
+@pytest.mark.parametrize("kept", [64, 200])
+def test_a_pool_of_other_images_has_some_of_them_with_labels_that_say_nothing(one_thread, monkeypatch, kept) -> None:
+    others = torch.arange(100.0).div(100).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    asked = []
+    monkeypatch.setattr(build_module, "other_images", lambda *given: asked.append(given) or others)
+    simulation = Simulation(small("fedrevive", revival__source="other", synthesis__pool_size=kept))
+    assert asked == [("digits", (1, 8, 8))]
+    pool = simulation.reviver.pool
+    shown = pool.samples[:, 0, 0, 0].mul(100).round().long().tolist()
+    assert len(set(shown)) == len(shown) == min(kept, 100)
+    assert shown != sorted(shown)
+    assert len(set(pool.labels)) > 5
+    assert abs(np.corrcoef(shown, pool.labels)[0, 1]) < 0.4
+    assert not simulation.reviver.distiller.prepare.synthetic
+    assert simulation.run().arrivals["revived"].any()
+
+
+def test_fedrevive_on_held_back_samples_differs_in_the_pool_only(one_thread) -> None:
+    revived = {}
+    for source in ("synthetic", "held_back"):
+        simulation = Simulation(small("fedrevive", revival__source=source, revival__warmup=2))
+        revived[source] = simulation.run().arrivals["revived"].to_numpy()
+    assert revived["held_back"].any()
+    assert (revived["held_back"] == revived["synthetic"]).all()
+    assert torch.equal(simulation.reviver.pool.samples, simulation.data.held_back.inputs)
+    assert simulation.reviver.distiller.guard.enabled
