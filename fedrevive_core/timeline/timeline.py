@@ -271,6 +271,25 @@ def expected_staleness(federation: FederationConfig) -> float:
     return (federation.concurrency - (federation.refill_size + common) / 2) / federation.buffer_size
 
 
+def expected_throughput(mean_duration: np.ndarray, concurrency: int) -> float:
+    """Arrivals per unit of simulated time of a long run, for refill_size 1, random delays and no faults.
+
+    By Little's law, K over the mean duration of a job. A client at work is not drawn, so slow clients are drawn less
+    often as K grows: those at work are any set of K with a probability proportional to the product of their mean
+    durations, whatever the distributions. This gives (N - K + 1) e(K - 1) / e(K), where e(k) sums the products of k
+    different durations: K / mean for K = 1 or clients all alike, the sum of 1 / duration for K = N. (In arXiv
+    2502.08206 clients queue jobs; its closed forms are of that model.) At the start of a run K (1 - c^2) / 2 arrivals
+    are missing, c being the durations' standard deviation over their mean.
+
+    Args:
+        mean_duration: (N,) expected duration of a job of each client, simulated time, > 0. concurrency: K, 1 to N.
+    """
+    log_e = np.append(0.0, np.full(concurrency, -np.inf))  # of the clients so far; by logarithms, as e(k) is huge
+    for log_mean in np.log(mean_duration):
+        log_e[1:] = np.logaddexp(log_e[1:], log_e[:-1] + log_mean)
+    return float((len(mean_duration) - concurrency + 1) * np.exp(log_e[-2] - log_e[-1]))
+
+
 def speed_groups(mean_duration: np.ndarray) -> dict[str, np.ndarray]:
     """Client numbers in three groups of (nearly) equal size by expected job duration; ties by client number."""
     order = np.argsort(mean_duration, kind="stable")

@@ -21,7 +21,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence import studies
+from reproduce.evidence import inflight, studies
 from reproduce.evidence.common import (
     MAP,
     RECORDS,
@@ -338,6 +338,8 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "rivals": studies.rivals_table,
     "rivals-trials": functools.partial(tuning_table, "rivals-tuning"),
     "rivals-taught-trials": functools.partial(tuning_table, "rivals-taught-tuning"),
+    "inflight": inflight.inflight_table,
+    "inflight-laws": inflight.inflight_laws_table,
     "teachers": studies.teachers_table,
     "teachers-trials": functools.partial(tuning_table, "teachers-tuning", "revival.num_teachers"),
     "ablations": ablation_table,
@@ -371,6 +373,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {  # of the page, each with what draw
     "results-map.png": lambda: plot_winners(read_report(RECORDS / MAP), SCORES),
     "results-tuning.png": studies.plot_tuning_effect,
     "results-rivals.png": studies.plot_rivals,
+    "results-inflight.png": lambda: inflight.plot_inflight(inflight.inflight_runs(inflight.inflight_evaluations())),
     "results-teachers.png": studies.plot_teachers,
     "results-ablations.png": lambda: plot_leads(ablation_leads()),
     "results-slow-owners.png": lambda: plot_slow_owners(slow_runs()),

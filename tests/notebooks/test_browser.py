@@ -37,7 +37,7 @@ PANELS: dict[str, tuple[int, dict[str, Any]]] = {
     "02_why_stale_hurts": (2, TINY["02_why_stale_hurts"]),
     "03_synthesis": (1, TINY["03_synthesis"]),
     "05_fedrevive": (2, TINY["05_fedrevive"]),
-    "06_ablations": (1, {}),
+    "06_ablations": (2, {}),
     "12_real_clients": (3, TINY["12_real_clients"]),
 }
 
