@@ -65,7 +65,7 @@ COMMANDS = {
 }
 VALUES = [f"accuracy {method}, {when}" for method in ("fedrevive", "afl-dw") for when in ("end", "run")]
 UNIT = {
-    "values": dict.fromkeys(["updates, found", *VALUES], 0.5),
+    "values": dict.fromkeys(["updates, found", "labels tv, one upload", "labels kl, one upload", *VALUES], 0.5),
     "pool": {"distance": [0.1, 0.2], "label": [0, 0], "held": [True, False]},
 }
 EXECUTED = {"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}
@@ -73,6 +73,7 @@ ON_A_SWEEP = ("report", "sweep")  # they write to a directory that holds one
 WRITTEN = {"out", "plot", "folder"}  # parameters that are paths, as those of READ
 READ = {
     "recorded",
+    "pools",
     "check",
     "source",
     "runs",
