@@ -127,7 +127,7 @@ def privacy(
 ) -> None:
     """Measure on lab-digits what the server learns about clients, and what clipping and noise do to it and to accuracy.
 
-    Attacks: class proportions from models, membership from updates and from the pool. A quarter of an hour on one core
+    Attacks: class proportions from models, membership from updates and from the pool. Twenty minutes on one core
     with five seeds. If it was interrupted, the same command resumes it.
 
     ```
