@@ -21,7 +21,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence import inflight, studies
+from reproduce.evidence import inflight, privacy, studies
 from reproduce.evidence.common import (
     MAP,
     RECORDS,
@@ -353,6 +353,9 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "slow-leads": slow_leads_table,
     "slow-heard": slow_heard_table,
     "slow-trials": functools.partial(tuning_table, SLOW_TUNING),
+    "privacy-attacks": lambda: privacy.attack_table(privacy.committed()),
+    "privacy-labels": lambda: privacy.label_table(privacy.committed()),
+    "privacy-accuracy": lambda: privacy.accuracy_table(privacy.committed()),
     "faults": faults_table,
     "faults-each": faults_each_table,
 }
@@ -377,6 +380,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {  # of the page, each with what draw
     "results-teachers.png": studies.plot_teachers,
     "results-ablations.png": lambda: plot_leads(ablation_leads()),
     "results-slow-owners.png": lambda: plot_slow_owners(slow_runs()),
+    "results-privacy.png": lambda: privacy.plot_privacy(privacy.committed()),
     "lab-digits.png": _headline,
     "results-compute.png": _compute,
 }
