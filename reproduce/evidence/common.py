@@ -22,7 +22,7 @@ TRIALS = Path(__file__).parents[1] / "results" / "tuning"  # packed sweeps, too
 SCORES = {"final_accuracy": "at the end", "mean_accuracy": "over the run"}
 TUNED = {  # what tuning varies, and what it is called
     "server.lr": "eta", "distillation.lr": "lr_kd", "server.memory_horizon": "tau_algo", "staleness.half": "half",
-    "staleness.s_max": "s_max", "staleness.constant": "b",
+    "staleness.s_max": "s_max", "staleness.constant": "b", "training.lesson.weight": "weight", "server.auxiliary": "g",
 }  # fmt: skip
 NAMED = {"federation.concurrency": "K", "data.alpha": "alpha", "data.speed_skew": "skew"}
 

@@ -21,7 +21,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence import inflight, privacy, studies
+from reproduce.evidence import images, inflight, privacy, studies
 from reproduce.evidence.common import (
     MAP,
     RECORDS,
@@ -336,6 +336,7 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "sceptic": sceptic_table,
     "tuning-effect": studies.tuning_effect_table,
     "rivals": studies.rivals_table,
+    "mechanisms": studies.mechanisms_table,
     "rivals-trials": functools.partial(tuning_table, "rivals-tuning"),
     "rivals-taught-trials": functools.partial(tuning_table, "rivals-taught-tuning"),
     "inflight": inflight.inflight_table,
@@ -343,6 +344,7 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "teachers": studies.teachers_table,
     "teachers-trials": functools.partial(tuning_table, "teachers-tuning", "revival.num_teachers"),
     "ablations": ablation_table,
+    "ablations-second": images.second_cell_table,
     "methods": functools.partial(methods_table, HEADLINE),
     "baselines": functools.partial(trials_table, "baselines-tuning", "final_accuracy"),
     "fashion": functools.partial(methods_table, "lab-fashion"),

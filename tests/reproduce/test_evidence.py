@@ -22,6 +22,8 @@ from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
 from reproduce.sweeps.results import collect
 
+STUDIES = ("rivals", "paper-rates", "teachers-without-end", "ablation-second")
+
 
 def test_the_tables_are_those_of_the_committed_runs() -> None:
     assert evidence.filled(PAGE.read_text(encoding="utf-8")) == PAGE.read_text(encoding="utf-8")
@@ -34,7 +36,10 @@ def test_every_table_has_its_place() -> None:
     assert set(places) == set(evidence.TABLES)
 
 
-@pytest.mark.parametrize(("tuned", "name"), [(TUNING, MAP), (SLOW_TUNING, SLOW)])
+@pytest.mark.parametrize(
+    ("tuned", "name"),
+    [(TUNING, MAP), (SLOW_TUNING, SLOW), ("rivals-tuning", "rivals"), ("rivals-taught-tuning", "rivals")],
+)
 def test_results_use_what_tuning_found(tuned: str, name: str) -> None:
     """Each method has the settings that scored best in each cell, of as many tried as every other method's."""
     tuning = read_report(TRIALS / tuned)
@@ -47,7 +52,7 @@ def test_results_use_what_tuning_found(tuned: str, name: str) -> None:
         assert {name: best[name] for name in TUNED if name in best}.items() <= arm.at(point).items()
 
 
-@pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", SLOW, *evidence.ABLATIONS])
+@pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", SLOW, *STUDIES, *evidence.ABLATIONS])
 def test_results_are_of_seeds_that_did_not_tune(name: str) -> None:
     if not (RECORDS / name).exists():
         assert f"`{name}`" in PAGE.read_text(encoding="utf-8").partition("## Does not hold, not tested")[2]
