@@ -51,7 +51,8 @@ lab-light: $(LIGHT)/.light  ## the same without PyTorch, for 01_staleness, 06_ab
 
 # A part of the runs behind docs/RESULTS.md, made again and held against the committed ones.
 AGAIN := runs/evidence-quick
-CHECKED := staleness-vs-heterogeneity sceptic ablation-synthesis rivals paper-rates teachers-without-end ablation-second
+CHECKED := staleness-vs-heterogeneity sceptic ablation-synthesis rivals paper-rates teachers-without-end ablation-second \
+	jobs-in-flight
 evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence (a quarter of an hour) and compare
 	set -e; for name in $(CHECKED); do \
 		case $$name in \

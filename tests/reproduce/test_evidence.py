@@ -22,7 +22,7 @@ from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
 from reproduce.sweeps.results import collect
 
-STUDIES = ("rivals", "paper-rates", "teachers-without-end", "ablation-second")
+STUDIES = ("rivals", "paper-rates", "jobs-in-flight", "teachers-without-end", "ablation-second")
 
 
 def test_the_tables_are_those_of_the_committed_runs() -> None:
@@ -38,7 +38,13 @@ def test_every_table_has_its_place() -> None:
 
 @pytest.mark.parametrize(
     ("tuned", "name"),
-    [(TUNING, MAP), (SLOW_TUNING, SLOW), ("rivals-tuning", "rivals"), ("rivals-taught-tuning", "rivals")],
+    [
+        (TUNING, MAP),
+        (SLOW_TUNING, SLOW),
+        ("rivals-tuning", "rivals"),
+        ("rivals-taught-tuning", "rivals"),
+        ("jobs-in-flight-tuning", "jobs-in-flight"),
+    ],
 )
 def test_results_use_what_tuning_found(tuned: str, name: str) -> None:
     """Each method has the settings that scored best in each cell, of as many tried as every other method's."""
