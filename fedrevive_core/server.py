@@ -175,7 +175,8 @@ class Server:
             distilled = self.layout.parameters(revival.update).double()
             found["length"] = norm / torch.linalg.vector_norm(distilled)
             found["disagreement"] = 1 - torch.nn.functional.cosine_similarity(client, distilled, dim=0)
-        return Measured(coverage=revival.coverage, **{name: float(value) for name, value in found.items()})
+        values = torch.stack(list(found.values())).tolist()
+        return Measured(coverage=revival.coverage, **dict(zip(found, values, strict=True)))
 
     def _unreadable(self, upload: Upload) -> str:
         """Why `upload` is rejected without looking at its numbers; '' if it is not."""

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[list[str], list[str], list[str]]] = {
     "sweep": (["{}"], ["--out", "--scale", "--jobs", "--engine", "--address", "--only"], ["--only", "nothing=1"]),
     "report": (["{}"], [], []),
     "pack": (["{}", "{}"], ["--out"], []),
-    "evidence": ([], ["--check"], ["--check", "nowhere"], ["--pools", "nowhere"]),
+    "evidence": ([], ["--check", "--pools"], ["--check", "nowhere"]),
     "verify": (["{}", "{}"], [], []),
     "notebook": (["{}"], ["-p", "--out"], ["-p", "nothing=1"]),
     "book": ([], ["--out"], ["--nothing"]),

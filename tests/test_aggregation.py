@@ -210,5 +210,5 @@ def test_an_auxiliary_model_without_stragglers_is_the_plain_mean() -> None:
     "other", [{"memory": "average"}, {"optimiser": "adam"}, {"delay_threshold": 1}, {"update_from": "current"}]
 )
 def test_an_auxiliary_model_stands_alone(other: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"auxiliary = 0\.1: it does not go with memory, optimiser"):
+    with pytest.raises(ConfigError, match=r"auxiliary = 0\.02: it does not go with memory, optimiser"):
         small("feast-msg", **{f"server__{name}": value for name, value in other.items()})
