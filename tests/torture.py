@@ -72,7 +72,9 @@ def started(*arguments: object) -> int:
     if child == 0:
         code = 70
         try:
-            code = call(*arguments)[0]
+            code, error = call(*arguments)
+            if code:
+                os.write(2, error.encode())  # so that a failed test shows why
         finally:
             os._exit(code)
     return child
