@@ -53,7 +53,7 @@ lab-light: $(LIGHT)/.light  ## the same without PyTorch, for 01_staleness, 06_ab
 AGAIN := runs/evidence-quick
 CHECKED := staleness-vs-heterogeneity sceptic ablation-synthesis rivals paper-rates teachers-without-end ablation-second \
 	jobs-in-flight
-evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence (a quarter of an hour) and compare
+evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence and compare
 	set -e; for name in $(CHECKED); do \
 		case $$name in \
 			staleness-vs-heterogeneity) only="--only federation.concurrency=80 --only data.alpha=0.1" ;; \
