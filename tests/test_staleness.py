@@ -73,7 +73,7 @@ def test_every_rule_that_can_be_configured_exists() -> None:
 
 @pytest.mark.parametrize("rule", MEASURING)
 def test_rules_that_measure(rule: str) -> None:
-    """x / (x + half), from 0 for nothing or nothing known to 1 for an update without length."""
+    """x / (x + half): 0 where x is 0 or unknown, 1 where it has no end, as for an update without length."""
     config = StalenessConfig(rule=rule, half=2.0)
     values = (0.0, math.nan, 2.0, 6.0, math.inf)
     made = [beta(0, config, K100, Measured(**{rule: value})) for value in values]

@@ -1,4 +1,4 @@
-"""Tables and figures of the questions that the map raised: rivals, weights, teachers, the end of a run, tuning."""
+"""Tables and figures of the questions that the map raised: rivals, teachers, tuning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from fedrevive_core.config import method_title
 from fedrevive_core.plots import STYLE, Plot, colours
@@ -23,11 +22,10 @@ from reproduce.sweeps.results import collect
 
 CELL = {"federation.concurrency": 80, "data.alpha": 0.1}  # where FedRevive leads most
 CELLS = ((80, 0.1), (40, 0.5))  # jobs in flight, alpha: the two of most studies
-ENDS = {"end": "over the last tenth", "gained": "gained in it", "mean_accuracy": "over the run"}
 
 
 def of_cell(runs: pd.DataFrame, cell: Mapping[str, Any]) -> pd.DataFrame:
-    """The runs at one point of a grid, without those columns."""
+    """The runs at one point of a grid."""
     kept = runs
     for field, value in cell.items():
         kept = kept[kept[field] == value]
@@ -112,39 +110,6 @@ def _title(point: Mapping[str, Any]) -> str:
     return label(point).replace("concurrency", "K").replace("=", " = ")
 
 
-def weights_table() -> list[dict[str, str]]:
-    """A row per cell and rule of beta: what it reaches, and its lead over the best constant and the cosine."""
-    results = collect(RECORDS / "weights")
-    family, rows = 2 * len(results.records.runs.groupby(["federation.concurrency", "arm"], observed=True)) - 4, []
-    for point, cell in points(results.records.runs, results.grid):
-        constant = better(cell, "mean_accuracy", ["constant", "constant-half"])
-        for arm, its in cell.groupby("arm", observed=True, sort=False):
-            row = {"K": str(point["federation.concurrency"]), "rule": str(arm)}
-            row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
-            for against, name in ((constant, "the better constant"), ("cosine", "the cosine")):
-                row[f"above {name}, over the run"] = (
-                    "" if arm == against else lead_over(cell, "mean_accuracy", str(arm), against, family)
-                )
-            rows.append(row)
-    return rows
-
-
-@mpl.rc_context(STYLE)
-def plot_weights() -> Figure:
-    """Each rule's lead over the better constant, over the run, in both cells."""
-    results = collect(RECORDS / "weights")
-    cells = points(results.records.runs, results.grid)
-    figure = Plot(figsize=(10, 3.8), layout="constrained")
-    for axes, (point, cell), (_, alpha) in zip(figure.subplots(1, 2, sharey=True), cells, CELLS, strict=True):
-        constant = better(cell, "mean_accuracy", ["constant", "constant-half"])
-        arms = [str(arm) for arm in dict.fromkeys(cell["arm"]) if not str(arm).startswith("constant")]
-        _plot_leads(axes, [lead(cell, "mean_accuracy", arm, constant) for arm in arms], arms)
-        axes.set_xlabel("points above the better constant, over the run")
-        axes.set_title(_title({**point, "data.alpha": alpha}), fontsize=11)
-    figure.suptitle("Rules of beta against a constant (grey: the 95% interval includes zero)", fontsize=13)
-    return figure
-
-
 def teacher_runs() -> pd.DataFrame:
     """Runs with more and more teachers; and of ACE, AFL-DW and whole updates in the same cell and timelines."""
     more = collect(RECORDS / "teachers-without-end").records.runs
@@ -202,69 +167,6 @@ def plot_teachers() -> Figure:
         "More teachers at the same number of samples, K = 80, alpha = 0.1 (dashed: without distillation)", fontsize=13
     )
     return figure
-
-
-def end_runs() -> pd.DataFrame:
-    """Runs until no method improves: end, the mean over the last tenth; gained, that less the tenth before it."""
-    results = collect(RECORDS / "end-of-run")
-    curves = results.records.evaluations
-    share = curves["version"] / curves.groupby("run", observed=True)["version"].transform("max")
-    last = curves[share > 0.9].groupby("run", observed=True)["accuracy"].mean()
-    before = curves[(share > 0.8) & (share <= 0.9)].groupby("run", observed=True)["accuracy"].mean()
-    runs = results.records.runs.set_index("run")
-    return runs.assign(end=last, gained=last - before).reset_index()
-
-
-def end_table() -> list[dict[str, str]]:
-    """A row per cell and arm: where it ends, whether it still gains, and FedRevive's lead over it."""
-    rows = []
-    for concurrency, alpha in CELLS:
-        cell = of_cell(end_runs(), {"federation.concurrency": concurrency})
-        best = better(cell, "end", ["fedrevive", "fedrevive-half"])
-        for arm, its in cell.groupby("arm", observed=True, sort=False):
-            row = {
-                "K": str(concurrency),
-                "alpha": f"{alpha:g}",
-                "arm": str(arm),
-                "eta": f"{its['server.lr'].iloc[0]:g}",
-            }
-            row |= {f"{ENDS['end']} %": percent(its["end"])}
-            row |= {ENDS["gained"]: interval(*confidence_interval(100 * its["gained"]), lead=True)}
-            row[f"{best}'s lead"] = "" if arm == best else lead_over(cell, "end", best, str(arm))
-            rows.append(row)
-    names = {name for row in rows for name in row if name.endswith("'s lead")}
-    return [
-        {name: value for name, value in row.items() if name not in names}
-        | {"lead of FedRevive's better rate": next(row[name] for name in names if name in row)}
-        for row in rows
-    ]
-
-
-@mpl.rc_context(STYLE)
-def plot_end() -> Figure:
-    """Accuracy against updates until the end, mean of the seeds, each method at the better of its two rates."""
-    runs, curves = end_runs(), collect(RECORDS / "end-of-run").records.evaluations
-    figure = Plot(figsize=(11, 4.2), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, (concurrency, alpha) in zip(panels, CELLS, strict=True):
-        cell = of_cell(runs, {"federation.concurrency": concurrency})
-        arms = dict.fromkeys(str(arm).removesuffix("-half") for arm in cell["arm"])
-        for name, colour in colours(list(arms)).items():
-            arm = better(cell, "end", [name, f"{name}-half"])
-            its = curves[(curves["federation.concurrency"] == concurrency) & (curves["arm"] == arm)]
-            mean = its.groupby("version")["accuracy"].mean()
-            axes.plot(mean.index, mean, color=colour, lw=1.3, label=f"{method_title(name)}, {_rate(cell, arm)}")
-        axes.set(xlabel="updates", ylim=(0, 1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_title(f"K = {concurrency}, alpha = {alpha:g}", fontsize=11)
-        axes.legend(loc="lower right")
-    panels[0].set_ylabel("test accuracy, mean of the seeds")
-    figure.suptitle("Until no method improves any more, each at the better of two rates", fontsize=13)
-    return figure
-
-
-def _rate(runs: pd.DataFrame, arm: str) -> str:
-    return f"eta {runs.loc[runs['arm'] == arm, 'server.lr'].iloc[0]:g}"
 
 
 def tuning_effect() -> list[dict[str, Any]]:
