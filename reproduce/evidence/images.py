@@ -45,10 +45,6 @@ AGAINST = "afl-dw"  # the same method without a pool
 STEPS = 2000  # of the judge, 32 images each
 SHOWN = 400  # images of a pool that are judged
 SHARES = {"agreement": "wanted class %", "confidence": "confidence %"}
-FIRST = {  # changes of the second cell: where the same change is in the first
-    "teachers-1": "ablation-teachers", "s_max-150": "beta-rules", "slower": "ablation-distillation",
-    "untrained-generator": "ablation-synthesis", "steps-5": "ablation-distillation",
-}  # fmt: skip
 MEASURES = ("agreement", "confidence", "entropy", "diversity", "distance")
 
 
@@ -191,19 +187,6 @@ def pools_table(name: str) -> list[dict[str, str]]:
             )
         row |= {said: f"{100 * found.loc[arm, score]:.0f}" for score, said in SHARES.items()}
         rows.append(row | {score: f"{found.loc[arm, score]:.2f}" for score in ("entropy", "diversity", "distance")})
-    return rows
-
-
-def second_cell_table() -> list[dict[str, str]]:
-    """A row per change to FedRevive: what it costs in the cell of the ablations, and in a second cell."""
-    second = collect(RECORDS / "ablation-second").records.runs
-    rows = []
-    for arm, first in FIRST.items():
-        known = collect(RECORDS / first).records.runs
-        row = {"change": arm, "K = 80, alpha = 0.1, over the run": lead_over(known, "mean_accuracy", arm, "fedrevive")}
-        for score, said in SCORES.items():
-            row[f"K = 40, alpha = 0.5, {said}"] = lead_over(second, score, arm, "fedrevive")
-        rows.append(row)
     return rows
 
 

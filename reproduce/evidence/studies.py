@@ -1,4 +1,4 @@
-"""Tables and figures of the questions that the map raised: rivals, teachers, tuning."""
+"""Tables and figures of the questions that the map raised: rivals, rules of beta, teachers, tuning, a second cell."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ from reproduce.sweeps.results import collect
 
 CELL = {"federation.concurrency": 80, "data.alpha": 0.1}  # where FedRevive leads most
 CELLS = ((80, 0.1), (40, 0.5))  # jobs in flight, alpha: the two of most studies
+CONSTANTS = ["constant", "constant-half"]  # of the experiment weights: tuned, and 0.5
+FIRST = {  # changes of the second cell: where the same change is in the first
+    "teachers-1": "ablation-teachers", "s_max-150": "beta-rules", "slower": "ablation-distillation",
+    "untrained-generator": "ablation-synthesis", "steps-5": "ablation-distillation",
+}  # fmt: skip
 
 
 def of_cell(runs: pd.DataFrame, cell: Mapping[str, Any]) -> pd.DataFrame:
@@ -74,7 +79,7 @@ def mechanisms_table() -> list[dict[str, str]]:
     cells, family = rival_runs(), len(CELLS) * len(MECHANISMS)
     return [
         {"rival": method_title(rival), "over": method_title(without)}
-        | {_title(point): lead_over(cell, "mean_accuracy", rival, without, family) for point, cell in cells}
+        | {cell_title(point): lead_over(cell, "mean_accuracy", rival, without, family) for point, cell in cells}
         for rival, without in MECHANISMS.items()
     ]
 
@@ -86,16 +91,16 @@ def plot_rivals() -> Figure:
     figure = Plot(figsize=(11, 4.4), layout="constrained")
     for axes, (point, cell) in zip(figure.subplots(1, 2, sharey=True), cells, strict=True):
         arms = [str(arm) for arm in dict.fromkeys(cell["arm"]) if arm != "fedrevive"]
-        _plot_leads(
+        plot_leads_of(
             axes, [lead(cell, "mean_accuracy", "fedrevive", arm) for arm in arms], list(map(method_title, arms))
         )
         axes.set_xlabel("FedRevive's lead over the run, points")
-        axes.set_title(_title(point), fontsize=11)
+        axes.set_title(cell_title(point), fontsize=11)
     figure.suptitle("FedRevive against its rivals (grey: the 95% interval includes zero)", fontsize=13)
     return figure
 
 
-def _plot_leads(axes: Any, samples: list[np.ndarray], names: list[str]) -> None:
+def plot_leads_of(axes: Any, samples: list[np.ndarray], names: list[str]) -> None:
     """A row per sample of leads (seeds,), from the top: mean and 95% interval, in points."""
     for height, sample in enumerate(reversed(samples)):
         mean, half = confidence_interval(100 * sample)
@@ -106,8 +111,43 @@ def _plot_leads(axes: Any, samples: list[np.ndarray], names: list[str]) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
 
 
-def _title(point: Mapping[str, Any]) -> str:
+def cell_title(point: Mapping[str, Any]) -> str:
+    """A point of the grid as a title says it."""
     return label(point).replace("concurrency", "K").replace("=", " = ")
+
+
+def weights_table() -> list[dict[str, str]]:
+    """A row per cell and rule of beta: what it reaches, and its lead over the better constant and the cosine."""
+    results = collect(RECORDS / "weights")
+    cells, rows = points(results.records.runs, results.grid), []
+    family = sum(2 * (cell["arm"].nunique() - 1) - 1 for _, cell in cells)  # each pair counts once
+    for (point, cell), (_, alpha) in zip(cells, CELLS, strict=True):
+        constant = better(cell, "mean_accuracy", CONSTANTS)
+        for arm, its in cell.groupby("arm", observed=True, sort=False):
+            row = cell_columns({**point, "data.alpha": alpha}) | {"rule": str(arm)}
+            row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
+            for against, name in ((constant, "the better constant"), ("cosine", "the cosine")):
+                row[f"above {name}, over the run"] = (
+                    "" if arm == against else lead_over(cell, "mean_accuracy", str(arm), against, family)
+                )
+            rows.append(row)
+    return rows
+
+
+@mpl.rc_context(STYLE)
+def plot_weights() -> Figure:
+    """Each rule's lead over the better constant, over the run, in each of CELLS."""
+    results = collect(RECORDS / "weights")
+    cells = points(results.records.runs, results.grid)
+    figure = Plot(figsize=(10, 3.8), layout="constrained")
+    for axes, (point, cell), (_, alpha) in zip(figure.subplots(1, 2, sharey=True), cells, CELLS, strict=True):
+        constant = better(cell, "mean_accuracy", CONSTANTS)
+        arms = [str(arm) for arm in dict.fromkeys(cell["arm"]) if arm not in CONSTANTS]
+        plot_leads_of(axes, [lead(cell, "mean_accuracy", arm, constant) for arm in arms], arms)
+        axes.set_xlabel("points above the better constant, over the run")
+        axes.set_title(cell_title({**point, "data.alpha": alpha}), fontsize=11)
+    figure.suptitle("Rules of beta against a constant (grey: the 95% interval includes zero)", fontsize=13)
+    return figure
 
 
 def teacher_runs() -> pd.DataFrame:
@@ -222,3 +262,16 @@ def plot_tuning_effect() -> Figure:
     panels[0].legend(title="server rates")
     figure.suptitle("What tuning does to the lead over the better baseline", fontsize=13)
     return figure
+
+
+def second_cell_table() -> list[dict[str, str]]:
+    """A row per change to FedRevive: what it costs in the cell of the ablations, and in a second cell."""
+    second = collect(RECORDS / "ablation-second").records.runs
+    rows = []
+    for arm, first in FIRST.items():
+        known = collect(RECORDS / first).records.runs
+        row = {"change": arm, "K = 80, alpha = 0.1, over the run": lead_over(known, "mean_accuracy", arm, "fedrevive")}
+        for score, said in SCORES.items():
+            row[f"K = 40, alpha = 0.5, {said}"] = lead_over(second, score, arm, "fedrevive")
+        rows.append(row)
+    return rows

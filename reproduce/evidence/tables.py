@@ -21,7 +21,7 @@ from fedrevive_core.errors import ConfigError
 from fedrevive_core.files import atomic_directory, atomic_file, check_file, writing
 from fedrevive_core.plots import plot_curves, png_bytes
 from fedrevive_core.records import confidence_interval
-from reproduce.evidence import images, inflight, privacy, studies
+from reproduce.evidence import endings, images, inflight, privacy, studies
 from reproduce.evidence.common import (
     MAP,
     RECORDS,
@@ -45,7 +45,8 @@ from reproduce.sweeps.results import collect
 MEASURED = Path(__file__).parents[1] / "results" / "measured.json"  # see `measure`
 PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"
 TUNING, HEADLINE = "map-tuning", "lab-headline"
-SLOW, SLOW_TUNING, SKEWS = "slow-owners", "slow-owners-tuning", {"data.speed_skew": [0.0, 0.5, 1.0]}
+SLOW, SLOW_TUNING, STORE = "slow-owners", "slow-owners-tuning", "slow-owners-store"
+SKEWS = {"data.speed_skew": [0.0, 0.5, 1.0]}
 ABLATIONS = (
     "ablation-synthesis", "ablation-t_gen", "ablation-teachers", "ablation-distillation", "proxy-vs-true", "beta-rules",
 )  # fmt: skip
@@ -174,14 +175,14 @@ def plus_table() -> list[dict[str, str]]:
     return rows
 
 
-def slow_runs() -> pd.DataFrame:
-    """The runs of `slow-owners` with the accuracy on the classes that slow clients own at skew 1, and on the others.
+def slow_runs(*names: str) -> pd.DataFrame:
+    """The runs of `slow-owners`, and of the sweeps `names`, with their accuracy on slow owners' classes and on others.
 
     owned, others: mean over these classes, over the run, and gap between both; owned_end, others_end: of the last
-    evaluation. `named` are the classes, the same at every skew and seed: skew 0 shows them while their owners are no
-    slower than others.
+    evaluation. `named` are the classes that slow clients own at skew 1, the same at every skew and seed: skew 0 shows
+    them while their owners are no slower than others.
     """
-    runs = collect(RECORDS / SLOW).records.runs
+    runs = pd.concat([collect(RECORDS / name).records.runs for name in (SLOW, *names)])
     (named,) = runs.loc[runs["data.speed_skew"] == 1, "slow_classes names"].unique()
     known = [name.removeprefix("mean_class_accuracy ") for name in runs if name.startswith("mean_class_accuracy ")]
     classes = {"owned": named.split(", "), "others": [name for name in known if name not in named.split(", ")]}
@@ -194,6 +195,11 @@ def slow_runs() -> pd.DataFrame:
 
 SLOW_SCORES = {score: f"all, {said}" for score, said in SCORES.items()} | {
     "owned": "slow owners', over the run", "owned_end": "slow owners', at the end", "others": "others, over the run",
+}  # fmt: skip
+
+
+SLOW_LEADS = {
+    "mean_accuracy": "on all", "owned": "on slow owners'", "others": "on others", "gap": "more on slow owners'",
 }  # fmt: skip
 
 
@@ -210,20 +216,30 @@ def slow_table() -> list[dict[str, str]]:
 
 def slow_leads_table() -> list[dict[str, str]]:
     """A row per skew and baseline: FedRevive's lead over the run, and whether slow owners' classes have more of it."""
-    scores = {
-        "mean_accuracy": "on all",
-        "owned": "on slow owners'",
-        "others": "on others",
-        "gap": "more on slow owners'",
-    }
     return [
         cell_columns(point)
         | {"over": method_title(str(arm))}
-        | {said: lead_over(runs, score, "fedrevive", str(arm)) for score, said in scores.items()}
+        | {said: lead_over(runs, score, "fedrevive", str(arm)) for score, said in SLOW_LEADS.items()}
         for point, runs in points(slow_runs(), SKEWS)
         for arm in dict.fromkeys(runs["arm"])
         if arm != "fedrevive"
     ]
+
+
+def slow_store_table() -> list[dict[str, str]]:
+    """At skew 1: FedRevive with one teacher of every client, its lead over each method, and whom that goes to."""
+    every = slow_runs(STORE)
+    runs, rows = every[every["data.speed_skew"] == 1], []
+    family = len(SLOW_LEADS) * (runs["arm"].nunique() - 1)
+    for arm, its in runs.groupby("arm", observed=True, sort=False):
+        row = {"method": "FedRevive, a teacher of every client" if arm == "store" else method_title(str(arm))}
+        row |= {f"{SLOW_SCORES[score]} %": percent(its[score]) for score in ("mean_accuracy", "owned", "others")}
+        row |= {
+            f"lead {said}": "" if arm == "store" else lead_over(runs, score, "store", str(arm), family)
+            for score, said in SLOW_LEADS.items()
+        }
+        rows.append(row)
+    return rows
 
 
 def slow_heard_table() -> list[dict[str, str]]:
@@ -339,22 +355,32 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "mechanisms": studies.mechanisms_table,
     "rivals-trials": functools.partial(tuning_table, "rivals-tuning"),
     "rivals-taught-trials": functools.partial(tuning_table, "rivals-taught-tuning"),
+    "end": endings.end_table,
     "inflight": inflight.inflight_table,
     "inflight-laws": inflight.inflight_laws_table,
     "teachers": studies.teachers_table,
     "teachers-trials": functools.partial(tuning_table, "teachers-tuning", "revival.num_teachers"),
     "ablations": ablation_table,
-    "ablations-second": images.second_cell_table,
+    "weights": studies.weights_table,
+    "weights-trials": functools.partial(tuning_table, "weights-tuning", "staleness.rule"),
+    "ablations-second": studies.second_cell_table,
     "methods": functools.partial(methods_table, HEADLINE),
     "baselines": functools.partial(trials_table, "baselines-tuning", "final_accuracy"),
     "fashion": functools.partial(methods_table, "lab-fashion"),
     "fashion-trials": functools.partial(trials_table, "fashion-tuning", "mean_accuracy"),
+    "pools-fashion": functools.partial(images.pools_table, "image-pools-fashion"),
+    "pools-28": functools.partial(images.pools_table, "image-pools-28"),
+    "pools-styles": functools.partial(images.pools_table, "image-pools-styles"),
+    "pools-28-trials": functools.partial(trials_table, "image-pools-28-tuning", "mean_accuracy"),
+    "pools-styles-trials": functools.partial(trials_table, "image-pools-styles-tuning", "mean_accuracy"),
     "plus-trials": plus_trials_table,
     "plus": plus_table,
     "slow": slow_table,
     "slow-leads": slow_leads_table,
     "slow-heard": slow_heard_table,
     "slow-trials": functools.partial(tuning_table, SLOW_TUNING),
+    "slow-store": slow_store_table,
+    "slow-store-trials": functools.partial(trials_table, "slow-owners-store-tuning", "mean_accuracy"),
     "privacy-attacks": lambda: privacy.attack_table(privacy.committed()),
     "privacy-labels": lambda: privacy.label_table(privacy.committed()),
     "privacy-accuracy": lambda: privacy.accuracy_table(privacy.committed()),
@@ -380,6 +406,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {  # of the page, each with what draw
     "results-rivals.png": studies.plot_rivals,
     "results-inflight.png": lambda: inflight.plot_inflight(inflight.inflight_runs(inflight.inflight_evaluations())),
     "results-teachers.png": studies.plot_teachers,
+    "results-end.png": endings.plot_end,
+    "results-weights.png": studies.plot_weights,
+    "results-pools.png": images.plot_pools,
     "results-ablations.png": lambda: plot_leads(ablation_leads()),
     "results-slow-owners.png": lambda: plot_slow_owners(slow_runs()),
     "results-privacy.png": lambda: privacy.plot_privacy(privacy.committed()),

@@ -12,6 +12,7 @@ import pytest
 
 from fedrevive_core.config import flatten
 from fedrevive_core.records import summarise
+from reproduce.evidence import endings, images, studies
 from reproduce.evidence import tables as evidence
 from reproduce.evidence.common import MAP, RECORDS, TRIALS, TUNED, best_settings
 from reproduce.evidence.figures import plot_compute, plot_leads, plot_slow_owners, plot_winners
@@ -22,7 +23,10 @@ from reproduce.reports.report import read_report
 from reproduce.sweeps.experiment import load_experiment
 from reproduce.sweeps.results import collect
 
-STUDIES = ("rivals", "paper-rates", "jobs-in-flight", "teachers-without-end", "ablation-second")
+STUDIES = (
+    "rivals", "paper-rates", "jobs-in-flight", "teachers-without-end", "weights", "ablation-second", evidence.STORE,
+    *images.EXPERIMENTS,
+)  # fmt: skip
 
 
 def test_the_tables_are_those_of_the_committed_runs() -> None:
@@ -44,6 +48,10 @@ def test_every_table_has_its_place() -> None:
         ("rivals-tuning", "rivals"),
         ("rivals-taught-tuning", "rivals"),
         ("jobs-in-flight-tuning", "jobs-in-flight"),
+        ("slow-owners-store-tuning", evidence.STORE),
+        ("image-pools-28-tuning", "image-pools-28"),
+        ("image-pools-styles-tuning", "image-pools-styles"),
+        ("fashion-tuning", "image-pools-fashion"),
     ],
 )
 def test_results_use_what_tuning_found(tuned: str, name: str) -> None:
@@ -54,8 +62,21 @@ def test_results_use_what_tuning_found(tuned: str, name: str) -> None:
     assert tried.nunique() == 1
     arms = load_experiment(name).arms_at("lab")
     for point, method, best in best_settings(tuning):
-        (arm,) = (arm for arm in arms.values() if arm.method == method)
-        assert {name: best[name] for name in TUNED if name in best}.items() <= arm.at(point).items()
+        same = [arm for arm in arms.values() if arm.method == method]  # several where pools differ
+        settings = {name: best[name] for name in TUNED if name in best}
+        assert all(settings.items() <= arm.at(point).items() for arm in same)
+        assert same or name.startswith("image-pools")  # some have fewer baselines than were tuned
+
+
+def test_every_rule_has_the_parameter_that_tuning_found() -> None:
+    tuning = read_report(TRIALS / "weights-tuning")
+    assert tuning.missing == []
+    assert set(tuning.records.runs.groupby([*tuning.experiment.grid, "staleness.rule"], observed=True).size()) == {9}
+    arms = load_experiment("weights").arms_at("lab")
+    found = best_settings(tuning, "staleness.rule")
+    assert len(found) == 2 * (len(arms) - 1)  # the constant of one half is not tuned
+    for point, rule, best in found:
+        assert {name: best[name] for name in TUNED if name in best}.items() <= arms[rule].at(point).items()
 
 
 @pytest.mark.parametrize("name", [MAP, "sceptic", PLUS, HEADLINE, "lab-fashion", SLOW, *STUDIES, *evidence.ABLATIONS])
@@ -131,3 +152,78 @@ def test_quality_of_a_proxy_of_two_clients() -> None:
     """Truth (1, 0) and (0, 1), estimates (0.8, 0.2) and (0.6, 0.4): distances 0.2 and 0.6, to the other 0.8 and 0.4."""
     found = proxy_quality(np.array([[0.8, 0.2], [0.6, 0.4]]), np.eye(2))
     assert found == pytest.approx({"clients": 2, "distance": 0.4, "to_others": 0.6, "of_uniform": 0.5, "largest": 0.5})
+
+
+def test_the_second_cell_has_changes_that_the_first_has() -> None:
+    """The same settings, except the rate of distillation, which is a third of the cell's own."""
+    second = load_experiment("ablation-second").arms_at("lab")
+    assert set(second) == {"fedrevive", *studies.FIRST}
+    for arm, first in studies.FIRST.items():
+        known = load_experiment(first).arms_at("lab")[arm].settings
+        if arm == "slower":
+            assert (known, second[arm].settings) == ({"distillation.lr": 3e-4}, {"distillation.lr": 1e-3})
+        else:
+            assert second[arm].settings == known
+
+
+def test_the_end_is_the_last_tenth_of_each_run() -> None:
+    """Versions 3,620 to 4,000 at every 20th; of each method the rate that is higher there, of two."""
+    results = collect(RECORDS / "end-of-run")
+    assert (results.missing, results.failures) == ([], {})
+    assert results.experiment.arms_at(results.scale) == load_experiment("end-of-run").arms_at("lab")
+    curves = results.records.evaluations.set_index("version")["accuracy"].groupby(
+        results.records.evaluations["run"].array
+    )
+    cells = list(endings.end_cells())
+    assert [list(point.values()) for point, *_ in cells] == [list(cell) for cell in studies.CELLS]
+    for point, runs, its in cells:
+        assert set(runs.groupby("arm")["seed"].agg(tuple)) == {(0, 1, 2)}
+        for row in runs.to_dict("records"):
+            curve = curves.get_group(row["run"])
+            last, before = curve.loc[3620:4000].to_numpy(), curve.loc[3220:3600].to_numpy()
+            assert (len(last), len(before)) == (20, 20)
+            assert (row["end"], row["gained"]) == pytest.approx((last.mean(), last.mean() - before.mean()))
+        everything = results.records.runs[
+            results.records.runs["federation.concurrency"] == point["federation.concurrency"]
+        ]
+        for arm, kept in runs.groupby("arm"):
+            rates = everything[everything["arm"].isin([arm, f"{arm}-half"])].groupby("server.lr")["run"].agg(list)
+            assert len(rates) == 2
+            means = {
+                rate: np.mean([curves.get_group(run).loc[3620:].mean() for run in its]) for rate, its in rates.items()
+            }
+            assert set(kept["server.lr"]) == {max(means, key=lambda rate: means[rate])}
+        assert set(its["arm"]) == set(runs["arm"])
+    rows = endings.end_table()
+    assert len(rows) == sum(runs["arm"].nunique() for _, runs, _ in cells)
+    drawn = [[line.get_ydata()[-1] for line in axes.lines] for axes in endings.plot_end().axes]
+    for (_, _, its), ends in zip(cells, drawn, strict=True):
+        final = its[its["version"] == 4000].groupby("arm")["accuracy"].mean()
+        assert ends == pytest.approx([final[arm] for arm in endings.DRAWN])
+
+
+def test_every_rule_is_held_against_the_better_constant() -> None:
+    rows, (left, right) = studies.weights_table(), studies.plot_weights().axes
+    for axes, staleness in ((left, "80"), (right, "40")):
+        cell = {row["rule"]: row for row in rows if row["K"] == staleness}
+        assert [
+            row["rule"] for row in rows if row["K"] == staleness and not row["above the better constant, over the run"]
+        ] == [max(studies.CONSTANTS, key=lambda rule: float(cell[rule]["over the run %"].split()[0]))]
+        assert cell["cosine"]["above the cosine, over the run"] == ""
+        drawn = [float(bars.lines[0].get_xdata()[0]) for bars in axes.containers]
+        said = [
+            row["above the better constant, over the run"]
+            for rule, row in cell.items()
+            if rule not in studies.CONSTANTS
+        ]
+        assert drawn[::-1] == pytest.approx([float(word.strip("*†").split()[0]) for word in said], abs=0.051)
+
+
+def test_a_teacher_of_every_client_is_held_against_all_methods_on_the_same_timelines() -> None:
+    runs = evidence.slow_runs(evidence.STORE)
+    runs = runs[runs["data.speed_skew"] == 1]
+    assert runs.groupby("seed")["sim_time"].nunique().max() == 1
+    rows = evidence.slow_store_table()
+    assert len(rows) == runs["arm"].nunique() == 6
+    (own,) = (row for row in rows if not row["lead on all"])
+    assert own["method"] == "FedRevive, a teacher of every client"

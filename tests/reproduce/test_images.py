@@ -164,15 +164,3 @@ def test_pools_of_an_experiment_differ_in_nothing_but_the_pool() -> None:
         assert sources == {"fedrevive": "synthetic", "held-back": "held_back", "other": "other", "noise": "noise"}
         assert all(chosen == settings["fedrevive"] for chosen in settings.values())
         assert {arms[arm].method for arm in images.POOLS} == {"fedrevive"}
-
-
-def test_the_second_cell_has_changes_that_the_first_has() -> None:
-    """The same settings, except the rate of distillation, which is a third of the cell's own."""
-    second = load_experiment("ablation-second").arms_at("lab")
-    assert set(second) == {"fedrevive", *images.FIRST}
-    for arm, first in images.FIRST.items():
-        known = load_experiment(first).arms_at("lab")[arm].settings
-        if arm == "slower":
-            assert (known, second[arm].settings) == ({"distillation.lr": 3e-4}, {"distillation.lr": 1e-3})
-        else:
-            assert second[arm].settings == known
