@@ -52,13 +52,15 @@ lab-light: $(LIGHT)/.light  ## the same without PyTorch, for 01_staleness, 06_ab
 # A part of the runs behind docs/RESULTS.md, made again and held against the committed ones.
 AGAIN := runs/evidence-quick
 CHECKED := staleness-vs-heterogeneity sceptic ablation-synthesis rivals paper-rates teachers-without-end ablation-second \
-	jobs-in-flight weights end-of-run image-pools-fashion image-pools-28 image-pools-styles slow-owners-store
+	jobs-in-flight other-splits weights end-of-run image-pools-fashion image-pools-28 image-pools-styles \
+	slow-owners-store
 evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence and compare
 	set -e; for name in $(CHECKED); do \
 		case $$name in \
 			staleness-vs-heterogeneity) only="--only federation.concurrency=80 --only data.alpha=0.1" ;; \
 			sceptic) only= ;; \
 			weights) only="--only seed=0 --only federation.concurrency=80" ;; \
+			other-splits) only="--only data.split_seed=1" ;; \
 			end-of-run | image-pools-28) only="--only seed=0 --only arm=fedrevive" ;; \
 			*) only="--only seed=0" ;; \
 		esac; \

@@ -17,14 +17,14 @@ from reproduce.evidence.studies import CELLS, better, cell_title, of_cell
 from reproduce.reports.text import interval
 from reproduce.sweeps.results import collect
 
-DRAWN = ("whole-updates", "afl-dw", "fedrevive")
+ENOUGH = 0.9  # accuracy
 
 
 def end_cells() -> Iterator[tuple[dict[str, float], pd.DataFrame, pd.DataFrame]]:
     """For each of CELLS: its point, its runs and their evaluations, of every method the better of its two rates.
 
-    end: mean accuracy of a run over its last tenth; gained: that less the mean over the tenth before it. `arm` is the
-    method's, without "-half".
+    end: mean accuracy of a run over its last tenth; gained: that less the mean over the tenth before it; reached: the
+    first version evaluated at ENOUGH, NaN where there is none. `arm` is the method's, without "-half".
     """
     results = collect(RECORDS / "end-of-run")
     curves = results.records.evaluations
@@ -32,7 +32,8 @@ def end_cells() -> Iterator[tuple[dict[str, float], pd.DataFrame, pd.DataFrame]]
     last = curves[share > 0.9].groupby("run", observed=True)["accuracy"].mean()
     before = curves[(share > 0.8) & (share <= 0.9)].groupby("run", observed=True)["accuracy"].mean()
     runs = results.records.runs.set_index("run")
-    runs = runs.assign(end=last, gained=last - before, arm=runs["arm"].astype(str)).reset_index()
+    reached = curves[curves["accuracy"] >= ENOUGH].groupby("run", observed=True)["version"].min()
+    runs = runs.assign(end=last, gained=last - before, reached=reached, arm=runs["arm"].astype(str)).reset_index()
     for concurrency, alpha in CELLS:
         cell = of_cell(runs, {"federation.concurrency": concurrency})
         methods = dict.fromkeys(arm.removesuffix("-half") for arm in cell["arm"])
@@ -52,6 +53,8 @@ def end_table() -> list[dict[str, str]]:
             row = cell_columns(point) | {"method": method_title(str(arm)), "eta": f"{its['server.lr'].iloc[0]:g}"}
             row |= {"over the last tenth %": percent(its["end"])}
             row |= {"gained in it": interval(*confidence_interval(100 * its["gained"]), lead=True)}
+            mean, half = confidence_interval(its["reached"])
+            row |= {f"updates to {ENOUGH:.0%}": f"{mean:.0f} ± {half:.0f}"}
             ahead = "" if arm == "fedrevive" else lead_over(runs, "end", "fedrevive", str(arm), family)
             rows.append(row | {"FedRevive's lead over the last tenth": ahead})
     return rows
@@ -63,7 +66,7 @@ def plot_end() -> Figure:
     figure = Plot(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (point, _, curves) in zip(panels, end_cells(), strict=True):
-        for arm, colour in colours(DRAWN).items():
+        for arm, colour in colours(list(dict.fromkeys(curves["arm"]))).items():
             mean = curves[curves["arm"] == arm].groupby("version")["accuracy"].mean()
             axes.plot(mean.index, mean, color=colour, lw=1.3, label=method_title(arm))
         axes.set(xlabel="updates", ylim=(0, 1))

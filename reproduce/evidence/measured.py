@@ -13,6 +13,7 @@ from fedrevive_core.models import Executor
 from fedrevive_core.simulation import Simulation, num_threads
 from fedrevive_core.training import Job
 from reproduce.benchmark.bench import flops_of
+from reproduce.evidence.images import STEPS, train_judge
 from reproduce.sweeps.experiment import load_experiment
 
 PLUS = "fedrevive-plus"
@@ -23,7 +24,8 @@ def measure() -> dict[str, dict[str, float]]:
 
     flops: operations of convolutions and matrix products of a client's job, and what the server of FedRevive and of
     FedRevive-plus adds to an arrival (mean of arrivals 100 to 200, beside AFL-DW's on the same timeline). proxy: see
-    `proxy_quality`, of the clients seen until then.
+    `proxy_quality`, of the clients seen until then. together: test accuracy of the same network after `steps` steps on
+    all clients' images together.
     """
     plus = load_experiment(PLUS).arms_at("lab")[PLUS].settings
     window, simulations = {}, {}
@@ -46,6 +48,7 @@ def measure() -> dict[str, dict[str, float]]:
     return {
         "flops": {"client_job": job, **added},
         "proxy": proxy_quality(estimates, revived.data.class_proportions[clients]),
+        "together": {"steps": STEPS, "accuracy": train_judge(revived.config).accuracy},
     }
 
 

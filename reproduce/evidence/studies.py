@@ -68,6 +68,25 @@ def rivals_table() -> list[dict[str, str]]:
     return rows
 
 
+def splits_table() -> list[dict[str, str]]:
+    """A row per cell and baseline: FedRevive's lead over it, paired by split of the data, beside that of the map."""
+    others, known = collect(RECORDS / "other-splits").records.runs, collect(RECORDS / MAP).records.runs
+    others = others.assign(seed=others["data.split_seed"])
+    rows = []
+    for concurrency, alpha in CELLS:
+        point = {"federation.concurrency": concurrency, "data.alpha": alpha}
+        splits, seeds = of_cell(others, {"federation.concurrency": concurrency}), of_cell(known, point)
+        for arm in ("whole-updates", "afl-dw"):
+            row = cell_columns(point) | {"over": method_title(arm)}
+            for score, said in SCORES.items():
+                found = 100 * lead(splits, score, "fedrevive", arm)
+                row[f"lead {said}, {len(found)} splits"] = interval(*confidence_interval(found), lead=True)
+                row[f"lowest to highest {said}"] = f"{found.min():+.1f} to {found.max():+.1f}"
+            row["lead over the run, five seeds of one split"] = lead_over(seeds, "mean_accuracy", "fedrevive", arm)
+            rows.append(row)
+    return rows
+
+
 MECHANISMS = {  # a rival, and what it is without its idea
     "asyncfeded": "afl-dw", "ca2fl": "whole-updates", "fare-dust": "whole-updates", "feast-msg": "whole-updates",
     "fedadt": "whole-updates", "aced": "ace",

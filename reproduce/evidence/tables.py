@@ -350,6 +350,7 @@ TABLES: dict[str, Callable[[], list[dict[str, str]]]] = {  # of the page, each w
     "tuning": functools.partial(tuning_table, TUNING),
     "map": map_table,
     "sceptic": sceptic_table,
+    "splits": studies.splits_table,
     "tuning-effect": studies.tuning_effect_table,
     "rivals": studies.rivals_table,
     "mechanisms": studies.mechanisms_table,
