@@ -37,7 +37,6 @@ QUALITY = RECORDS.parent / "image-quality.json"  # see `write_quality`
 PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"  # is what the numbers are for
 EXPERIMENTS = {
     "image-pools-fashion": "Fashion-MNIST, 14x14",
-    "image-pools-28": "Fashion-MNIST, 28x28",
     "image-pools-styles": "handwritings, 8x8",
 }
 POOLS = {"fedrevive": "synthesised", "held-back": "held back", "other": "other images", "noise": "noise"}  # by arm
@@ -177,13 +176,13 @@ def judged(name: str) -> pd.DataFrame:
 def pools_table(name: str) -> list[dict[str, str]]:
     """A row per pool of the experiment `name`: what it reaches and gains, and how good its images are."""
     runs, found = collect(RECORDS / name).records.runs, judged(name)
-    rows = []
+    family, rows = 2 * len(POOLS) - 1, []
     for arm, title in POOLS.items():
         row = {"pool": title}
         row |= {f"{said} %": percent(runs.loc[runs["arm"] == arm, score]) for score, said in SCORES.items()}
         for against, said in ((AGAINST, "AFL-DW"), ("fedrevive", "synthesised")):
             row[f"above {said}, over the run"] = (
-                "" if arm == against else lead_over(runs, "mean_accuracy", arm, against)
+                "" if arm == against else lead_over(runs, "mean_accuracy", arm, against, family)
             )
         row |= {said: f"{100 * found.loc[arm, score]:.0f}" for score, said in SHARES.items()}
         rows.append(row | {score: f"{found.loc[arm, score]:.2f}" for score in ("entropy", "diversity", "distance")})
@@ -197,7 +196,7 @@ def plot_pools() -> Figure:
     Bars are 95% intervals of the gain.
     """
     figure = Plot(figsize=(4.2 * len(EXPERIMENTS), 4.0), layout="constrained")
-    panels = figure.subplots(1, len(EXPERIMENTS))
+    panels = figure.subplots(1, len(EXPERIMENTS), sharey=True)
     for axes, (name, title) in zip(panels, EXPERIMENTS.items(), strict=True):
         runs, found = collect(RECORDS / name).records.runs, judged(name)
         for arm, colour in zip(POOLS, colours(list(POOLS)).values(), strict=True):

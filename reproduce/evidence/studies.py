@@ -22,7 +22,6 @@ from reproduce.sweeps.results import collect
 
 CELL = {"federation.concurrency": 80, "data.alpha": 0.1}  # where FedRevive leads most
 CELLS = ((80, 0.1), (40, 0.5))  # jobs in flight, alpha: the two of most studies
-CONSTANTS = ["constant", "constant-half"]  # of the experiment weights: tuned, and 0.5
 FIRST = {  # changes of the second cell: where the same change is in the first
     "teachers-1": "ablation-teachers", "s_max-150": "beta-rules", "slower": "ablation-distillation",
     "untrained-generator": "ablation-synthesis", "steps-5": "ablation-distillation",
@@ -136,16 +135,15 @@ def cell_title(point: Mapping[str, Any]) -> str:
 
 
 def weights_table() -> list[dict[str, str]]:
-    """A row per cell and rule of beta: what it reaches, and its lead over the better constant and the cosine."""
+    """A row per cell and rule of beta: what it reaches, and its lead over the best constant and the cosine."""
     results = collect(RECORDS / "weights")
     cells, rows = points(results.records.runs, results.grid), []
     family = sum(2 * (cell["arm"].nunique() - 1) - 1 for _, cell in cells)  # each pair counts once
     for (point, cell), (_, alpha) in zip(cells, CELLS, strict=True):
-        constant = better(cell, "mean_accuracy", CONSTANTS)
         for arm, its in cell.groupby("arm", observed=True, sort=False):
             row = cell_columns({**point, "data.alpha": alpha}) | {"rule": str(arm)}
             row |= {f"{said} %": percent(its[score]) for score, said in SCORES.items()}
-            for against, name in ((constant, "the better constant"), ("cosine", "the cosine")):
+            for against, name in (("constant", "the best constant"), ("cosine", "the cosine")):
                 row[f"above {name}, over the run"] = (
                     "" if arm == against else lead_over(cell, "mean_accuracy", str(arm), against, family)
                 )
@@ -155,17 +153,16 @@ def weights_table() -> list[dict[str, str]]:
 
 @mpl.rc_context(STYLE)
 def plot_weights() -> Figure:
-    """Each rule's lead over the better constant, over the run, in each of CELLS."""
+    """Each rule's lead over the best constant, over the run, in each of CELLS."""
     results = collect(RECORDS / "weights")
     cells = points(results.records.runs, results.grid)
     figure = Plot(figsize=(10, 3.8), layout="constrained")
     for axes, (point, cell), (_, alpha) in zip(figure.subplots(1, 2, sharey=True), cells, CELLS, strict=True):
-        constant = better(cell, "mean_accuracy", CONSTANTS)
-        arms = [str(arm) for arm in dict.fromkeys(cell["arm"]) if arm not in CONSTANTS]
-        plot_leads_of(axes, [lead(cell, "mean_accuracy", arm, constant) for arm in arms], arms)
-        axes.set_xlabel("points above the better constant, over the run")
+        arms = [str(arm) for arm in dict.fromkeys(cell["arm"]) if arm != "constant"]
+        plot_leads_of(axes, [lead(cell, "mean_accuracy", arm, "constant") for arm in arms], arms)
+        axes.set_xlabel("points above the best constant, over the run")
         axes.set_title(cell_title({**point, "data.alpha": alpha}), fontsize=11)
-    figure.suptitle("Rules of beta against a constant (grey: the 95% interval includes zero)", fontsize=13)
+    figure.suptitle("Rules of beta against the best constant, 0.5 (grey: the 95% interval includes zero)", fontsize=13)
     return figure
 
 

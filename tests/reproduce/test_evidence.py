@@ -74,7 +74,7 @@ def test_every_rule_has_the_parameter_that_tuning_found() -> None:
     assert set(tuning.records.runs.groupby([*tuning.experiment.grid, "staleness.rule"], observed=True).size()) == {9}
     arms = load_experiment("weights").arms_at("lab")
     found = best_settings(tuning, "staleness.rule")
-    assert len(found) == 2 * (len(arms) - 1)  # the constant of one half is not tuned
+    assert len(found) == 2 * len(arms)
     for point, rule, best in found:
         assert {name: best[name] for name in TUNED if name in best}.items() <= arms[rule].at(point).items()
 
@@ -201,23 +201,6 @@ def test_the_end_is_the_last_tenth_of_each_run() -> None:
     for (_, _, its), ends in zip(cells, drawn, strict=True):
         final = its[its["version"] == 4000].groupby("arm")["accuracy"].mean()
         assert ends == pytest.approx([final[arm] for arm in dict.fromkeys(its["arm"])])
-
-
-def test_every_rule_is_held_against_the_better_constant() -> None:
-    rows, (left, right) = studies.weights_table(), studies.plot_weights().axes
-    for axes, staleness in ((left, "80"), (right, "40")):
-        cell = {row["rule"]: row for row in rows if row["K"] == staleness}
-        assert [
-            row["rule"] for row in rows if row["K"] == staleness and not row["above the better constant, over the run"]
-        ] == [max(studies.CONSTANTS, key=lambda rule: float(cell[rule]["over the run %"].split()[0]))]
-        assert cell["cosine"]["above the cosine, over the run"] == ""
-        drawn = [float(bars.lines[0].get_xdata()[0]) for bars in axes.containers]
-        said = [
-            row["above the better constant, over the run"]
-            for rule, row in cell.items()
-            if rule not in studies.CONSTANTS
-        ]
-        assert drawn[::-1] == pytest.approx([float(word.strip("*†").split()[0]) for word in said], abs=0.051)
 
 
 def test_a_teacher_of_every_client_is_held_against_all_methods_on_the_same_timelines() -> None:
