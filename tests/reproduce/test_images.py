@@ -143,7 +143,7 @@ def test_the_figure_and_the_table_show_every_pool(monkeypatch, tmp_path: Path) -
     ]
     monkeypatch.setattr(images, "QUALITY", tmp_path / "quality.json")
     images.QUALITY.write_text(json.dumps(dict.fromkeys(images.EXPERIMENTS, judged)))
-    table = images.pools_table("image-pools-28")
+    table = images.pools_table("image-pools-styles")
     assert [row["pool"] for row in table] == list(images.POOLS.values())
     assert [row["above AFL-DW, over the run"][2:7] for row in table] == ["+10.0", "+20.0", "+30.0", "+40.0"]
     assert [row["wanted class %"] for row in table] == ["0", "20", "40", "60"]
