@@ -58,7 +58,6 @@ evidence-quick: $(VENV)/.notebooks  ## re-run a part of the evidence and compare
 	set -e; for name in $(CHECKED); do \
 		case $$name in \
 			staleness-vs-heterogeneity) only="--only federation.concurrency=80 --only data.alpha=0.1" ;; \
-			sceptic) only= ;; \
 			weights) only="--only seed=0 --only federation.concurrency=80" ;; \
 			other-splits) only="--only data.split_seed=1" ;; \
 			end-of-run | image-pools-28) only="--only seed=0 --only arm=fedrevive" ;; \
