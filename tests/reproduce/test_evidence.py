@@ -203,6 +203,17 @@ def test_the_end_is_the_last_tenth_of_each_run() -> None:
         assert ends == pytest.approx([final[arm] for arm in dict.fromkeys(its["arm"])])
 
 
+def test_every_rule_is_held_against_the_best_constant() -> None:
+    rows, panels = studies.weights_table(), studies.plot_weights().axes
+    names = [tick.get_text() for tick in panels[0].get_yticklabels()]  # of both panels
+    for axes, staleness in zip(panels, ("80", "40"), strict=True):
+        said = {row["rule"]: row["above the best constant, over the run"] for row in rows if row["K"] == staleness}
+        assert said.pop("constant") == ""
+        assert names == list(said)[::-1]
+        drawn = [float(bars.lines[0].get_xdata()[0]) for bars in axes.containers]
+        assert drawn[::-1] == pytest.approx([float(lead.strip("*†").split()[0]) for lead in said.values()], abs=0.051)
+
+
 def test_a_teacher_of_every_client_is_held_against_all_methods_on_the_same_timelines() -> None:
     runs = evidence.slow_runs(evidence.STORE)
     runs = runs[runs["data.speed_skew"] == 1]
