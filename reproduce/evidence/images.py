@@ -37,6 +37,7 @@ QUALITY = RECORDS.parent / "image-quality.json"  # see `write_quality`
 PAGE = Path(__file__).parents[2] / "docs" / "RESULTS.md"  # is what the numbers are for
 EXPERIMENTS = {
     "image-pools-fashion": "Fashion-MNIST, 14x14",
+    "image-pools-28": "Fashion-MNIST, 28x28",
     "image-pools-styles": "handwritings, 8x8",
 }
 POOLS = {"fedrevive": "synthesised", "held-back": "held back", "other": "other images", "noise": "noise"}  # by arm
@@ -176,8 +177,9 @@ def judged(name: str) -> pd.DataFrame:
 def pools_table(name: str) -> list[dict[str, str]]:
     """A row per pool of the experiment `name`: what it reaches and gains, and how good its images are."""
     runs, found = collect(RECORDS / name).records.runs, judged(name)
-    family, rows = 2 * len(POOLS) - 1, []
-    for arm, title in POOLS.items():
+    tried = {arm: title for arm, title in POOLS.items() if arm in set(runs["arm"])}
+    family, rows = 2 * len(tried) - 1, []
+    for arm, title in tried.items():
         row = {"pool": title}
         row |= {f"{said} %": percent(runs.loc[runs["arm"] == arm, score]) for score, said in SCORES.items()}
         for against, said in ((AGAINST, "AFL-DW"), ("fedrevive", "synthesised")):
@@ -200,6 +202,8 @@ def plot_pools() -> Figure:
     for axes, (name, title) in zip(panels, EXPERIMENTS.items(), strict=True):
         runs, found = collect(RECORDS / name).records.runs, judged(name)
         for arm, colour in zip(POOLS, colours(list(POOLS)).values(), strict=True):
+            if arm not in set(runs["arm"]):
+                continue
             mean, half = confidence_interval(100 * lead(runs, "mean_accuracy", arm, AGAINST))
             style: Any = {"color": colour, "ms": 8, "capsize": 3, "label": POOLS[arm]}
             axes.errorbar(found.loc[arm, "agreement"], mean, np.nan_to_num(half), fmt="o", **style)

@@ -158,9 +158,10 @@ def test_the_figure_and_the_table_show_every_pool(monkeypatch, tmp_path: Path) -
 def test_pools_of_an_experiment_differ_in_nothing_but_the_pool() -> None:
     for name in images.EXPERIMENTS:
         arms = load_experiment(name).arms_at("lab")
-        assert {*images.POOLS, images.AGAINST} <= set(arms)
-        settings = {arm: dict(arms[arm].settings) for arm in images.POOLS}
+        assert {*images.POOLS, images.AGAINST} - set(arms) == ({"other"} if name == "image-pools-28" else set())
+        settings = {arm: dict(arms[arm].settings) for arm in images.POOLS if arm in arms}
         sources = {arm: chosen.pop("revival.source", "synthetic") for arm, chosen in settings.items()}
-        assert sources == {"fedrevive": "synthetic", "held-back": "held_back", "other": "other", "noise": "noise"}
+        known = {"fedrevive": "synthetic", "held-back": "held_back", "other": "other", "noise": "noise"}
+        assert sources == {arm: known[arm] for arm in settings}
         assert all(chosen == settings["fedrevive"] for chosen in settings.values())
-        assert {arms[arm].method for arm in images.POOLS} == {"fedrevive"}
+        assert {arms[arm].method for arm in settings} == {"fedrevive"}
