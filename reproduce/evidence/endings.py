@@ -17,7 +17,7 @@ from reproduce.evidence.studies import CELLS, better, cell_title, of_cell
 from reproduce.reports.text import interval
 from reproduce.sweeps.results import collect
 
-ENOUGH = 0.9  # accuracy
+ENOUGH = 0.9  # accuracy, of "updates to"
 
 
 def end_cells() -> Iterator[tuple[dict[str, float], pd.DataFrame, pd.DataFrame]]:

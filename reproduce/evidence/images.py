@@ -177,10 +177,10 @@ def judged(name: str) -> pd.DataFrame:
 def pools_table(name: str) -> list[dict[str, str]]:
     """A row per pool of the experiment `name`: what it reaches and gains, and how good its images are."""
     runs, found = collect(RECORDS / name).records.runs, judged(name)
-    tried = {arm: title for arm, title in POOLS.items() if arm in set(runs["arm"])}
+    tried = [arm for arm in POOLS if arm in set(runs["arm"])]
     family, rows = 2 * len(tried) - 1, []
-    for arm, title in tried.items():
-        row = {"pool": title}
+    for arm in tried:
+        row = {"pool": POOLS[arm]}
         row |= {f"{said} %": percent(runs.loc[runs["arm"] == arm, score]) for score, said in SCORES.items()}
         for against, said in ((AGAINST, "AFL-DW"), ("fedrevive", "synthesised")):
             row[f"above {said}, over the run"] = (
@@ -201,11 +201,10 @@ def plot_pools() -> Figure:
     panels = figure.subplots(1, len(EXPERIMENTS), sharey=True)
     for axes, (name, title) in zip(panels, EXPERIMENTS.items(), strict=True):
         runs, found = collect(RECORDS / name).records.runs, judged(name)
-        for arm, colour in zip(POOLS, colours(list(POOLS)).values(), strict=True):
-            if arm not in set(runs["arm"]):
-                continue
+        shades = colours(list(POOLS))
+        for arm in (arm for arm in POOLS if arm in set(runs["arm"])):
             mean, half = confidence_interval(100 * lead(runs, "mean_accuracy", arm, AGAINST))
-            style: Any = {"color": colour, "ms": 8, "capsize": 3, "label": POOLS[arm]}
+            style: Any = {"color": shades[arm], "ms": 8, "capsize": 3, "label": POOLS[arm]}
             axes.errorbar(found.loc[arm, "agreement"], mean, np.nan_to_num(half), fmt="o", **style)
         axes.axhline(0, color="#888888", lw=1)
         axes.set_title(title, fontsize=11)

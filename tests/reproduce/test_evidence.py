@@ -222,3 +222,17 @@ def test_a_teacher_of_every_client_is_held_against_all_methods_on_the_same_timel
     assert len(rows) == runs["arm"].nunique() == 6
     (own,) = (row for row in rows if not row["lead on all"])
     assert own["method"] == "FedRevive, a teacher of every client"
+
+
+def test_other_splits_are_paired_by_split() -> None:
+    """The lead over AFL-DW where K = 80, from each of the eight splits by hand."""
+    results = collect(RECORDS / "other-splits")
+    assert (results.missing, results.failures) == ([], {})
+    assert results.experiment.arms_at(results.scale) == load_experiment("other-splits").arms_at("lab")
+    runs = results.records.runs
+    cell = runs[runs["federation.concurrency"] == 80].set_index(["data.split_seed", "arm"])["mean_accuracy"]
+    leads = [100 * (cell[split, "fedrevive"] - cell[split, "afl-dw"]) for split in range(1, 9)]
+    rows = studies.splits_table()
+    assert [(row["K"], row["over"]) for row in rows][1] == ("80", "AFL-DW")
+    assert rows[1]["lowest to highest over the run"] == f"{min(leads):+.1f} to {max(leads):+.1f}"
+    assert rows[1]["lead over the run, 8 splits"].startswith(f"**{np.mean(leads):+.1f} ± ")
